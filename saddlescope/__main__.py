@@ -1,0 +1,5 @@
+"""`python -m saddlescope`."""
+
+from saddlescope.cli.main import run
+
+run()

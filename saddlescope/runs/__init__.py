@@ -1,0 +1,27 @@
+"""The run folder: what a run leaves on disk, written so that a kill at any moment loses nothing.
+
+A leaf: it imports no other room, and anyone may use it.
+"""
+
+from saddlescope.runs.atomic import atomic_path, write_bytes, write_json, write_text
+from saddlescope.runs.folder import RunFolder
+from saddlescope.runs.provenance import provenance
+from saddlescope.runs.schema import LOSSES, METHODS, METRIC_COLUMNS, SPECTRUM_COLUMNS
+from saddlescope.runs.tables import append_row, read_rows, read_spectrum, write_spectrum
+
+__all__ = [
+    "LOSSES",
+    "METHODS",
+    "METRIC_COLUMNS",
+    "SPECTRUM_COLUMNS",
+    "RunFolder",
+    "append_row",
+    "atomic_path",
+    "provenance",
+    "read_rows",
+    "read_spectrum",
+    "write_bytes",
+    "write_json",
+    "write_spectrum",
+    "write_text",
+]

@@ -1,0 +1,95 @@
+"""The layout of a run folder, in one place.
+
+    runs/NAME/  recipe.toml, run.json, metrics.jsonl
+                checkpoints/last.pt, best.pt, epoch-NNN.pt
+                spectrum/CHECKPOINT-SPLIT.csv + .json
+"""
+
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from saddlescope.errors import DataError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and plain reads of one run. Nothing is created by looking."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's name, the `run` column of every table."""
+        return self.path.resolve().name
+
+    @property
+    def recipe_file(self) -> Path:
+        """The resolved recipe: every default written out."""
+        return self.path / "recipe.toml"
+
+    @property
+    def run_file(self) -> Path:
+        """Versions, device, commit, seed, command, state."""
+        return self.path / "run.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One JSON object an epoch."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    def checkpoint(self, which: str) -> Path:
+        """`last`, `best` or an epoch number as a path."""
+        stem = f"epoch-{int(which):03d}" if which.isdigit() else which
+        return self.checkpoints / f"{stem}.pt"
+
+    def spectrum_file(self, checkpoint: str, split: str) -> Path:
+        """The table of one checkpoint (its stem) and split."""
+        return self.path / "spectrum" / f"{checkpoint}-{split}.csv"
+
+    def spectrum_files(self) -> list[Path]:
+        """Every spectrum table of the run, sorted by name."""
+        return sorted((self.path / "spectrum").glob("*.csv"))
+
+    def exists(self) -> bool:
+        """Whether a run has been started here."""
+        return self.recipe_file.is_file()
+
+    def recipe(self) -> dict[str, Any]:
+        """The resolved recipe as plain data.
+
+        Raises:
+            DataError: the folder holds no readable recipe.
+        """
+        try:
+            return tomllib.loads(self.recipe_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise DataError(
+                f"{self.path}: not a run folder (no recipe.toml); "
+                "make one with `saddlescope train RECIPE -o FOLDER`"
+            ) from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise DataError(f"{self.recipe_file}: not readable as TOML: {error}") from None
+
+    def run(self) -> dict[str, Any]:
+        """The content of run.json.
+
+        Raises:
+            DataError: it is missing or broken.
+        """
+        try:
+            content = json.loads(self.run_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise DataError(f"{self.run_file}: missing; the run folder is incomplete") from None
+        except ValueError as error:
+            raise DataError(f"{self.run_file}: not readable as JSON: {error}") from None
+        if not isinstance(content, dict):
+            raise DataError(f"{self.run_file}: expected a JSON object")
+        return content
