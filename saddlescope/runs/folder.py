@@ -1,8 +1,8 @@
 """The layout of a run folder, in one place.
 
-    runs/NAME/  recipe.toml, run.json, metrics.jsonl
-                checkpoints/last.pt, best.pt, epoch-NNN.pt
-                spectrum/CHECKPOINT-SPLIT.csv + .json
+runs/NAME/  recipe.toml, run.json, metrics.jsonl
+            checkpoints/last.pt, best.pt, epoch-NNN.pt
+            spectrum/CHECKPOINT-SPLIT.csv + .json
 """
 
 import json

@@ -1,0 +1,42 @@
+"""saddlescope: is this network at a saddle, for which classes, how sure are we?
+
+The names below are loaded on first use, so that `saddlescope --help` need not wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from saddlescope._version import __version__
+
+if TYPE_CHECKING:
+    from saddlescope.curvature import (
+        Ends,
+        Estimate,
+        HessianOperator,
+        MatrixOperator,
+        class_spectra,
+        extreme_eigenvalues,
+    )
+    from saddlescope.sharpness import SharpnessAware
+
+__all__ = [
+    "Ends",
+    "Estimate",
+    "HessianOperator",
+    "MatrixOperator",
+    "SharpnessAware",
+    "__version__",
+    "class_spectra",
+    "extreme_eigenvalues",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'saddlescope' has no attribute {name!r}")
+    room = "sharpness" if name == "SharpnessAware" else "curvature"
+    return getattr(import_module(f"saddlescope.{room}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,98 @@
+"""The flat parameter vector w: which tensors it is made of, and how to get in and out of it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from saddlescope.errors import UsageError
+
+
+@dataclass(frozen=True)
+class ParameterVector:
+    """The parameters that w is made of, in the order of `model.named_parameters()`.
+
+    Tied parameters count once; frozen ones (`requires_grad=False`) are left out.
+
+    Attributes:
+        names: one name a tensor.
+        tensors: the parameters themselves, not copies.
+    """
+
+    names: tuple[str, ...]
+    tensors: tuple[nn.Parameter, ...]
+
+    @property
+    def size(self) -> int:
+        """The length n of w."""
+        return sum(tensor.numel() for tensor in self.tensors)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The one dtype of all tensors."""
+        return self.tensors[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The one device of all tensors."""
+        return self.tensors[0].device
+
+    def split(self, vector: Tensor) -> list[Tensor]:
+        """View a flat vector of shape (n,) as tensors of the parameters' shapes."""
+        if vector.shape != (self.size,):
+            raise UsageError(
+                f"vector of shape {tuple(vector.shape)} handed to an operator of size {self.size}; "
+                f"expected ({self.size},)"
+            )
+        parts = torch.split(vector, [tensor.numel() for tensor in self.tensors])
+        return [part.view_as(like) for part, like in zip(parts, self.tensors, strict=True)]
+
+    def flatten(self, tensors: Sequence[Tensor | None]) -> Tensor:
+        """Join tensors of the parameters' shapes; None (no dependence) becomes zeros."""
+        return torch.cat(
+            [
+                (torch.zeros_like(like) if tensor is None else tensor).reshape(-1)
+                for tensor, like in zip(tensors, self.tensors, strict=True)
+            ]
+        )
+
+
+def select_parameters(
+    model: nn.Module, patterns: Iterable[str] | str | None = None
+) -> ParameterVector:
+    """Collect the trainable parameters of `model`, all or those whose name matches a pattern.
+
+    Args:
+        model: any module.
+        patterns: shell-style name patterns ("layer3.*"); None takes every parameter.
+
+    Raises:
+        UsageError: none is left, or they live on several dtypes or devices.
+    """
+    patterns = (patterns,) if isinstance(patterns, str) else patterns
+    wanted = None if patterns is None else tuple(patterns)
+    named = [
+        (name, parameter)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+        and (wanted is None or any(fnmatchcase(name, pattern) for pattern in wanted))
+    ]
+    if not named:
+        what = "trainable parameter" if wanted is None else f"trainable parameter matching {wanted}"
+        raise UsageError(f"{type(model).__name__} has no {what}: nothing to take a Hessian of")
+    for kind in ("dtype", "device"):
+        seen = sorted({str(getattr(parameter, kind)) for _, parameter in named})
+        if len(seen) > 1:
+            raise UsageError(
+                f"parameters of {type(model).__name__} have several {kind}s ({', '.join(seen)}); "
+                f"a Hessian needs one: convert the model with .to() first"
+            )
+    if not named[0][1].dtype.is_floating_point or named[0][1].dtype.itemsize < 4:
+        raise UsageError(
+            f"parameters are {named[0][1].dtype}: curvature needs float32 or float64 "
+            "(half precision loses λ_min in rounding); convert the model with .float()"
+        )
+    names, tensors = zip(*named, strict=True)
+    return ParameterVector(names, tensors)

@@ -1,0 +1,80 @@
+"""Leave no trace: the model is as it was, also after an exception, and arithmetic is exact.
+
+Rule 6 (leave no trace), rule 7 (refuse what is not one fixed matrix) and rule 8 (attention in
+its math form, which has a double backward) of the instrument.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from saddlescope.errors import OperatorError
+
+_RANDOM_IN_TRAINING = (nn.modules.dropout._DropoutNd, nn.RReLU)
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Restore modes, `requires_grad`, `.grad`, buffers and RNG states when the block ends."""
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    buffers = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers()]
+    cpu_rng = torch.get_rng_state()
+    cuda_rng = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, requires_grad, gradient in flags:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = gradient
+        with torch.no_grad():
+            for buffer, version, content in buffers:
+                if buffer._version != version:
+                    buffer.copy_(content)
+        torch.set_rng_state(cpu_rng)
+        if cuda_rng is not None:
+            torch.cuda.set_rng_state_all(cuda_rng)
+
+
+@contextmanager
+def exact_arithmetic() -> Iterator[None]:
+    """Float32 means float32: no TF32, and attention through its twice differentiable form."""
+    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = matmul
+        torch.backends.cudnn.allow_tf32 = cudnn
+
+
+def refuse_training_mode(model: nn.Module) -> None:
+    """Refuse layers whose output is random or depends on the batch while in train mode.
+
+    Raises:
+        OperatorError: names the layer, why it changes the matrix, and what to do.
+    """
+    for name, module in model.named_modules():
+        if not module.training:
+            continue
+        label = f"{name or 'model'} ({type(module).__name__})"
+        if isinstance(module, _RANDOM_IN_TRAINING) and getattr(module, "p", 1.0) > 0:
+            raise OperatorError(
+                f"{label} is in train mode: every product would see another random mask, so there "
+                "is no one Hessian; call model.eval() first"
+            )
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise OperatorError(
+                f"{label} is in train mode: the loss would depend on how samples are split into "
+                "batches; call model.eval() first"
+            )
+        if isinstance(module, nn.MultiheadAttention) and module.dropout > 0:
+            raise OperatorError(
+                f"{label} is in train mode with dropout={module.dropout}; call model.eval() first"
+            )
