@@ -40,7 +40,8 @@ def dense_hessian(model: nn.Module, loss) -> Tensor:
     def of_vector(vector):
         parts = torch.split(vector, sizes)
         parameters = {
-            name: part.view(shape) for part, (name, shape) in zip(parts, shapes.items(), strict=True)
+            name: part.view(shape)
+            for part, (name, shape) in zip(parts, shapes.items(), strict=True)
         }
         return loss(lambda *args, **kwargs: functional_call(model, parameters, args, kwargs))
 

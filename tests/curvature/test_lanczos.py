@@ -97,9 +97,9 @@ def test_a_matrix_that_changes_between_products_is_refused():
             return super().matvec(vector)
 
     lanczos = Lanczos(Changing(symmetric(30, 0)), random_start(30, seed=0), capacity=10)
+    lanczos.step()
     with pytest.raises(OperatorError, match="augmentation"):
-        for _ in range(10):
-            lanczos.step()
+        lanczos.step()
 
 
 def test_asymmetry_of_a_symmetric_matrix_is_rounding():

@@ -114,7 +114,7 @@ def test_the_split_into_batches_changes_nothing(name, sizes):
         value = criterion(f(data[0]), data[1])
         return value if value.dim() == 0 else value.mean()
 
-    truth = dense_hessian(model, loss) + 1e-3 * torch.eye(operator.size, dtype=torch.float64).double()
+    truth = dense_hessian(model, loss) + 1e-3 * torch.eye(operator.size, dtype=torch.float64)
     torch.testing.assert_close(operator.matvec(vector), truth @ vector, rtol=1e-9, atol=1e-12)
     penalty = 0.5e-3 * sum(p.square().sum().item() for p in model.parameters())
     assert operator.loss == pytest.approx(loss(model).item() + penalty)

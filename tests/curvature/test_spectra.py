@@ -77,7 +77,9 @@ class Listed(Dataset):
         return inputs[index], int(targets[index])
 
 
-@pytest.mark.parametrize("dataset", [images(40), list(images(40)), TensorDataset(*images(40)), Listed()])
+@pytest.mark.parametrize(
+    "dataset", [images(40), list(images(40)), TensorDataset(*images(40)), Listed()]
+)
 def test_data_sets_of_several_kinds(dataset):
     frame = class_spectra(
         convolutional(), nn.CrossEntropyLoss(), dataset, classes=[1], groups=(), rtol=1e-7

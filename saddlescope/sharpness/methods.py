@@ -1,0 +1,81 @@
+"""The five methods as radii by group and epoch.
+
+| method  | groups     | radii                                            |
+|---------|------------|--------------------------------------------------|
+| sgd     | all        | 0                                                |
+| sam     | all        | ρ                                                |
+| imbsam  | head, tail | 0, ρ_tail                                        |
+| sam-ext | head, tail | ρ_head, ρ_tail                                   |
+| sse-sam | head, tail | epoch < γT: as sam-ext; from epoch γT on: as imbsam |
+
+Eq. 14 prints ε_tail with ρ_head and ‖∇L‖; the paper's code, and this one, use ρ_tail and
+‖∇L_tail‖.
+"""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+from saddlescope.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Radii:
+    """Radii of the two stages; methods without a switch have only the first.
+
+    Attributes:
+        first: group name to ρ before the switch.
+        second: group name to ρ from the switch on.
+        switch_epoch: the first epoch of stage 2; None without a switch.
+    """
+
+    first: dict[str, float]
+    second: dict[str, float]
+    switch_epoch: int | None
+
+    def at(self, epoch: int) -> dict[str, float]:
+        """The radii of an epoch, counted from 0."""
+        return self.second if self.stage(epoch) == 2 else self.first
+
+    def stage(self, epoch: int) -> int:
+        """1 or 2."""
+        return 2 if self.switch_epoch is not None and epoch >= self.switch_epoch else 1
+
+    @property
+    def grouped(self) -> bool:
+        """Whether the method tells head from tail."""
+        return "all" not in self.first
+
+
+def method_radii(
+    method: str,
+    *,
+    epochs: int,
+    rho: float = 0.05,
+    rho_head: float = 0.05,
+    rho_tail: float = 0.10,
+    gamma: float = 0.70,
+) -> Radii:
+    """Radii of a method by its key ("sgd", "sam", "imbsam", "sam-ext", "sse-sam").
+
+    Stage 2 begins with the first epoch that is >= γT, compared exactly: γ is taken as the
+    decimal number it is written as, so 0.7 of 10 epochs is 7 and not 7.000000000000001.
+
+    Raises:
+        UsageError: an unknown method or γ outside [0, 1].
+    """
+    if not 0.0 <= gamma <= 1.0:
+        raise UsageError(f"gamma = {gamma}: expected a share of the epochs between 0 and 1")
+    both, tail_only = {"head": rho_head, "tail": rho_tail}, {"head": 0.0, "tail": rho_tail}
+    match method:
+        case "sgd":
+            return Radii({"all": 0.0}, {}, None)
+        case "sam":
+            return Radii({"all": rho}, {}, None)
+        case "imbsam":
+            return Radii(tail_only, {}, None)
+        case "sam-ext":
+            return Radii(both, {}, None)
+        case "sse-sam":
+            return Radii(both, tail_only, math.ceil(Fraction(repr(gamma)) * epochs))
+    raise UsageError(f"unknown method {method!r}: expected sgd, sam, imbsam, sam-ext or sse-sam")
