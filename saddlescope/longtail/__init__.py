@@ -1,0 +1,37 @@
+"""Long-tailed data: profiles, splits, data sets, augmentation, losses and shot accuracy.
+
+Everything that the paper's experiments need around the network, with the numbers of the
+authors' released code as defaults, and no torchvision.
+"""
+
+from saddlescope.longtail.accuracy import per_class_accuracy, shot_accuracy
+from saddlescope.longtail.augment import pad_crop_flip
+from saddlescope.longtail.datasets import LabelledImages, LongTailData, SourceData
+from saddlescope.longtail.inspect import describe, describe_text
+from saddlescope.longtail.losses import make_loss
+from saddlescope.longtail.profiles import PROFILES, class_counts
+from saddlescope.longtail.registry import DATASETS, ROOT_VARIABLE, DatasetSpec, load_data
+from saddlescope.longtail.splits import head_tail, shots
+from saddlescope.longtail.subsets import SUBSETS, choose_subset
+
+__all__ = [
+    "DATASETS",
+    "PROFILES",
+    "ROOT_VARIABLE",
+    "SUBSETS",
+    "DatasetSpec",
+    "LabelledImages",
+    "LongTailData",
+    "SourceData",
+    "choose_subset",
+    "class_counts",
+    "describe",
+    "describe_text",
+    "head_tail",
+    "load_data",
+    "make_loss",
+    "pad_crop_flip",
+    "per_class_accuracy",
+    "shot_accuracy",
+    "shots",
+]

@@ -1,0 +1,49 @@
+"""Zero-pad, random crop and horizontal flip of a whole batch at once, on the images' device.
+
+The recipe of the paper's released code: pad 4, crop to the old size, flip with probability
+1/2, all before normalising, so the border is black. The random numbers come from a CPU
+generator, so a seed gives the same images on every device.
+"""
+
+import torch
+
+from saddlescope.errors import UsageError
+
+
+def pad_crop_flip(
+    images: torch.Tensor, generator: torch.Generator, *, padding: int = 4, flip: bool = True
+) -> torch.Tensor:
+    """Shift each image by up to `padding` pixels each way, and mirror half of them.
+
+    Args:
+        images: shape (B, C, H, W), any dtype, any device.
+        generator: a CPU generator; 2B integers are drawn, and B more for the flips.
+        padding: zeros added on each side before cropping, at least 0.
+        flip: whether to mirror left and right with probability 1/2.
+
+    Returns:
+        New images, same shape, dtype and device.
+
+    Raises:
+        UsageError: a negative padding.
+    """
+    if padding < 0:
+        raise UsageError(f"padding={padding}: give a number of at least 0")
+    batch, channels, height, width = images.shape
+    draws = torch.zeros(3, batch, dtype=torch.int64)
+    draws[:2] = torch.randint(2 * padding + 1, (2, batch), generator=generator)
+    if flip:
+        draws[2] = torch.randint(2, (batch,), generator=generator)
+    top, left, mirrored = draws.to(images.device)  # one small copy a batch
+
+    device = images.device
+    columns = torch.arange(width, device=device)
+    columns = torch.where(mirrored[:, None] == 1, columns.flip(0), columns) + left[:, None]
+    rows = torch.arange(height, device=device) + top[:, None]
+    padded = torch.nn.functional.pad(images, (padding, padding, padding, padding))
+    return padded[
+        torch.arange(batch, device=device)[:, None, None, None],
+        torch.arange(channels, device=device)[:, None, None],
+        rows[:, None, :, None],
+        columns[:, None, None, :],
+    ]

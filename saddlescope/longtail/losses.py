@@ -1,0 +1,163 @@
+"""The long-tail losses of the paper's Table 1: CE, LDAM, LA and VS.
+
+LDAM: Cao et al., NeurIPS 2019. LA: Menon et al., "Long-tail learning via logit adjustment",
+ICLR 2021, as a training loss. VS: Kini et al., NeurIPS 2021. The defaults are those of the
+paper's released code. Each is a cross-entropy of changed logits, so each has the exact
+reductions of `torch.nn.functional.cross_entropy` and is twice differentiable.
+"""
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from saddlescope.errors import UsageError
+
+
+class ShiftedCrossEntropy(nn.Module, ABC):
+    """Cross-entropy of logits that depend on the class counts.
+
+    Attributes:
+        reduction: "mean", "sum" or "none" over the samples.
+    """
+
+    def __init__(self, reduction: str) -> None:
+        super().__init__()
+        self.reduction = reduction
+
+    @abstractmethod
+    def shifted(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The logits (N, C) that the cross-entropy is taken of."""
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Loss of logits (N, C) for targets (N,): a scalar, or (N,) with reduction "none"."""
+        return nn.functional.cross_entropy(
+            self.shifted(logits, targets), targets, reduction=self.reduction
+        )
+
+
+class LDAM(ShiftedCrossEntropy):
+    """Label-distribution-aware margins m_j = max_margin · (n_min / n_j)^(1/4).
+
+    With z the logits and y the target, form "released" is CE(z − scale·m_y·e_y): only the
+    margin is scaled and the logits are raw, as in the paper's code. Form "original" is
+    CE(scale·(z − m_y·e_y)), where z are the cosines of a normalised classifier.
+
+    Args:
+        counts: training images of each class, float64, shape (C,).
+        reduction: "mean", "sum" or "none".
+        max_margin: margin of the smallest class.
+        scale: s.
+        form: "released" or "original".
+
+    Raises:
+        UsageError: an unknown form.
+    """
+
+    scaled_margins: torch.Tensor
+
+    def __init__(
+        self,
+        counts: torch.Tensor,
+        *,
+        reduction: str,
+        max_margin: float = 0.5,
+        scale: float = 30.0,
+        form: str = "released",
+    ) -> None:
+        super().__init__(reduction)
+        if form not in ("released", "original"):
+            raise UsageError(f"unknown LDAM form {form!r}: choose from released, original")
+        self.logit_scale = 1.0 if form == "released" else scale
+        self.register_buffer("scaled_margins", scale * max_margin * (counts.min() / counts) ** 0.25)
+
+    def shifted(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """logit_scale·z − scale·m_y·e_y, shape (N, C)."""
+        margins = self.scaled_margins.to(logits.dtype)[targets]
+        at_target = torch.zeros_like(logits).scatter(1, targets[:, None], margins[:, None])
+        return self.logit_scale * logits - at_target
+
+
+class VectorScaled(ShiftedCrossEntropy):
+    """VS: CE(Δ_j·z_j + tau·log π_j) with Δ_j = (n_j / n_max)^gamma and π_j = n_j / Σn.
+
+    Args:
+        counts: training images of each class, float64, shape (C,).
+        reduction: "mean", "sum" or "none".
+        gamma: exponent of the multiplicative part; 0 leaves logit adjustment.
+        tau: weight of the additive part.
+    """
+
+    factors: torch.Tensor
+    offsets: torch.Tensor
+
+    def __init__(
+        self, counts: torch.Tensor, *, reduction: str, gamma: float = 0.05, tau: float = 0.75
+    ) -> None:
+        super().__init__(reduction)
+        self.register_buffer("factors", (counts / counts.max()) ** gamma)
+        self.register_buffer("offsets", tau * (counts / counts.sum()).log())
+
+    def shifted(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        """Δ·z + tau·log π, shape (N, C)."""
+        return logits * self.factors.to(logits.dtype) + self.offsets.to(logits.dtype)
+
+
+class LogitAdjusted(VectorScaled):
+    """LA: CE(z_j + tau·log π_j), which is VS with gamma 0.
+
+    Args:
+        counts: training images of each class, float64, shape (C,).
+        reduction: "mean", "sum" or "none".
+        tau: weight of the log prior.
+    """
+
+    def __init__(self, counts: torch.Tensor, *, reduction: str, tau: float = 0.75) -> None:
+        super().__init__(counts, reduction=reduction, gamma=0.0, tau=tau)
+
+
+def _cross_entropy(counts: torch.Tensor, *, reduction: str) -> nn.Module:  # noqa: ARG001
+    return nn.CrossEntropyLoss(reduction=reduction)
+
+
+_LOSSES: Final[Mapping[str, tuple[Callable[..., nn.Module], tuple[str, ...]]]] = {
+    "ce": (_cross_entropy, ()),
+    "ldam": (LDAM, ("max_margin", "scale", "form")),
+    "la": (LogitAdjusted, ("tau",)),
+    "vs": (VectorScaled, ("gamma", "tau")),
+}
+"""Loss key to its factory and the options it takes."""
+
+
+def make_loss(
+    name: str, counts: Sequence[int], *, reduction: str = "mean", **options: Any
+) -> nn.Module:
+    """Build a loss, to be called as loss(logits (N, C), targets (N,)).
+
+    Args:
+        name: "ce", "ldam", "la" or "vs".
+        counts: training images of each class, length C.
+        reduction: "mean" or "sum" over the samples, or "none"; kept as an attribute.
+        **options: "ldam" takes max_margin, scale and form; "la" tau; "vs" gamma and tau.
+
+    Raises:
+        UsageError: an unknown name, reduction or option, or an empty class.
+    """
+    if name not in _LOSSES:
+        close = difflib.get_close_matches(str(name), _LOSSES, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise UsageError(f"unknown loss {name!r}: {hint}choose from {', '.join(_LOSSES)}")
+    if reduction not in ("mean", "sum", "none"):
+        raise UsageError(f"reduction={reduction!r}: choose from mean, sum, none")
+    if not counts or min(counts) < 1:
+        raise UsageError(f"loss {name!r} needs at least 1 training image in every class")
+    factory, allowed = _LOSSES[name]
+    for option in options:
+        if option not in allowed:
+            takes = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
+            raise UsageError(f"loss {name!r} has no option {option!r}: {takes}")
+    numbers = torch.tensor(counts, dtype=torch.float64)
+    return factory(numbers, reduction=reduction, **options)

@@ -1,0 +1,51 @@
+"""Networks by name, with weights that depend on the seed and on nothing else."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import torch
+from torch import nn
+
+from saddlescope.errors import UsageError
+from saddlescope.models.resnet_large import resnet34
+from saddlescope.models.resnet_small import resnet8, resnet32
+
+MODELS: Final[Mapping[str, Callable[..., nn.Module]]] = {
+    "resnet8": resnet8,
+    "resnet32": resnet32,
+    "resnet34": resnet34,
+}
+"""Name to factory; each takes the keywords `num_classes` and `in_channels`."""
+
+
+def build_model(name: str, *, num_classes: int, in_channels: int, seed: int) -> nn.Module:
+    """Build a network on the CPU, in float32, with He-initialised weights.
+
+    The weights are drawn on the CPU generator, so a seed means the same numbers on every
+    machine; the random state of CPU and GPU is left as it was.
+
+    Args:
+        name: a key of `MODELS`.
+        num_classes: size of the output, at least 2.
+        in_channels: channels of the images, at least 1.
+        seed: seed of the weights, at least 0.
+
+    Raises:
+        UsageError: an unknown name, or a number out of its range.
+    """
+    if name not in MODELS:
+        close = difflib.get_close_matches(str(name), MODELS, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise UsageError(f"unknown model {name!r}: {hint}choose from {', '.join(MODELS)}")
+    for argument, value, least in (
+        ("num_classes", num_classes, 2),
+        ("in_channels", in_channels, 1),
+        ("seed", seed, 0),
+    ):
+        if value < least:
+            raise UsageError(f"{argument}={value}: {name} needs at least {least}")
+    # torch.manual_seed would also reseed every GPU, which fork_rng(devices=[]) does not undo.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
+        return MODELS[name](num_classes=num_classes, in_channels=in_channels)
