@@ -111,7 +111,8 @@ def extreme_eigenvalues(
     while lanczos.steps < lanczos.capacity:
         lanczos.step()
         theta, weights = _ritz(lanczos)
-        residuals = lanczos.betas[-1] * np.abs(weights[-1])
+        # Below the rounding of a product the recurrence's residual says nothing.
+        residuals = np.maximum(lanczos.betas[-1] * np.abs(weights[-1]), epsilon * lanczos.scale)
         if progress is not None:
             progress(lanczos.steps, theta[1], theta[0])
         if lanczos.exhausted:

@@ -1,0 +1,178 @@
+"""What every command shares: errors as one line, signals, the device, progress on stderr."""
+
+import functools
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from saddlescope.errors import ExitCode, SaddlescopeError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def say(message: str) -> None:
+    """One line on stderr."""
+    typer.echo(message, err=True)
+
+
+def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn what a command raises on purpose into one line on stderr and an exit code."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except SaddlescopeError as error:
+            say(f"saddlescope: {' '.join(str(error).split())}")
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            say("saddlescope: interrupted")
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                sys.stderr.close()  # the reader has gone: nothing is left to say, or to whom
+                raise typer.Exit(ExitCode.FAILED) from None
+            where = f"{error.filename}: " if error.filename else ""
+            say(f"saddlescope: {where}{error.strerror or error}")
+            raise typer.Exit(ExitCode.FAILED) from None
+
+    return wrapped
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Yield a question that turns true after SIGINT or SIGTERM; a second SIGINT ends at once."""
+    caught: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if caught and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(caught)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def choose_device(name: str) -> "torch.device":
+    """Resolve auto, cpu, cuda or cuda:N and say what was chosen.
+
+    Raises:
+        UsageError: not such a name, or CUDA asked for and not there; never a silent fallback.
+    """
+    import torch
+
+    if name == "auto":
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    else:
+        try:
+            device = torch.device(name)
+        except RuntimeError:
+            raise UsageError(f"--device {name}: expected auto, cpu, cuda or cuda:N") from None
+        if device.type not in ("cpu", "cuda"):
+            raise UsageError(f"--device {name}: expected auto, cpu, cuda or cuda:N")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise UsageError(
+                f"--device {name}: this machine has {count} CUDA devices that torch "
+                f"{torch.__version__} can use; choose cpu or auto"
+            )
+        say(f"device: {device} ({torch.cuda.get_device_name(device)})")
+    else:
+        say("device: cpu")
+    return device
+
+
+def choose_threads(threads: int | None, pixels: int) -> None:
+    """Set torch's threads: as asked, else one where a thread's start costs more than it brings.
+
+    At 8x8 images two threads are no faster, and three times slower beside any other load.
+    """
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    elif pixels <= 16 * 16:
+        torch.set_num_threads(1)
+
+
+class Ticker:
+    """A status line: a bar that is redrawn on a terminal, else one line a minute.
+
+    Args:
+        label: what is going on.
+    """
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self._bar: Any = None
+        self._last = time.monotonic()
+        self._every = 60.0
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            self._every = 0.2
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f} %  {task.fields[text]}"),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._task = self._bar.add_task(label, total=1.0, text="")
+
+    def __enter__(self) -> "Ticker":
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, share: float, text: Callable[[], str]) -> None:
+        """Show progress now and then; `text` is only asked for when it will be shown."""
+        now = time.monotonic()
+        if now - self._last < self._every:
+            return
+        self._last = now
+        if self._bar is not None:
+            self._bar.update(self._task, completed=share, text=text())
+        else:
+            say(f"{self.label}: {100 * share:.0f} %  {text()}")
+
+
+def span(seconds: float) -> str:
+    """Seconds as "1 h 05 min", "3 min 20 s" or "12 s"."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
+
+
+def number_list(text: str) -> list[int]:
+    """Parse "0,80" or "0-9,80" into class numbers.
+
+    Raises:
+        UsageError: anything else.
+    """
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise UsageError(
+                f"--classes {text}: expected all, none, or numbers such as 0,80 or 0-9"
+            )
+        numbers += range(int(first), int(last if dash else first) + 1)
+    return numbers

@@ -1,0 +1,47 @@
+"""The command's root: its name, its version, its subcommands."""
+
+from typing import Annotated
+
+import typer
+
+from saddlescope._version import __version__
+from saddlescope.cli import data, demo, report, spectrum, train
+
+app = typer.Typer(
+    name="saddlescope",
+    help="Is this network at a saddle, for which classes, how sure are we, and which optimiser "
+    "gets it out?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 ok, 1 failed, 2 usage, 3 not converged, 4 data, 130 interrupted with "
+    "the state saved.",
+)
+app.command("demo")(demo.demo)
+app.command("train")(train.train)
+app.command("spectrum")(spectrum.spectrum)
+app.command("report")(report.report)
+app.add_typer(data.app, name="data")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"saddlescope {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Carry the options that belong to no subcommand."""
+
+
+def run() -> None:
+    """Entry point of the console script and of `python -m saddlescope`."""
+    app(prog_name="saddlescope")

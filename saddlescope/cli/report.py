@@ -1,0 +1,37 @@
+"""`saddlescope report`: run folders in, one offline HTML file out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from saddlescope.cli.console import one_line_errors, say
+from saddlescope.errors import DataError
+
+
+@one_line_errors
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders, or folders of run folders.", metavar="RUNS…")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")] = Path(
+        "report.html"
+    ),
+) -> None:
+    """Write a report over run folders: one HTML file that needs no network.
+
+    Prints a compact table on stdout. Broken or half-written folders are named, and the rest shown.
+    """
+    from saddlescope.reporting import load_runs, summary_text, write_report
+
+    missing = [path for path in runs if not path.is_dir()]
+    if missing:
+        raise DataError(f"{missing[0]}: no such folder")
+    loaded, problems = load_runs(runs)
+    for problem in problems:
+        say(f"left out: {problem}")
+    if not loaded:
+        raise DataError(f"no readable run in {', '.join(map(str, runs))}")
+    written = write_report(runs, output)
+    typer.echo(summary_text(loaded))
+    say(f"report: {written.path}")

@@ -1,0 +1,80 @@
+"""`saddlescope train`: a recipe in, a run folder out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from saddlescope.cli import options
+from saddlescope.cli.console import (
+    Ticker,
+    choose_device,
+    choose_threads,
+    one_line_errors,
+    say,
+    span,
+    stop_on_signal,
+)
+
+
+@one_line_errors
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="A TOML file, or package:digits-lt.", metavar="RECIPE")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Run folder; by default runs/RECIPE-METHOD-seedN."),
+    ] = None,
+    overrides: options.Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Delete the run there first.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")
+    ] = False,
+    data_root: options.DataRoot = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+) -> None:
+    """Train one network by a recipe and leave a run folder.
+
+    Killed at any moment, the run goes on with --resume and ends with the same weights.
+    """
+    from saddlescope.runs import RunFolder
+    from saddlescope.training import load_recipe
+    from saddlescope.training import train as run_training
+    from saddlescope.training.restore import load_section
+    from saddlescope.training.trainer import Progress
+
+    resolved = load_recipe(recipe, overrides=overrides or ())
+    folder = RunFolder(output or Path("runs") / resolved.run_name)
+    data = load_section(resolved.data, root=data_root)
+    head, tail = (sum(data.counts[c] for c in data.groups[g]) for g in ("head", "tail"))
+    say(
+        f"{data.name}: {len(data.train)} training images in {data.num_classes} classes "
+        f"({data.counts[0]} … {data.counts[-1]}; head {head}, tail {tail}), {len(data.test)} test"
+    )
+    if dry_run:
+        typer.echo(resolved.to_toml(), nl=False)
+        say(f"would write {folder.path}")
+        return
+    choose_threads(threads, data.train.images[0, 0].numel())
+    where = choose_device(device)
+
+    with stop_on_signal() as should_stop, Ticker(folder.name) as ticker:
+
+        def report(progress: Progress) -> None:
+            ticker.update(
+                progress.share,
+                lambda: (
+                    f"epoch {progress.epoch + 1}/{progress.epochs}  loss {progress.loss():.4f}  "
+                    f"{progress.images_per_s:.0f} images/s  {span(progress.eta_s)} left"
+                ),
+            )
+
+        run_training(
+            resolved, data, folder, device=where, resume=resume, force=force,
+            should_stop=should_stop, report=report,
+        )  # fmt: skip
+    say(f"trained {resolved.training.epochs} epochs: {folder.path}")
+    typer.echo(folder.path)

@@ -1,0 +1,96 @@
+"""What is measured: a network, a criterion, samples, and the words that identify them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saddlescope.curvature import Samples
+from saddlescope.errors import UsageError
+from saddlescope.longtail import LabelledImages, make_loss
+from saddlescope.runs import RunFolder
+from saddlescope.training import restore_run
+
+
+@dataclass(frozen=True)
+class Target:
+    """One checkpoint on one split under one criterion.
+
+    Attributes:
+        model: in eval mode, on the device.
+        criterion: mean loss.
+        samples: what `class_spectra` reads.
+        identity: the columns run, method, split, criterion, epoch, checkpoint and digest.
+    """
+
+    model: nn.Module
+    criterion: nn.Module
+    samples: Samples
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ImageSamples:
+    """Images of a data set, normalised when asked for, never augmented."""
+
+    source: LabelledImages
+    groups: Mapping[str, Sequence[int]]
+
+    @property
+    def targets(self) -> Tensor:
+        """Class numbers, int64, shape (N,)."""
+        return self.source.labels
+
+    def inputs(self, indices: Tensor) -> Tensor:
+        """Normalised images, float32, shape (len(indices), C, H, W)."""
+        return self.source.normalised(indices)
+
+
+def run_target(
+    folder: RunFolder,
+    *,
+    checkpoint: str = "last",
+    split: str = "train",
+    criterion: str = "ce",
+    device: torch.device | str = "cpu",
+    data_root: str | PathLike[str] | None = None,
+) -> Target:
+    """The target that a run folder's checkpoint is.
+
+    Args:
+        folder: of the run.
+        checkpoint: "last", "best" or an epoch number.
+        split: "train" or "test".
+        criterion: "ce", or "training" for the loss the network was trained with.
+        device: where to compute.
+        data_root: folder of the data sets.
+
+    Raises:
+        DataError: no run, no such checkpoint, or data missing.
+        UsageError: an unknown split or criterion.
+    """
+    if split not in ("train", "test"):
+        raise UsageError(f"split {split!r}: expected train or test")
+    if criterion not in ("ce", "training"):
+        raise UsageError(f"criterion {criterion!r}: expected ce or training")
+    run = restore_run(folder, checkpoint=checkpoint, device=device, data_root=data_root)
+    loss = run.recipe.loss
+    key = loss.name if criterion == "training" else "ce"
+    options = loss.options() if criterion == "training" else {}
+    return Target(
+        model=run.model,
+        criterion=make_loss(key, run.data.counts, **options).to(device),
+        samples=ImageSamples(getattr(run.data, split), run.data.groups),
+        identity={
+            "run": folder.name,
+            "method": run.recipe.method.name,
+            "split": split,
+            "criterion": key,
+            "epoch": run.epoch,
+            "checkpoint": run.checkpoint,
+            "digest": run.digest,
+        },
+    )

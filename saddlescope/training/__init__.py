@@ -1,0 +1,18 @@
+"""From a recipe to a run folder: checkpoints, metrics and their provenance, resumable."""
+
+from saddlescope.training.checkpoints import load_checkpoint, weights_digest
+from saddlescope.training.recipe import Recipe, load_recipe, packaged_recipe
+from saddlescope.training.restore import TrainedRun, restore_run
+from saddlescope.training.trainer import Progress, train
+
+__all__ = [
+    "Progress",
+    "Recipe",
+    "TrainedRun",
+    "load_checkpoint",
+    "load_recipe",
+    "packaged_recipe",
+    "restore_run",
+    "train",
+    "weights_digest",
+]

@@ -1,0 +1,95 @@
+"""Checkpoints: written atomically, read back as plain tensors and numbers only.
+
+`weights_only=True` refuses everything that could run code on loading.
+"""
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saddlescope.errors import DataError
+from saddlescope.runs import atomic_path
+
+
+def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write tensors and plain values atomically."""
+    with atomic_path(path) as temporary:
+        torch.save(dict(content), temporary)
+
+
+def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint of ours, or anybody's file of tensors.
+
+    Accepts what `torch.save` wrote (tensors and plain values only) and `.safetensors`.
+
+    Raises:
+        DataError: missing, truncated, or holding objects that would run code.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such checkpoint")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content: Any = load_file(path, device=str(device))
+        else:
+            content = torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError:
+        raise DataError(
+            f"{path}: refused: not a file of plain tensors (it is broken, or holds objects that "
+            "would run code on loading); save model.state_dict() instead of the model"
+        ) from None
+    except Exception as error:
+        # torch.load and safetensors raise many types for a damaged file; all mean the same.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: not readable as a checkpoint: {reason}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds a {type(content).__name__}, not a dict of tensors")
+    return content
+
+
+def state_dict_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The model's tensors in a checkpoint: the dict itself, or its usual entry."""
+    for key in ("model", "state_dict", "model_state_dict"):
+        if isinstance(content.get(key), Mapping):
+            return dict(content[key])
+    return dict(content)
+
+
+def load_weights(model: nn.Module, content: Mapping[str, Any], *, origin: str) -> None:
+    """Load a checkpoint into a model, all or nothing.
+
+    Raises:
+        DataError: keys or shapes differ; names the first of them.
+    """
+    found, wanted = state_dict_of(content), model.state_dict()
+    missing = [key for key in wanted if key not in found]
+    extra = [key for key in found if key not in wanted]
+    shapes = [
+        f"{key} is {tuple(found[key].shape)} in the file, {tuple(wanted[key].shape)} in the model"
+        for key in wanted
+        if isinstance(found.get(key), Tensor) and found[key].shape != wanted[key].shape
+    ]
+    problems = [f"{len(missing)} missing (first: {missing[0]})"] if missing else []
+    problems += [f"{len(extra)} unknown (first: {extra[0]})"] if extra else []
+    problems += shapes[:1]
+    if problems:
+        raise DataError(
+            f"{origin}: not a checkpoint of this {type(model).__name__}: {'; '.join(problems)}"
+        )
+    model.load_state_dict(found)
+
+
+def weights_digest(state: Mapping[str, Tensor]) -> str:
+    """12 hex digits that identify the weights, whatever file they are in."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]

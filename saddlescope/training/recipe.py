@@ -1,0 +1,220 @@
+"""Recipes: everything that decides a run's numbers, in one TOML file, read strictly.
+
+A key that does not exist is refused with the nearest one that does. `extends` names a recipe
+to start from: a path beside the file, or `package:NAME` for one that ships with saddlescope.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from saddlescope.errors import UsageError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSection(_Section):
+    """`[data]`: which samples. None for a threshold takes the data set's own default."""
+
+    name: str
+    imbalance_factor: float = Field(ge=1)
+    profile: Literal["exp", "step"] = "exp"
+    subset: Literal["first", "shuffled"] = "first"
+    subset_seed: int = 0
+    tail_threshold: int | None = None
+    many_above: int | None = None
+    few_below: int | None = None
+    augment: bool = True
+
+
+class ModelSection(_Section):
+    """`[model]`: which network."""
+
+    name: str
+
+
+class LossSection(_Section):
+    """`[loss]`: which loss, with its own options (see `saddlescope.longtail.make_loss`)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: Literal["ce", "ldam", "la", "vs"] = "ce"
+
+    def options(self) -> dict[str, Any]:
+        """What stands beside the name."""
+        return dict(self.model_extra or {})
+
+
+class MethodSection(_Section):
+    """`[method]`: which of the five, and the radii of all of them."""
+
+    name: Literal["sgd", "sam", "imbsam", "sam-ext", "sse-sam"] = "sgd"
+    rho: float = Field(default=0.05, ge=0)
+    rho_head: float = Field(default=0.05, ge=0)
+    rho_tail: float = Field(default=0.10, ge=0)
+    gamma: float = Field(default=0.70, ge=0, le=1)
+    group_reduction: Literal["batch", "group", "batch-tail-x2"] = "batch"
+    bn_statistics: Literal["clean", "every-pass"] = "every-pass"
+
+
+class OptimizerSection(_Section):
+    """`[optimizer]`: the base SGD. `eta` is the step size at the start of the schedule.
+
+    `cosine` reaches 0 after the last epoch; `cosine-released` is stepped before each epoch, as
+    the paper's code does, so that its last epoch has step size 0.
+    """
+
+    eta: float = Field(default=0.01, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(default=1e-3, ge=0)
+    batch_size: int = Field(default=64, ge=1)
+    schedule: Literal["cosine", "cosine-released", "constant"] = "cosine"
+
+
+class TrainingSection(_Section):
+    """`[training]`: how long, and what is kept. 0 for `checkpoint_every` keeps no extra ones."""
+
+    epochs: int = Field(ge=1)
+    seed: int = Field(default=0, ge=0)
+    evaluate_every: int = Field(default=1, ge=1)
+    checkpoint_every: int = Field(default=0, ge=0)
+
+
+class Recipe(_Section):
+    """One training run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    data: DataSection
+    model: ModelSection
+    training: TrainingSection
+    loss: LossSection = LossSection()
+    method: MethodSection = MethodSection()
+    optimizer: OptimizerSection = OptimizerSection()
+
+    def to_toml(self) -> str:
+        """The recipe with every default written out, except what is None."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+    @property
+    def run_name(self) -> str:
+        """Default name of the run folder."""
+        return f"{self.name}-{self.method.name}-seed{self.training.seed}"
+
+
+def load_recipe(source: str | Path, *, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe file and apply overrides.
+
+    Args:
+        source: path of a TOML file, or `package:NAME`.
+        overrides: "section.key=value" each, the value in TOML (a bare word is taken as text).
+
+    Raises:
+        UsageError: no such file, not TOML, unknown key, or a value that cannot be meant.
+    """
+    content = _read(str(source), seen=())
+    for override in overrides:
+        _apply(content, override)
+    return parse_recipe(content, origin=str(source))
+
+
+def packaged_recipe(name: str, *, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe that ships with saddlescope."""
+    return load_recipe(f"package:{name}", overrides=overrides)
+
+
+def parse_recipe(content: Mapping[str, Any], *, origin: str) -> Recipe:
+    """Check plain data against the schema.
+
+    Raises:
+        UsageError: one line a mistake is, the first of them; it names the key.
+    """
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise UsageError(f"{origin}: {_first_mistake(error)}") from None
+
+
+def _read(source: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    if source in seen:
+        raise UsageError(f"recipes extend each other in a circle: {' -> '.join([*seen, source])}")
+    if source.startswith("package:"):
+        file = resources.files(__package__) / "recipes" / f"{source.removeprefix('package:')}.toml"
+        shown = sorted(p.name.removesuffix(".toml") for p in _packaged().iterdir())
+        if not file.is_file():
+            raise UsageError(f"no recipe {source!r}: packaged are {', '.join(shown)}")
+        text = file.read_text(encoding="utf-8")
+    else:
+        try:
+            text = Path(source).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"recipe {source}: {getattr(error, 'strerror', None) or error}"
+            ) from None
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"recipe {source}: not valid TOML: {error}") from None
+    parent = content.pop("extends", None)
+    if parent is None:
+        return content
+    if not str(parent).startswith("package:"):
+        parent = str(Path(source).parent / str(parent))
+    return _merge(_read(str(parent), (*seen, source)), content)
+
+
+def _packaged() -> Any:
+    return resources.files(__package__) / "recipes"
+
+
+def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    path, separator, text = override.partition("=")
+    if not separator or not path.strip():
+        raise UsageError(f"override {override!r}: expected section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *sections, key = path.strip().split(".")
+    place = content
+    for section in sections:
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise UsageError(f"override {override!r}: {section} is not a section")
+    place[key] = value
+
+
+def _first_mistake(error: ValidationError) -> str:
+    mistake = error.errors()[0]
+    location = [str(part) for part in mistake["loc"]]
+    path = ".".join(location)
+    if mistake["type"] == "extra_forbidden":
+        known = _keys(location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"unknown key {path!r}; {hint}"
+    if mistake["type"] == "missing":
+        return f"key {path!r} is missing"
+    return f"{path} = {mistake['input']!r}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
+
+
+def _keys(path: list[str]) -> list[str]:
+    model: Any = Recipe
+    for section in path:
+        model = model.model_fields[section].annotation
+    return list(model.model_fields)

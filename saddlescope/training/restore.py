@@ -1,0 +1,73 @@
+"""From a run folder back to the network and the data it was trained on."""
+
+from dataclasses import dataclass
+from os import PathLike
+
+import torch
+from torch import nn
+
+from saddlescope.longtail import LongTailData, load_data
+from saddlescope.models import build_model
+from saddlescope.runs import RunFolder
+from saddlescope.training.checkpoints import load_checkpoint, load_weights, weights_digest
+from saddlescope.training.recipe import DataSection, Recipe, parse_recipe
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A checkpoint brought back.
+
+    Attributes:
+        recipe: what it was trained with.
+        model: on the device, in eval mode.
+        data: on the device.
+        epoch: how many epochs the weights have seen.
+        checkpoint: its stem ("last").
+        digest: identifies the weights.
+    """
+
+    recipe: Recipe
+    model: nn.Module
+    data: LongTailData
+    epoch: int
+    checkpoint: str
+    digest: str
+
+
+def load_section(section: DataSection, *, root: str | PathLike[str] | None = None) -> LongTailData:
+    """Load the data set that a recipe's `[data]` names."""
+    return load_data(root=root, **section.model_dump(exclude={"augment"}))
+
+
+def restore_run(
+    folder: RunFolder,
+    *,
+    checkpoint: str = "last",
+    device: torch.device | str = "cpu",
+    data_root: str | PathLike[str] | None = None,
+) -> TrainedRun:
+    """Rebuild the network of a run folder.
+
+    Raises:
+        DataError: no run, no such checkpoint, or one of another model.
+        UsageError: the stored recipe is not one.
+    """
+    recipe = parse_recipe(folder.recipe(), origin=str(folder.recipe_file))
+    path = folder.checkpoint(checkpoint)
+    content = load_checkpoint(path, device=device)
+    data = load_section(recipe.data, root=data_root).to(device)
+    model = build_model(
+        recipe.model.name,
+        num_classes=data.num_classes,
+        in_channels=data.in_channels,
+        seed=recipe.training.seed,
+    )
+    load_weights(model, content, origin=str(path))
+    return TrainedRun(
+        recipe=recipe,
+        model=model.to(device).eval(),
+        data=data,
+        epoch=int(content.get("epoch", 0)),
+        checkpoint=path.stem,
+        digest=weights_digest(model.state_dict()),
+    )

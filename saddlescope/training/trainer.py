@@ -1,0 +1,359 @@
+"""One training run, from a recipe to a run folder, that a person can read top to bottom.
+
+Killed at any moment, it resumes from the last finished epoch (after SIGINT or SIGTERM: from
+the very step) and ends with the same weights, on the CPU to the bit: the order of the samples
+follows from seed and epoch alone, and every random state is in the checkpoint.
+"""
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saddlescope.errors import DataError, Interrupted, SaddlescopeError, UsageError
+from saddlescope.longtail import LongTailData, make_loss, pad_crop_flip
+from saddlescope.models import build_model
+from saddlescope.runs import METRIC_COLUMNS, RunFolder, provenance, write_json, write_text
+from saddlescope.runs.tables import append_row, read_rows, rewrite_rows
+from saddlescope.sharpness import SharpnessAware, group_losses, method_radii
+from saddlescope.training.checkpoints import load_checkpoint, load_weights, save_checkpoint
+from saddlescope.training.evaluate import evaluate
+from saddlescope.training.recipe import Recipe, parse_recipe
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, for whoever shows it.
+
+    Attributes:
+        epoch, epochs: the current one, from 0, and how many there are.
+        share: of the whole run done, in [0, 1].
+        loss: mean training loss so far in this epoch; reading it makes a device wait.
+        images_per_s: in this epoch.
+        eta_s: seconds left.
+    """
+
+    epoch: int
+    epochs: int
+    share: float
+    loss: Callable[[], float]
+    images_per_s: float
+    eta_s: float
+
+
+def step_size(eta: float, schedule: str, epoch: int, epochs: int) -> float:
+    """η of an epoch. "cosine-released" is the paper code's: stepped before each epoch."""
+    if schedule == "constant":
+        return eta
+    position = epoch + 1 if schedule == "cosine-released" else epoch
+    return 0.5 * eta * (1.0 + math.cos(math.pi * position / epochs))
+
+
+def train(
+    recipe: Recipe,
+    data: LongTailData,
+    folder: RunFolder,
+    *,
+    device: torch.device | str = "cpu",
+    resume: bool = False,
+    force: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+    report: Callable[[Progress], None] = lambda _: None,
+) -> RunFolder:
+    """Train one network and leave a run folder.
+
+    Args:
+        recipe: what to do.
+        data: the data set the recipe names, loaded.
+        folder: where to write; must not hold a run unless `resume` or `force`.
+        device: where to compute.
+        resume: go on with what is there; a finished run is left as it is.
+        force: delete the run that is there.
+        should_stop: asked after every step; True saves the state and raises.
+        report: called after every step.
+
+    Raises:
+        UsageError: the folder holds a run, or another recipe's run.
+        Interrupted: `should_stop` said so; the state is on disk.
+        SaddlescopeError: the loss became NaN or Inf; the last good checkpoint is kept.
+    """
+    run = _Run(recipe, data.to(device), folder, torch.device(device))
+    run.open(resume=resume, force=force)
+    while run.epoch < recipe.training.epochs:
+        run.train_epoch(should_stop, report)
+        run.finish_epoch()
+    run.note(state="finished")
+    return folder
+
+
+class _Run:
+    """The state of one run: what a checkpoint holds, and how it advances."""
+
+    def __init__(
+        self, recipe: Recipe, data: LongTailData, folder: RunFolder, device: torch.device
+    ) -> None:
+        self.recipe, self.data, self.folder, self.device = recipe, data, folder, device
+        options, method = recipe.optimizer, recipe.method
+        self.epochs, self.seed = recipe.training.epochs, recipe.training.seed
+        self.model = build_model(
+            recipe.model.name,
+            num_classes=data.num_classes,
+            in_channels=data.in_channels,
+            seed=self.seed,
+        ).to(device)
+        self.radii = method_radii(
+            method.name,
+            epochs=self.epochs,
+            rho=method.rho,
+            rho_head=method.rho_head,
+            rho_tail=method.rho_tail,
+            gamma=method.gamma,
+        )
+        self.optimizer = SharpnessAware(
+            self.model.parameters(),
+            torch.optim.SGD,
+            radii=self.radii.at(0),
+            model=self.model,
+            bn_statistics=method.bn_statistics,
+            lr=options.eta,
+            momentum=options.momentum,
+            nesterov=options.nesterov,
+            weight_decay=options.weight_decay,
+        )
+        self.criterion = make_loss(
+            recipe.loss.name, data.counts, reduction="none", **recipe.loss.options()
+        ).to(device)
+        # Kept on the host as well: which group a batch holds must not make a device wait.
+        tail = torch.tensor(data.groups["tail"])
+        self.is_tail = torch.isin(data.train.labels.cpu(), tail)
+        self.augmentation = torch.Generator()
+        self.epoch, self.position, self.best = 0, 0, -1.0
+        self._begin_epoch()
+
+    def open(self, *, resume: bool, force: bool) -> None:
+        """Claim the folder: start a run, or take up the one that is there."""
+        folder = self.folder
+        if folder.exists() and force and not resume:
+            shutil.rmtree(folder.path)
+        if not folder.exists():
+            if folder.path.is_dir() and any(folder.path.iterdir()):
+                raise UsageError(f"{folder.path}: not empty and not a run folder; choose another")
+            write_text(folder.recipe_file, self.recipe.to_toml())
+            self._start_notes()
+            return
+        if not resume:
+            raise UsageError(f"{folder.path}: holds a run already; pass --resume or --force")
+        there = parse_recipe(folder.recipe(), origin=str(folder.recipe_file))
+        if there != self.recipe:
+            raise UsageError(
+                f"{folder.path}: was started with another recipe "
+                f"({_difference(there, self.recipe)}); resume it with its own recipe.toml, "
+                "or choose another folder"
+            )
+        if not folder.run_file.is_file():
+            self._start_notes()
+        last = folder.checkpoint("last")
+        if last.is_file():
+            self._restore(load_checkpoint(last, device=self.device), origin=str(last))
+        # Rows of epochs that will run again are dropped, so that none stands twice.
+        rows = [row for row in read_rows(folder.metrics_file) if row.get("epoch", 0) < self.epoch]
+        rewrite_rows(folder.metrics_file, rows)
+
+    def train_epoch(
+        self, should_stop: Callable[[], bool], report: Callable[[Progress], None]
+    ) -> None:
+        """Run the epoch from `position` to its end."""
+        size = self.recipe.optimizer.batch_size
+        self.model.train()
+        self.optimizer.set_radii(self.radii.at(self.epoch))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.step_size
+        order = torch.randperm(
+            len(self.data.train), generator=torch.Generator().manual_seed(self._epoch_seed(0))
+        )
+        began, first = time.perf_counter(), self.position
+        while self.position < len(order):
+            self._step(order[self.position : self.position + size])
+            self.position = min(self.position + size, len(order))
+            seconds = time.perf_counter() - began
+            speed = (self.position - first) / seconds
+            left = (self.epochs - self.epoch) * len(order) - self.position
+            report(
+                Progress(
+                    epoch=self.epoch,
+                    epochs=self.epochs,
+                    share=1.0 - left / (self.epochs * len(order)),
+                    loss=lambda: float(self.sums.sum() / self.counts.sum().clamp(min=1)),
+                    images_per_s=speed,
+                    eta_s=left / speed,
+                )
+            )
+            if should_stop():
+                self.seconds += seconds
+                self._save("last")
+                self.note(state="interrupted")
+                raise Interrupted(
+                    f"{self.folder.path}: stopped in epoch {self.epoch}; saved, go on with --resume"
+                )
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds += time.perf_counter() - began
+
+    def finish_epoch(self) -> None:
+        """Measure, write the row, then the checkpoint: a kill between them costs one epoch."""
+        training, epoch = self.recipe.training, self.epoch
+        sums, counts = self.sums.tolist(), self.counts.tolist()
+        loss = sum(sums) / sum(counts)
+        if not math.isfinite(loss):
+            self.note(state="diverged")
+            raise SaddlescopeError(
+                f"{self.folder.path}: the training loss became {loss} in epoch {epoch}; the last "
+                "good checkpoint is kept. Lower optimizer.eta or the radii"
+            )
+        row: dict[str, Any] = dict.fromkeys(METRIC_COLUMNS)
+        row |= {
+            "epoch": epoch,
+            "stage": self.radii.stage(epoch),
+            "lr": self.step_size,
+            "train_loss": loss,
+            "loss_head": sums[0] / counts[0] if counts[0] else None,
+            "loss_tail": sums[1] / counts[1] if counts[1] else None,
+            "seconds": self.seconds,
+            "images_per_s": sum(counts) / self.seconds,
+        }
+        if (epoch + 1) % training.evaluate_every == 0 or epoch + 1 == self.epochs:
+            row |= evaluate(self.model, self.data)
+        append_row(self.folder.metrics_file, row)
+        improved = row["acc_avg"] is not None and row["acc_avg"] > self.best
+        if improved:
+            self.best = row["acc_avg"]
+        self.epoch, self.position = epoch + 1, 0
+        self._begin_epoch()
+        if improved:
+            self._save("best")
+        if training.checkpoint_every and (epoch + 1) % training.checkpoint_every == 0:
+            self._save(str(epoch))
+        self._save("last")
+
+    def note(self, *, state: str) -> None:
+        """Write the state into run.json."""
+        write_json(self.folder.run_file, self.folder.run() | {"state": state})
+
+    @property
+    def step_size(self) -> float:
+        """η of the current epoch."""
+        options = self.recipe.optimizer
+        return step_size(options.eta, options.schedule, self.epoch, self.epochs)
+
+    def _step(self, indices: Tensor) -> None:
+        data, tail = self.data.train, self.is_tail[indices]
+        images, labels = data.images[indices], data.labels[indices]
+        if self.recipe.data.augment:
+            images = pad_crop_flip(images, self.augmentation)
+        inputs, first = data.normalise(images), True
+
+        def losses() -> dict[str, Tensor]:
+            nonlocal first
+            values = self.criterion(self.model(inputs), labels)
+            if first:  # the forward at w is the one the log speaks of
+                self._tally(values.detach(), tail)
+                first = False
+            if not self.radii.grouped:
+                return {"all": values.mean()}
+            return group_losses(values, tail, group_reduction=self.recipe.method.group_reduction)
+
+        self.optimizer.step(losses)
+
+    def _tally(self, values: Tensor, tail: Tensor) -> None:
+        weights = tail.to(values.device, torch.float64)
+        total, of_tail = values.double().sum(), torch.dot(values.double(), weights)
+        self.sums += torch.stack((total - of_tail, of_tail))
+        self.counts += torch.tensor([len(tail) - int(tail.sum()), int(tail.sum())])
+
+    def _begin_epoch(self) -> None:
+        self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self.counts = torch.zeros(2, dtype=torch.int64)
+        self.seconds = 0.0
+        self.augmentation.manual_seed(self._epoch_seed(1))
+        # For layers that draw at random while training (dropout), one stream an epoch.
+        torch.manual_seed(self._epoch_seed(2))
+
+    def _epoch_seed(self, stream: int) -> int:
+        return ((self.seed * 1_000_003 + self.epoch) * 3 + stream) % 2**63
+
+    def _save(self, which: str) -> None:
+        save_checkpoint(
+            self.folder.checkpoint(which),
+            {
+                "format": _FORMAT,
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "epoch": self.epoch,
+                "position": self.position,
+                "best": self.best,
+                "sums": self.sums,
+                "counts": self.counts,
+                "seconds": self.seconds,
+                "augmentation": self.augmentation.get_state(),
+                "rng": torch.get_rng_state(),
+                "rng_cuda": torch.cuda.get_rng_state(self.device)
+                if self.device.type == "cuda"
+                else None,
+                "recipe": self.recipe.to_toml(),
+            },
+        )
+
+    def _restore(self, content: dict[str, Any], *, origin: str) -> None:
+        if content.get("format") != _FORMAT:
+            raise DataError(f"{origin}: not a training checkpoint of this version of saddlescope")
+        load_weights(self.model, content, origin=origin)
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.epoch, self.position = content["epoch"], content["position"]
+        self.best, self.seconds = content["best"], content["seconds"]
+        self.sums, self.counts = content["sums"].to(self.device), content["counts"].cpu()
+        self.augmentation.set_state(content["augmentation"].cpu())
+        torch.set_rng_state(content["rng"].cpu())
+        if content["rng_cuda"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(content["rng_cuda"].cpu(), self.device)
+
+    def _start_notes(self) -> None:
+        groups = {name: list(classes) for name, classes in self.data.groups.items()}
+        content = {
+            "state": "running",
+            "method": self.recipe.method.name,
+            "loss": self.recipe.loss.name,
+            "seed": self.seed,
+            "epochs": self.epochs,
+            "switch_epoch": self.radii.switch_epoch,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "data": {
+                "name": self.data.name,
+                "counts": list(self.data.counts),
+                "groups": groups,
+                "class_names": list(self.data.class_names),
+                "checksum": self.data.checksum,
+            },
+            "provenance": provenance(device=str(self.device), seed=self.seed),
+        }
+        write_json(self.folder.run_file, content)
+
+
+def _difference(there: Recipe, here: Recipe) -> str:
+    """The first key in which two recipes differ, with both values."""
+    old, new = there.model_dump(), here.model_dump()
+    for section in old:
+        if old[section] != new[section]:
+            if not isinstance(old[section], dict):
+                return f"{section} = {old[section]!r}, not {new[section]!r}"
+            for key in {**old[section], **new[section]}:
+                one, two = old[section].get(key), new[section].get(key)
+                if one != two:
+                    return f"{section}.{key} = {one!r}, not {two!r}"
+    return "no difference"

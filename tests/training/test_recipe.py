@@ -1,0 +1,94 @@
+"""Recipes are read strictly: what is not meant is refused, in one line that helps."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from saddlescope.errors import UsageError
+from saddlescope.training import load_recipe, packaged_recipe
+from saddlescope.training.recipe import parse_recipe
+
+ROOT = Path(__file__).parents[2]
+
+
+def write(folder, text, name="recipe.toml"):
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_defaults_are_written_out_and_read_back():
+    recipe = packaged_recipe("digits-lt")
+    again = parse_recipe(tomllib.loads(recipe.to_toml()), origin="test")
+    assert again == recipe
+    assert "group_reduction" in recipe.to_toml()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "train").glob("*.toml")), ids=lambda p: p.stem)
+def test_every_recipe_of_the_repository_is_valid(path):
+    assert load_recipe(path).name
+
+
+def test_extends_changes_only_what_it_names(tmp_path):
+    path = write(tmp_path, 'extends = "package:digits-lt"\n[training]\nepochs = 3\n')
+    recipe = load_recipe(path)
+    assert recipe.training.epochs == 3
+    assert recipe.optimizer == packaged_recipe("digits-lt").optimizer
+
+
+def test_extends_a_file_beside_it(tmp_path):
+    write(tmp_path, 'extends = "package:digits-lt"\nname = "base"\n', "base.toml")
+    assert load_recipe(write(tmp_path, 'extends = "base.toml"\n')).name == "base"
+
+
+def test_overrides_take_toml_values_and_bare_words():
+    recipe = packaged_recipe(
+        "digits-lt",
+        overrides=["method.name=sse-sam", "method.rho=0.2", "data.augment=true", 'name="x"'],
+    )
+    assert (recipe.method.name, recipe.method.rho) == ("sse-sam", 0.2)
+    assert (recipe.data.augment, recipe.name) == (True, "x")
+
+
+def test_loss_options_are_kept():
+    recipe = packaged_recipe("digits-lt", overrides=["loss.name=la", "loss.tau=0.5"])
+    assert recipe.loss.options() == {"tau": 0.5}
+    assert "tau = 0.5" in recipe.to_toml()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("method.roh=1", r"unknown key 'method\.roh'; did you mean 'rho'\?"),
+        ("metod.rho=1", r"unknown key 'metod'; did you mean 'method'\?"),
+        ("method.name=adam", r"method\.name = 'adam': input should be 'sgd'"),
+        ("method.gamma=1.5", r"method\.gamma = 1\.5: input should be less than"),
+        ("training.epochs=0", r"training\.epochs = 0"),
+        ("training.epochs=many", r"training\.epochs = 'many': input should be a valid integer"),
+        ("optimizer.eta=-1", r"optimizer\.eta = -1"),
+        ("name=../x", r"name = '\.\./x'"),
+        ("method", r"override 'method': expected section\.key=value"),
+        ("name.x=1", r"name is not a section"),
+    ],
+)
+def test_mistakes_are_one_line_that_names_the_key(override, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        packaged_recipe("digits-lt", overrides=[override])
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_key(tmp_path):
+    with pytest.raises(UsageError, match="key 'data' is missing"):
+        load_recipe(write(tmp_path, 'name = "x"\n[model]\nname = "resnet8"\n[training]\nepochs=1'))
+
+
+def test_files_that_are_no_recipes(tmp_path):
+    with pytest.raises(UsageError, match="No such file"):
+        load_recipe(tmp_path / "absent.toml")
+    with pytest.raises(UsageError, match="not valid TOML"):
+        load_recipe(write(tmp_path, "name = "))
+    with pytest.raises(UsageError, match="packaged are digits-lt"):
+        packaged_recipe("nothing")
+    with pytest.raises(UsageError, match="in a circle"):
+        load_recipe(write(tmp_path, 'extends = "recipe.toml"'))

@@ -1,0 +1,258 @@
+"""A run: what it leaves, how it goes on, what it refuses."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from saddlescope.errors import DataError, Interrupted, SaddlescopeError, UsageError
+from saddlescope.runs import METHODS, METRIC_COLUMNS, RunFolder, read_rows
+from saddlescope.training import load_checkpoint, packaged_recipe, restore_run, train
+from saddlescope.training.restore import load_section
+from saddlescope.training.trainer import step_size
+
+SHORT = ("training.epochs=4", "method.name=sse-sam", "method.gamma=0.5", "data.augment=true")
+
+
+def recipe(*overrides):
+    return packaged_recipe("digits-lt", overrides=[*SHORT, *overrides])
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_section(recipe().data)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, data):
+    """An uninterrupted run."""
+    folder = RunFolder(tmp_path_factory.mktemp("whole") / "run")
+    return train(recipe(), data, folder)
+
+
+def weights(folder, which="last"):
+    return load_checkpoint(folder.checkpoint(which))["model"]
+
+
+def assert_same_run(one, two):
+    for which in ("last", "best"):
+        left, right = weights(one, which), weights(two, which)
+        assert all(torch.equal(left[key], right[key]) for key in left)
+    untimed = [
+        [{k: v for k, v in row.items() if k not in ("seconds", "images_per_s")} for row in rows]
+        for rows in (read_rows(one.metrics_file), read_rows(two.metrics_file))
+    ]
+    assert untimed[0] == untimed[1]
+
+
+def test_run_folder_is_complete(whole, data):
+    assert whole.recipe() == json.loads(json.dumps(recipe().model_dump(exclude_none=True)))
+    run = whole.run()
+    assert (run["state"], run["method"], run["switch_epoch"]) == ("finished", "sse-sam", 2)
+    assert run["data"]["counts"] == list(data.counts)
+    assert run["provenance"]["libraries"]["torch"]
+    rows = read_rows(whole.metrics_file)
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
+    assert [row["stage"] for row in rows] == [1, 1, 2, 2]
+    assert all(tuple(row) == METRIC_COLUMNS for row in rows)
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    head, tail = (sum(data.counts[c] for c in data.groups[g]) for g in ("head", "tail"))
+    for row in rows:
+        mean = (head * row["loss_head"] + tail * row["loss_tail"]) / (head + tail)
+        assert row["train_loss"] == pytest.approx(mean)
+
+
+def test_training_twice_gives_the_same_bits(whole, tmp_path, data):
+    assert_same_run(whole, train(recipe(), data, RunFolder(tmp_path / "run")))
+
+
+@pytest.mark.parametrize("steps", [1, 14, 20, 45])
+def test_stopped_at_any_step_it_resumes_to_the_same_bits(whole, tmp_path, data, steps):
+    folder, taken = RunFolder(tmp_path / "run"), 0
+
+    def stop():
+        nonlocal taken
+        taken += 1
+        return taken == steps
+
+    with pytest.raises(Interrupted, match="--resume"):
+        train(recipe(), data, folder, should_stop=stop)
+    assert folder.run()["state"] == "interrupted"
+    torch.manual_seed(99)  # what happens in between must not matter
+    train(recipe(), data, folder, resume=True)
+    assert_same_run(whole, folder)
+
+
+@pytest.mark.parametrize("delay", [0.3, 0.9])
+def test_kill_nine_resumes_to_the_same_bits(whole, tmp_path, data, delay):
+    folder = RunFolder(tmp_path / "run")
+    arguments = [sys.executable, "-m", "saddlescope", "train", "package:digits-lt"]
+    for override in SHORT:
+        arguments += ["--set", override]
+    arguments += ["-o", str(folder.path), "--device", "cpu"]
+    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not folder.metrics_file.exists():
+        time.sleep(0.01)
+    time.sleep(delay)
+    process.kill()
+    process.wait()
+    train(recipe(), data, folder, resume=True)
+    assert_same_run(whole, folder)
+
+
+def test_a_row_without_its_checkpoint_is_dropped(whole, tmp_path, data):
+    """Killed between the metrics row and the checkpoint, the epoch is run again, once."""
+    folder, taken = RunFolder(tmp_path / "run"), 0
+
+    def stop():
+        nonlocal taken
+        taken += 1
+        return taken == 20
+
+    with pytest.raises(Interrupted):
+        train(recipe(), data, folder, should_stop=stop)
+    with open(folder.metrics_file, "a") as handle:
+        handle.write(json.dumps(read_rows(folder.metrics_file)[-1] | {"epoch": 1}) + "\n")
+        handle.write('{"epoch": 2, "sta')
+    train(recipe(), data, folder, resume=True)
+    assert_same_run(whole, folder)
+
+
+def test_finished_run_is_left_alone(whole, data):
+    before = whole.checkpoint("last").stat().st_mtime_ns
+    train(recipe(), data, whole, resume=True)
+    assert whole.checkpoint("last").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains(tmp_path, data, method):
+    short = recipe("training.epochs=1", f"method.name={method}")
+    folder = train(short, data, RunFolder(tmp_path / "run"))
+    assert math.isfinite(read_rows(folder.metrics_file)[0]["train_loss"])
+
+
+@pytest.mark.parametrize("reduction", ["group", "batch-tail-x2"])
+def test_group_reductions_matter(tmp_path, data, whole, reduction):
+    folder = train(recipe(f"method.group_reduction={reduction}"), data, RunFolder(tmp_path / "run"))
+    key = next(iter(weights(folder)))
+    assert not torch.equal(weights(folder)[key], weights(whole)[key])
+
+
+def test_sse_sam_is_its_stages(tmp_path, data):
+    """γ = 1 is SAM (ext.) and γ = 0 is ImbSAM, to the bit, through the whole loop."""
+    for gamma, method in ((1.0, "sam-ext"), (0.0, "imbsam")):
+        one = train(
+            recipe(f"method.gamma={gamma}", "training.epochs=2"),
+            data,
+            RunFolder(tmp_path / f"staged-{method}"),
+        )
+        two = train(
+            recipe(f"method.name={method}", "training.epochs=2"),
+            data,
+            RunFolder(tmp_path / method),
+        )
+        left, right = weights(one), weights(two)
+        assert all(torch.equal(left[key], right[key]) for key in left)
+
+
+def test_restore_gives_the_trained_network(whole):
+    run = restore_run(whole)
+    assert (run.epoch, run.checkpoint, run.recipe) == (4, "last", recipe())
+    assert not run.model.training
+    state = run.model.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in weights(whole).items())
+    assert restore_run(whole).digest == run.digest
+
+
+def test_extra_checkpoints(tmp_path, data):
+    folder = train(recipe("training.checkpoint_every=2"), data, RunFolder(tmp_path / "run"))
+    names = sorted(path.name for path in folder.checkpoints.iterdir())
+    assert names == ["best.pt", "epoch-001.pt", "epoch-003.pt", "last.pt"]
+    assert restore_run(folder, checkpoint="1").epoch == 2
+
+
+def test_step_sizes():
+    assert step_size(0.1, "constant", 7, 10) == 0.1
+    assert step_size(0.1, "cosine", 0, 10) == 0.1
+    assert step_size(0.1, "cosine", 5, 10) == pytest.approx(0.05)
+    assert step_size(0.1, "cosine-released", 9, 10) == pytest.approx(0.0)
+
+
+class TestRefusals:
+    def test_existing_run(self, whole, data):
+        with pytest.raises(UsageError, match="--resume or --force"):
+            train(recipe(), data, whole)
+
+    def test_resume_with_another_recipe(self, whole, data):
+        with pytest.raises(UsageError, match=r"method\.rho = 0\.05, not 0\.5"):
+            train(recipe("method.rho=0.5"), data, whole, resume=True)
+
+    def test_folder_of_something_else(self, tmp_path, data):
+        (tmp_path / "precious").write_text("x")
+        for force in (False, True):
+            with pytest.raises(UsageError, match="not empty and not a run folder"):
+                train(recipe(), data, RunFolder(tmp_path), force=force)
+        assert (tmp_path / "precious").read_text() == "x"
+
+    def test_force_starts_anew(self, tmp_path, data):
+        folder = train(recipe("training.epochs=1"), data, RunFolder(tmp_path / "run"))
+        train(recipe("training.epochs=2"), data, folder, force=True)
+        assert len(read_rows(folder.metrics_file)) == 2
+
+    def test_divergence_keeps_the_last_good_checkpoint(self, tmp_path, data):
+        folder = RunFolder(tmp_path / "run")
+        with pytest.raises(SaddlescopeError, match=r"loss became nan in epoch \d"):
+            train(recipe("optimizer.eta=1e20"), data, folder)
+        assert folder.run()["state"] == "diverged"
+        assert not folder.checkpoint("last").exists()
+
+    def test_broken_checkpoints(self, tmp_path, whole):
+        folder = RunFolder(tmp_path / "run")
+        folder.checkpoints.mkdir(parents=True)
+        folder.recipe_file.write_text(recipe().to_toml())
+        path = folder.checkpoint("last")
+        with pytest.raises(DataError, match="no such checkpoint"):
+            restore_run(folder)
+        path.write_bytes(whole.checkpoint("last").read_bytes()[:5000])
+        with pytest.raises(DataError, match="not readable as a checkpoint"):
+            restore_run(folder)
+        torch.save({"model": torch.nn.Linear(2, 2).state_dict()}, path)
+        with pytest.raises(DataError, match="not a checkpoint of this SmallResNet"):
+            restore_run(folder)
+        torch.save([1, 2], path)
+        with pytest.raises(DataError, match="holds a list"):
+            restore_run(folder)
+
+    def test_hostile_checkpoint_is_not_run(self, tmp_path):
+        class Payload:
+            def __reduce__(self):
+                return os.system, (f"touch {tmp_path}/owned",)
+
+        torch.save({"model": Payload()}, tmp_path / "bad.pt")
+        with pytest.raises(DataError, match="refused"):
+            load_checkpoint(tmp_path / "bad.pt")
+        assert not (tmp_path / "owned").exists()
+
+
+def test_sigterm_saves_and_exits_130(tmp_path, data, whole):
+    folder = RunFolder(tmp_path / "run")
+    arguments = [sys.executable, "-m", "saddlescope", "train", "package:digits-lt"]
+    for override in SHORT:
+        arguments += ["--set", override]
+    process = subprocess.Popen(
+        [*arguments, "-o", str(folder.path), "--device", "cpu"], stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not folder.metrics_file.exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "go on with --resume" in messages
+    train(recipe(), data, folder, resume=True)
+    assert_same_run(whole, folder)
