@@ -1,0 +1,124 @@
+"""Figures by class: λ_ratio, λ_max and λ_min against the class, with every method's bounds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from saddlescope.reporting.figures.canvas import (
+    RATIO_LABEL,
+    WIDTH,
+    add_note,
+    empty_figure,
+    in_house_style,
+    new_figure,
+    value_scale,
+)
+from saddlescope.reporting.figures.marks import (
+    RESOLVED,
+    draw_values,
+    method_handles,
+    state_handles,
+)
+from saddlescope.reporting.loading import Run
+from saddlescope.reporting.palette import method_style
+from saddlescope.reporting.selection import Selection, select
+
+
+@in_house_style
+def ratio_by_class(runs: Sequence[Run], *, split: str = "train", note: bool = True) -> Figure:
+    """Draw λ_ratio against the class, one mark for each network, start and class."""
+    chosen = select(runs, split=split)
+    if not chosen.names("class"):
+        return empty_figure("No class was measured.")
+    figure = new_figure(WIDTH, 3.3)
+    axes = figure.subplots()
+    _draw(axes, chosen, "lambda_ratio")
+    axes.set_ylabel(RATIO_LABEL, parse_math=True)
+    _class_axis(axes, chosen)
+    _legend(figure, chosen)
+    states = state_handles(chosen.rows.loc[chosen.rows["kind"] == "class", "verdict"])
+    if states:
+        axes.legend(handles=states, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+    if note:
+        add_note(figure, chosen.scope())
+    return figure
+
+
+@in_house_style
+def extremes_by_class(runs: Sequence[Run], *, split: str = "train", note: bool = True) -> Figure:
+    """Draw λ_max above and λ_min below, against the class.
+
+    λ_min's axis is linear, or symmetric-logarithmic where its values span more than a factor of
+    twenty; the line at zero separates negative from positive curvature.
+    """
+    chosen = select(runs, split=split)
+    if not chosen.names("class"):
+        return empty_figure("No class was measured.")
+    figure = new_figure(WIDTH, 4.8)
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    _draw(upper, chosen, "lambda_max")
+    upper.set_ylabel(r"$\lambda_\mathrm{max}$", parse_math=True)
+    _draw(lower, chosen, "lambda_min")
+    lower.axhline(0, color="#6b7075", linewidth=0.8, zorder=2)
+    lower.set_ylabel(r"$\lambda_\mathrm{min}$", parse_math=True)
+    _class_axis(lower, chosen)
+    _legend(figure, chosen)
+    if note:
+        add_note(figure, chosen.scope())
+    return figure
+
+
+def _draw(axes: Axes, chosen: Selection, quantity: str) -> None:
+    """Marks with bounds, side by side within a class, joined by a faint line for each network."""
+    names = chosen.names("class")
+    rows = chosen.rows[chosen.rows["kind"] == "class"]
+    every = rows[[quantity, f"{quantity}_lower", f"{quantity}_upper"]].to_numpy(dtype=float)
+    if quantity == "lambda_min":
+        _signed_scale(axes, every.ravel())
+    else:
+        value_scale(axes, every.ravel(), axis="y", room=not np.isfinite(every).all())
+    indices = sorted(set(rows["index"]))
+    step = min(0.14, 0.72 / len(indices))
+    for place, index in enumerate(indices):
+        own = rows[rows["index"] == index].sort_values("seed", kind="stable")
+        own = own.assign(x=[names.index(name) for name in own["name"]])
+        own = own.sort_values("x", kind="stable")
+        style = method_style(chosen.runs[index].method)
+        x = own["x"].to_numpy(dtype=float) + step * (place - (len(indices) - 1) / 2)
+        size = 4.5 if len(names) <= 20 else 2.5
+        y = draw_values(axes, x, own, quantity, style=style, size=size)
+        # A line through a lower bound would draw a trend that nobody measured.
+        resolved = own["verdict"].to_numpy(dtype=str) == RESOLVED
+        broken = y if quantity != "lambda_ratio" else np.where(resolved, y, np.nan)
+        axes.plot(x, broken, color=style.color, linewidth=0.7, alpha=0.45, zorder=2)
+
+
+def _signed_scale(axes: Axes, values: np.ndarray) -> None:
+    finite = values[np.isfinite(values)]
+    sizes = np.abs(finite[finite != 0])
+    if len(sizes) and sizes.max() > 20 * np.quantile(sizes, 0.05):
+        axes.set_yscale("symlog", linthresh=float(np.quantile(sizes, 0.1)))
+
+
+def _class_axis(axes: Axes, chosen: Selection) -> None:
+    """Number and training size of each class, thinned where there are many."""
+    names = chosen.names("class")
+    sizes = chosen.class_sizes
+    step = 1 if len(names) <= 20 else 10
+    ticks = list(range(0, len(names), step))
+    labels = []
+    for tick in ticks:
+        name = names[tick]
+        size = sizes.get(int(name)) if name.isdecimal() else None
+        labels.append(name if size is None else f"{name}\n{size}")
+    axes.set_xticks(ticks, labels)
+    axes.set_xlim(-0.6, len(names) - 0.4)
+    axes.set_xlabel("class, and under it its training samples")
+    axes.grid(visible=False, axis="x")
+
+
+def _legend(figure: Figure, chosen: Selection) -> None:
+    methods = dict.fromkeys(chosen.runs[i].method for i in sorted(set(chosen.rows["index"])))
+    figure.legend(handles=method_handles(methods), loc="outside upper left", ncols=5)

@@ -1,0 +1,200 @@
+"""What the runs show, in sentences made from the numbers, and what they cannot show.
+
+Only differences that the bounds support are stated; they are differences between the measured
+checkpoints. Negative curvature is never called a saddle without the gradient norm beside it: at
+a trained network the gradient of one class does not vanish.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import comb
+from typing import Any
+
+import pandas as pd
+
+from saddlescope.reporting.claims import paper_claims
+from saddlescope.reporting.judging import MIN_SEEDS, Claim
+from saddlescope.reporting.loading import Run
+from saddlescope.reporting.ordering import comparison
+from saddlescope.reporting.selection import WORST_FIRST, Selection, select, spread
+from saddlescope.reporting.text import listing, number, plural, shorten
+
+_WORDS = {
+    "negative-curvature": "negative curvature resolved",
+    "unresolved": "unresolved",
+    "positive": "positive",
+    "not-converged": "not converged",
+}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What can be said about a set of runs.
+
+    Attributes:
+        paragraph: The answer in a few sentences.
+        comparisons: One sentence for each panel of Fig. 4: the order that the bounds support.
+        verdicts: One sentence for each measured run: its classes by verdict, gradient norms.
+        limits: What cannot be claimed, and why.
+        claims: The paper's claims with their verdicts.
+    """
+
+    paragraph: str
+    comparisons: tuple[str, ...]
+    verdicts: tuple[str, ...]
+    limits: tuple[str, ...]
+    claims: tuple[Claim, ...]
+
+
+def find(runs: Sequence[Run], *, split: str = "train") -> Findings:
+    """Derive the findings from what the run folders hold.
+
+    Args:
+        runs: What `load_runs` returned.
+        split: The split measured.
+    """
+    if not runs:
+        return Findings("No run could be read, so nothing can be said.", (), (), (), ())
+    chosen = select(runs, split=split)
+    obstacle = _obstacle(chosen.runs)
+    comparisons = tuple(comparison(chosen, panel) for panel in chosen.panels)
+    verdicts = tuple(
+        _verdicts(chosen, index, label)
+        for index, label in enumerate(chosen.labels)
+        if (chosen.rows["index"] == index).any()
+    )
+    limits = _limits(chosen, obstacle)
+    return Findings(
+        paragraph=" ".join(_paragraph(chosen, comparisons, limits)),
+        comparisons=comparisons,
+        verdicts=verdicts,
+        limits=limits,
+        claims=paper_claims(chosen, obstacle=obstacle),
+    )
+
+
+def _verdicts(chosen: Selection, index: int, label: str) -> str:
+    found = [chosen.estimate(index, "class", name) for name in chosen.names("class")]
+    estimates = [estimate for estimate in found if estimate]
+    if not estimates:
+        return f"{label}: no class measured."
+    norms = _range(estimate.gradient_norm for estimate in estimates)
+    counts = _counts(estimate.verdict for estimate in estimates)
+    return f"{label}, {plural(len(estimates), 'class', 'classes')}: {counts}; ‖∇L‖ {norms}."
+
+
+def _paragraph(
+    chosen: Selection, comparisons: Sequence[str], limits: Sequence[str]
+) -> Iterable[str]:
+    if chosen.rows.empty:
+        yield "No spectrum was measured, so nothing can be said about saddles."
+        return
+    measured = sorted(set(chosen.rows["index"]))
+    epochs = sorted(set(pd.to_numeric(chosen.rows["epoch"], errors="coerce").dropna().astype(int)))
+    when = f" after epoch {spread(epochs)}" if epochs else ""
+    names = [chosen.labels[index] for index in measured]
+    who = f" ({listing(names)})" if len(names) <= 6 else ""
+    split = shorten(chosen.split, 20)
+    verb = "was" if len(measured) == 1 else "were"
+    yield f"{plural(len(measured), 'checkpoint')}{who} {verb} measured{when} on the {split} split."
+    found = [chosen.estimate(i, "class", name) for i in measured for name in chosen.names("class")]
+    estimates = [estimate for estimate in found if estimate]
+    if estimates:
+        counts = _counts(estimate.verdict for estimate in estimates)
+        yield f"Class by class, {plural(len(estimates), 'row')}: {counts}."
+    negative = [e.gradient_norm for e in estimates if e.verdict == "negative-curvature"]
+    if negative:
+        yield (
+            f"Where it is resolved the loss curves down in some direction; ‖∇L‖ there is "
+            f"{_range(negative)}, so these are saddles only as far as such a gradient passes for "
+            "zero."
+        )
+    if len(measured) > 1 and comparisons:
+        yield f"By λ_ratio, higher being further from a saddle: {comparisons[0]}"
+    yield limits[0]
+
+
+def _limits(chosen: Selection, obstacle: str) -> tuple[str, ...]:
+    seeds = Counter(method for method, _ in {(run.method, run.seed) for run in chosen.runs})
+    fewest = min(seeds.values(), default=0)
+    limits = []
+    if fewest == 1:
+        limits.append(
+            "One training seed supports no claim between methods: an order is one of these "
+            "checkpoints, and another seed may turn it around."
+        )
+    elif fewest < MIN_SEEDS:
+        limits.append(
+            f"{fewest} training seeds for a method support no claim between methods: "
+            "with two, complete separation happens by chance once in six."
+        )
+    else:
+        limits.append(
+            f"{fewest} training seeds for each method: a claim between methods is made only where "
+            f"all seeds agree, which chance alone brings about once in {comb(2 * fewest, fewest)} "
+            "comparisons."
+        )
+    if obstacle:
+        limits.append(obstacle)
+    if not chosen.rows.empty:
+        limits.append(
+            "The bounds are the numerical uncertainty of each eigenvalue of one checkpoint; the "
+            "spread over training seeds and over samples is not in them."
+        )
+        level = chosen.rows["confidence"].min()
+        count = sum(
+            chosen.estimate(index, panel.kind, panel.name) is not None
+            for index in range(len(chosen.runs))
+            for panel in chosen.panels
+        )
+        together = 1 - count * (1 - level)
+        if count > 1 and together > 0:
+            limits.append(
+                f"Each bound holds with probability {100 * level:g} % or more, the {count} behind "
+                f"the orders together with {100 * together:.4g} % or more."
+            )
+    return tuple(limits)
+
+
+def _obstacle(runs: Sequence[Run]) -> str:
+    """Why methods cannot be compared on these runs; empty when they can."""
+    unfinished = [run.name for run in runs if not run.finished]
+    if unfinished:
+        return f"Not finished: {shorten(', '.join(unfinished), 80)}."
+    flat = [_flatten(run.recipe) for run in runs]
+    keys = sorted({key for recipe in flat for key in recipe})
+    shared = [key for key in keys if key.split(".")[0] not in ("name", "seed", "method")]
+    differing = [key for key in shared if len({recipe.get(key) for recipe in flat}) > 1]
+    if differing:
+        return f"The runs differ in more than method and seed: {shorten(', '.join(differing), 80)}."
+    own = [key for key in keys if key.split(".")[0] == "method"]
+    settings = {(run.method, *map(recipe.get, own)) for run, recipe in zip(runs, flat, strict=True)}
+    if len(settings) > len({run.method for run in runs}):
+        return "Some method was run with more than one setting of its own."
+    return ""
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
+    if isinstance(value, dict):
+        flat: dict[str, str] = {}
+        for key, item in value.items():
+            flat |= _flatten(item, f"{prefix}.{key}" if prefix else key)
+        return flat
+    return {prefix: json.dumps(value, default=str)}
+
+
+def _counts(verdicts: Iterable[str]) -> str:
+    counts = Counter(verdicts)
+    known = [word for word in reversed(WORST_FIRST) if counts[word]]
+    known += sorted(word for word in counts if word not in WORST_FIRST)
+    return ", ".join(f"{_WORDS.get(word, shorten(word, 30))} in {counts[word]}" for word in known)
+
+
+def _range(values: Iterable[float]) -> str:
+    known = sorted(value for value in values if value == value)
+    if not known:
+        return "not recorded"
+    low, high = number(known[0], 2), number(known[-1], 2)
+    return low if low == high else f"{low} to {high}"

@@ -1,0 +1,232 @@
+"""Which spectrum rows a figure, a table or a claim speaks about.
+
+A run folder may hold several checkpoints, splits, criteria and Lanczos start vectors. Everything
+that compares runs compares one split and one criterion, the last checkpoint measured of each run,
+and keeps two kinds of seed apart: a *training seed* makes another network, a *start* is only
+another start vector for the same network.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from saddlescope.reporting.loading import Run
+from saddlescope.reporting.text import shorten
+from saddlescope.runs import METHODS
+
+WORST_FIRST = ("not-converged", "unresolved", "positive", "negative-curvature")
+"""Verdicts, so that several starts of one row get the most cautious of theirs."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """λ_ratio of one run and one row, over all its starts.
+
+    The interval is the hull of the starts' intervals: it holds the truth if any of them does, so
+    its confidence is at least that of one. The value is their median.
+    """
+
+    value: float
+    lower: float
+    upper: float
+    verdict: str
+    gradient_norm: float
+    n: int
+    confidence: float
+    starts: int
+
+    @property
+    def comparable(self) -> bool:
+        """Whether its bounds may be set against another's.
+
+        A ratio with λ_min > 0 measures something else: there is no descent direction to leave by.
+        """
+        return self.verdict != "positive" and math.isfinite(self.lower)
+
+    def above(self, other: "Estimate") -> bool:
+        """Whether this interval lies wholly above the other."""
+        return self.comparable and other.comparable and self.lower > other.upper
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One of Fig. 4's three panels."""
+
+    kind: str
+    name: str
+    title: str
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The rows that are compared.
+
+    Attributes:
+        runs: Every run, measured or not, in the paper's order of methods, then by seed.
+        labels: A short name for each run, unique among them.
+        rows: The spectrum rows, with `index` (into `runs`) and `label` added.
+        split: Their split, or an empty string when there are none.
+        criterion: Their criterion.
+    """
+
+    runs: tuple[Run, ...]
+    labels: tuple[str, ...]
+    rows: pd.DataFrame
+    split: str
+    criterion: str
+
+    @cached_property
+    def panels(self) -> tuple[Panel, ...]:
+        """All samples, the most frequent class and a tail class, as far as they were measured."""
+        panels = [Panel("group", "all", "All samples")] if "all" in self.names("group") else []
+        classes = [int(name) for name in self.names("class") if name.isdecimal()]
+        if classes:
+            sizes = self.class_sizes
+            head = max(classes, key=lambda c: (sizes.get(c, 0), -c))
+            tail = min(classes, key=lambda c: (sizes.get(c, 0), -c))
+            # The paper shows class 80 of 100, which is not the smallest.
+            tail = 80 if len(sizes) == 100 and 80 in classes else tail
+            panels.append(Panel("class", str(head), f"Class {head}, most frequent"))
+            if tail != head:
+                word = "a tail class" if tail != min(sizes, key=lambda c: (sizes[c], -c)) else ""
+                panels.append(Panel("class", str(tail), f"Class {tail}, {word or 'rarest'}"))
+        return tuple(panels)
+
+    @cached_property
+    def class_sizes(self) -> dict[int, int]:
+        """Training samples of each class; where no run tells them, the samples measured."""
+        for run in self.runs:
+            if run.counts:
+                return dict(enumerate(run.counts))
+        rows = self.rows[self.rows["kind"] == "class"]
+        pairs = zip(rows["name"], rows["n"], strict=True)
+        return {int(name): int(n) for name, n in pairs if name.isdecimal() and n == n}
+
+    def names(self, kind: str) -> list[str]:
+        """The rows of a kind that were measured, classes by number."""
+        names = set(self.rows.loc[self.rows["kind"] == kind, "name"])
+        return sorted(names, key=class_order)
+
+    def starts(self, index: int, kind: str, name: str) -> pd.DataFrame:
+        """The rows of one run and one class or group: one for each start."""
+        rows = self.rows
+        wanted = (rows["index"] == index) & (rows["kind"] == kind) & (rows["name"] == name)
+        return rows[wanted]
+
+    def estimate(self, index: int, kind: str, name: str) -> Estimate | None:
+        """λ_ratio of one run and one class or group; None when it was not measured."""
+        rows = self.starts(index, kind, name)
+        if rows.empty:
+            return None
+        verdicts = set(rows["verdict"])
+        verdict = next((word for word in WORST_FIRST if word in verdicts), min(verdicts))
+        return Estimate(
+            value=float(rows["lambda_ratio"].median()),
+            lower=float(rows["lambda_ratio_lower"].min(skipna=False)),
+            upper=float(rows["lambda_ratio_upper"].fillna(math.inf).max()),
+            verdict=verdict,
+            gradient_norm=float(rows["gradient_norm"].median()),
+            n=int(rows["n"].fillna(0).max()),
+            confidence=float(rows["confidence"].min()),
+            starts=len(rows),
+        )
+
+    def scope(self) -> str:
+        """One line: split, n, confidence, training seeds, starts. The foot of every figure."""
+        if self.rows.empty:
+            return "no spectrum was measured"
+        everything = self.rows[(self.rows["kind"] == "group") & (self.rows["name"] == "all")]
+        parts = [f"{shorten(self.split, 20)} split"]
+        if len(everything) and everything["n"].notna().any():
+            parts.append(f"n = {spread(everything['n'].dropna().astype(int))}")
+        parts.append(f"loss {shorten(self.criterion, 24)}")
+        level = self.rows["confidence"].min()
+        if level == level:
+            parts.append(f"bounds at {100 * level:g} %")
+        parts.append(seeds_text(self.runs[i] for i in sorted(set(self.rows["index"]))))
+        starts = self.rows["seed"].dropna().nunique()
+        if starts > 1:
+            parts.append(f"{starts} Lanczos starts")
+        return " · ".join(parts)
+
+
+def select(runs: Sequence[Run], *, split: str = "train") -> Selection:
+    """Choose the rows to compare.
+
+    Args:
+        runs: What `load_runs` returned.
+        split: The split wanted; when no run has it, the one most rows have is taken.
+    """
+    ordered = sorted(runs, key=lambda run: (_rank(run.method), run.method, _seed(run), run.name))
+    labels = _labels(ordered)
+    frames = [
+        run.spectra.assign(index=index, label=label, method=run.method, train_seed=run.seed)
+        for index, (run, label) in enumerate(zip(ordered, labels, strict=True))
+        if len(run.spectra)
+    ]
+    if not frames:
+        columns = ["kind", "name", "index", "label", "seed", "n", "verdict", "method", "epoch"]
+        return Selection(tuple(ordered), labels, pd.DataFrame(columns=columns), "", "")
+    rows = pd.concat([frame.astype(object) for frame in frames], ignore_index=True)
+    rows = rows.infer_objects()
+    if not (rows["split"] == split).any():
+        split = _commonest(rows["split"])
+    rows = rows[rows["split"] == split]
+    criterion = _commonest(rows["criterion"])
+    rows = rows[rows["criterion"] == criterion]
+    epoch = pd.to_numeric(rows["epoch"], errors="coerce").fillna(-1)
+    rows = rows[epoch == epoch.groupby(rows["index"]).transform("max")]
+    # Several files may hold the same epoch (last.pt, epoch-059.pt); the last one read stands.
+    rows = rows.drop_duplicates(["index", "kind", "name", "seed"], keep="last")
+    return Selection(tuple(ordered), labels, rows.reset_index(drop=True), split, criterion)
+
+
+def class_order(name: str) -> tuple[int, int, str]:
+    """Sort key: the group `all`, other groups, then classes by number."""
+    if name.isdecimal():
+        return (2, int(name), "")
+    return (0 if name == "all" else 1, 0, name)
+
+
+def spread(values: Iterable[int]) -> str:
+    """`438` or `430–438`."""
+    found = sorted(set(values))
+    return str(found[0]) if len(found) == 1 else f"{found[0]}–{found[-1]}"
+
+
+def seeds_text(runs: Iterable[Run]) -> str:
+    """`training seed 0` or `training seeds 0, 1, 2`."""
+    seeds = sorted({run.seed for run in runs if run.seed is not None})
+    if not seeds:
+        return "training seed not stated"
+    return f"training seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def _labels(runs: Sequence[Run]) -> tuple[str, ...]:
+    methods = Counter(run.method for run in runs)
+    seeds = Counter((run.method, run.seed) for run in runs)
+    labels = []
+    for run in runs:
+        label = shorten(run.method_label, 28)
+        if methods[run.method] > 1:
+            alone = run.seed is not None and seeds[run.method, run.seed] == 1
+            label += f" seed {run.seed}" if alone else f": {shorten(run.name, 24)}"
+        labels.append(label)
+    return tuple(labels)
+
+
+def _commonest(values: pd.Series) -> str:
+    counts = Counter(values)
+    return str(min(counts, key=lambda value: (-counts[value], value)))
+
+
+def _rank(method: str) -> int:
+    return list(METHODS).index(method) if method in METHODS else len(METHODS)
+
+
+def _seed(run: Run) -> float:
+    return math.inf if run.seed is None else run.seed

@@ -1,0 +1,138 @@
+"""The answer in a terminal: accuracy, λ_ratio with bounds, verdicts, within 100 columns."""
+
+import math
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from saddlescope.reporting.findings import find
+from saddlescope.reporting.loading import Run
+from saddlescope.reporting.selection import Estimate, Selection, select
+from saddlescope.reporting.tables import accuracy_table
+from saddlescope.reporting.text import interval, number, plural, shorten
+
+WIDTH = 100
+_BAR = 16
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def summary_text(runs: Sequence[Run], *, split: str = "train") -> str:
+    """Describe runs in plain text of at most 100 columns, without colour or escapes.
+
+    Args:
+        runs: What `load_runs` returned.
+        split: The split measured.
+    """
+    if not runs:
+        return "No runs.\n"
+    chosen = select(runs, split=split)
+    blocks = [_accuracy(runs)]
+    if not chosen.rows.empty:
+        blocks.append(
+            "λ_ratio = |λ_max/λ_min|: the higher, the further from a saddle in the paper's sense.\n"
+            + shorten(chosen.scope(), WIDTH)
+        )
+        blocks += [_panel(chosen, position) for position in range(len(chosen.panels))]
+        blocks.append(_verdicts(chosen))
+    found = find(runs, split=split)
+    blocks.append("\n".join(_wrap(sentence) for sentence in found.limits))
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _accuracy(runs: Sequence[Run]) -> str:
+    table = accuracy_table(runs)
+    lines = [
+        f"{'Test accuracy (%)':<32}{'epoch':>6}{'Many':>8}{'Medium':>8}{'Few':>8}{'Avg':>8}"
+        f"{'best on test: Avg':>20}{'epoch':>8}"
+    ]
+    for row in table.to_dict("records"):
+        shots = "".join(f"{_one(row[key]):>8}" for key in ("many", "medium", "few", "avg"))
+        last, best = (_whole(row[key]) for key in ("epoch", "best_epoch"))
+        label = shorten(row["label"], 31)
+        lines.append(f"{label:<32}{last:>6}{shots}{_one(row['best_avg']):>20}{best:>8}")
+    return "\n".join(lines)
+
+
+def _panel(chosen: Selection, position: int) -> str:
+    panel = chosen.panels[position]
+    estimates = [chosen.estimate(i, panel.kind, panel.name) for i in range(len(chosen.runs))]
+    known = [e.value for e in estimates if e and math.isfinite(e.value)]
+    top = max(known, default=math.nan)
+    lines = []
+    for label, estimate in zip(chosen.labels, estimates, strict=True):
+        if estimate is None:
+            lines.append(f"  {shorten(label, 23):<24}not measured")
+            continue
+        bounds = interval(estimate.lower, estimate.upper)
+        lines.append(
+            f"  {shorten(label, 23):<24}{number(estimate.value):>7} {bounds:<18}"
+            f"{_bar(estimate, top)} ‖∇L‖ {number(estimate.gradient_norm, 2):<8}"
+            f"{shorten(estimate.verdict, 18)}"
+        )
+    samples = max((e.n for e in estimates if e), default=0)
+    return "\n".join([f"{panel.title} (n = {samples})", *lines])
+
+
+def _verdicts(chosen: Selection) -> str:
+    lines = []
+    for index, label in enumerate(chosen.labels):
+        names = chosen.names("class")
+        found = [chosen.estimate(index, "class", name) for name in names]
+        counts = Counter(estimate.verdict for estimate in found if estimate)
+        text = ", ".join(f"{count} {shorten(word, 20)}" for word, count in counts.most_common())
+        lines.append(f"  {shorten(label, 23):<24}{shorten(text or 'not measured', 72)}")
+    total = plural(len(chosen.names("class")), "class", "classes")
+    return "\n".join([f"Verdicts by class ({total})", *lines])
+
+
+def _bar(estimate: Estimate, top: float) -> str:
+    return _drawn(estimate.value, top, _BAR)
+
+
+def _drawn(value: float, top: float, width: int) -> str:
+    """A bar of `width` cells at most, in eighths of a cell."""
+    if not math.isfinite(value) or not top > 0:
+        return " " * width
+    full, rest = divmod(round(8 * width * max(value, 0) / top), 8)
+    return ("█" * full + _EIGHTHS[rest].strip()).ljust(width)
+
+
+def _wrap(text: str) -> str:
+    return textwrap.fill(text, WIDTH)
+
+
+def _one(value: float) -> str:
+    return "—" if math.isnan(value) else f"{value:.1f}"
+
+
+def _whole(value: float | None) -> str:
+    return "—" if value is None or math.isnan(value) else str(int(value))
+
+
+def spectrum_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Spectrum rows as an aligned table of at most 100 columns.
+
+    Args:
+        rows: Rows with the columns of `saddlescope.runs.SPECTRUM_COLUMNS`.
+    """
+    top = max(
+        (row["lambda_ratio"] for row in rows if math.isfinite(row["lambda_ratio"])),
+        default=math.nan,
+    )
+    lines = [
+        f"{'':<7}{'n':>6}{'λ_max':>10}{'λ_min':>10}{'λ_ratio':>9}  {'interval':<16}"
+        f"{'':<10}{'‖∇L‖':<9}verdict"
+    ]
+    for row in rows:
+        label = row["name"] if row["kind"] == "group" else f"class {row['name']}"
+        bounds = interval(row["lambda_ratio_lower"], row["lambda_ratio_upper"])
+        lines.append(
+            f"{shorten(label, 9):<9}{row['n']:>4}{number(row['lambda_max']):>10}"
+            f"{number(row['lambda_min']):>10}{number(row['lambda_ratio']):>9}  {bounds:<16}"
+            f"{_drawn(row['lambda_ratio'], top, 8):<10}{number(row['gradient_norm'], 2):<9}"
+            f"{row['verdict']}"
+        )
+    shares = sorted({f"{100 * row['confidence']:g} %" for row in rows})
+    lines.append(f"Intervals hold jointly for a row with a probability of {', '.join(shares)}.")
+    return "\n".join(lines)

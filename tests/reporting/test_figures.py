@@ -1,0 +1,132 @@
+"""Figures: the right marks, reproducible files, nothing that a hostile label can break."""
+
+import math
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+
+import pytest
+from matplotlib.figure import Figure
+
+from saddlescope.errors import UsageError
+from saddlescope.reporting import (
+    extremes_by_class,
+    fig4,
+    load_runs,
+    ratio_by_class,
+    save_figure,
+    shot_accuracy,
+    training_curves,
+)
+from saddlescope.reporting.figures.canvas import figure_bytes, inline_svg, value_scale
+
+from .conftest import spectrum_row
+
+ALL = [fig4, ratio_by_class, extremes_by_class, training_curves, shot_accuracy]
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+
+
+def test_fig4_has_three_panels_with_n_and_every_method(study):
+    figure = fig4(load_runs([study])[0])
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "All samples (n = 409)",
+        "Class 0, most frequent (n = 120)",
+        "Class 9, rarest (n = 6)",
+    ]
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["SGD", "SAM", "ImbSAM", "SAM (ext.)", "SSE-SAM"]
+    note = figure.get_supxlabel()
+    for part in ("train split", "n = 409", "99.9 %", "training seed 0"):
+        assert part in note
+    assert "unresolved, ≥ 40.0" in texts(figure)
+    assert "arrow: unresolved, a lower bound only" in texts(figure)
+
+
+def test_fig4_draws_each_network_as_a_point_and_stacks(seeds_study):
+    runs = load_runs([seeds_study])[0]
+    figure = fig4(runs, stacked=True, note=False)
+    assert len({axes.get_position().x0 for axes in figure.axes}) == 1
+    marks = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert [len(line.get_xdata()) for line in marks] == [3]
+    assert figure.get_supxlabel() == ""
+
+
+def test_training_curves_mark_the_switch_only(study):
+    figure = training_curves(load_runs([study])[0])
+    assert len(figure.axes) == 6
+    assert texts(figure).count("stage 2") == 1
+
+
+def test_ratio_by_class_joins_no_line_through_what_is_open(study):
+    runs = [run for run in load_runs([study])[0] if run.method == "sam"]
+    axes = ratio_by_class(runs).axes[0]
+    joined = [line.get_ydata() for line in axes.lines if line.get_alpha() == 0.45]
+    assert [math.isnan(y) for y in joined[0]] == [c in (3, 9) for c in range(10)]
+
+
+@pytest.mark.parametrize("draw", ALL)
+def test_nothing_to_draw_is_a_figure_that_says_so(draw):
+    figure = draw([])
+    assert isinstance(figure, Figure)
+    assert any(text.startswith("No ") for text in texts(figure))
+
+
+@pytest.mark.parametrize("draw", ALL)
+def test_hostile_labels_are_text(make_run, draw):
+    method = "$\\frac{ </text><script>alert(1)</script> 猫 \x00"
+    nan = {"lambda_ratio": math.nan, "lambda_ratio_lower": math.nan}
+    rows = [
+        spectrum_row("x", "group", "all", 9, 10.0),
+        spectrum_row("x", "class", "0", 9, 1.0, lambda_ratio_upper=math.inf, **nan),
+        spectrum_row("x", "class", "</b>", 9, 10.0, verdict="$odd$"),
+    ]
+    path = make_run("sam", rows=rows, info={"method": method, "class_names": ["<b>"] * 10})
+    svg = figure_bytes(draw(load_runs([path])[0]), "svg")
+    ET.fromstring(svg)
+    assert b"<script" not in svg
+    assert b"<script" not in inline_svg(svg, "p", method).encode()
+
+
+def test_saved_files_repeat_byte_for_byte(study, tmp_path):
+    runs = load_runs([study])[0]
+    first = save_figure(shot_accuracy(runs), tmp_path / "a", "shots")
+    second = save_figure(shot_accuracy(runs), tmp_path / "b", "shots")
+    assert [path.name for path in first] == ["shots.svg", "shots.pdf", "shots.png"]
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    with pytest.raises(UsageError, match="gif"):
+        save_figure(fig4([]), tmp_path, "fig4", formats=("gif",))
+
+
+def test_inlined_figures_do_not_share_ids(study):
+    svg = figure_bytes(shot_accuracy(load_runs([study])[0]), "svg")
+    first, second = inline_svg(svg, "one", 'A "title" <b>'), inline_svg(svg, "two", "title")
+    roots = [ET.fromstring(text) for text in (first, second)]
+    ids = [{element.get("id") for element in root.iter()} - {None} for root in roots]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+    for text, known in zip((first, second), ids, strict=True):
+        used = {part.split('"')[0] for part in text.split('href="#')[1:]}
+        used |= {part.split(")")[0] for part in text.split("url(#")[1:]}
+        assert used <= known
+    assert roots[0].get("aria-label") == 'A "title" <b>'
+    assert "<style" not in first
+    assert "var(--m-sam, #0072b2)" in first
+
+
+def test_values_get_a_log_scale_only_where_they_span_much():
+    for values, scale in (([10, 20], "linear"), ([1, 20], "log"), ([math.nan], "linear")):
+        axes = Figure().subplots()
+        value_scale(axes, values, axis="y")
+        assert axes.get_yscale() == scale
+
+
+def test_neither_pyplot_nor_torch_is_loaded():
+    code = (
+        "import sys, saddlescope.reporting; "
+        "sys.exit(any(name in sys.modules for name in ('matplotlib.pyplot', 'torch')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,92 @@
+"""What is compared is one split, one criterion, the last checkpoint; starts are not seeds."""
+
+import math
+
+import pytest
+
+from saddlescope.reporting import load_runs
+from saddlescope.reporting.selection import select
+from saddlescope.runs import RunFolder, write_spectrum
+
+from .conftest import spectrum_row
+
+
+def test_panels_are_all_the_most_frequent_and_the_rarest(study):
+    chosen = select(load_runs([study])[0])
+    assert [(p.kind, p.name) for p in chosen.panels] == [
+        ("group", "all"), ("class", "0"), ("class", "9"),
+    ]  # fmt: skip
+    assert chosen.labels == ("SGD", "SAM", "ImbSAM", "SAM (ext.)", "SSE-SAM")
+    scope = chosen.scope()
+    for part in ("train split", "n = 409", "99.9 %", "training seed 0", "ce"):
+        assert part in scope
+
+
+def test_a_hundred_classes_show_class_80_as_the_paper_does(make_run):
+    counts = [max(5, int(500 / 100 ** (i / 99))) for i in range(100)]
+    rows = [spectrum_row("sam", "class", str(c), counts[c], 10.0) for c in (0, 80, 99)]
+    make_run("sam", rows=rows, counts=counts)
+    chosen = select(load_runs([make_run("sgd", rows=rows, counts=counts).parent])[0])
+    assert [p.title for p in chosen.panels] == ["Class 0, most frequent", "Class 80, a tail class"]
+
+
+def test_the_last_checkpoint_of_the_split_and_criterion_is_taken(make_run):
+    path = make_run("sam", rows=[spectrum_row("sam", "group", "all", 9, 10.0)])
+    folder = RunFolder(path)
+    early = spectrum_row("sam", "group", "all", 9, 1.0, epoch=3)
+    test = spectrum_row("sam", "group", "all", 9, 2.0, split="test")
+    other = spectrum_row("sam", "group", "all", 9, 3.0, criterion="ldam", seed=5)
+    write_spectrum(folder.spectrum_file("epoch-003", "train"), [early])
+    write_spectrum(folder.spectrum_file("last", "test"), [test])
+    write_spectrum(folder.spectrum_file("other", "train"), [other])
+    runs = load_runs([path])[0]
+    assert select(runs).estimate(0, "group", "all").value == 10.0
+    assert select(runs, split="test").estimate(0, "group", "all").value == 2.0
+    fallback = select(runs, split="validation")
+    assert fallback.split == "train"
+
+
+def test_starts_are_joined_by_their_hull_and_most_cautious_verdict(make_run):
+    rows = [
+        spectrum_row("sam", "group", "all", 9, 10.0, seed=0),
+        spectrum_row("sam", "group", "all", 9, 11.0, seed=1, verdict="not-converged"),
+        spectrum_row("sam", "group", "all", 9, 12.0, seed=2),
+    ]
+    chosen = select(load_runs([make_run("sam", rows=rows)])[0])
+    estimate = chosen.estimate(0, "group", "all")
+    assert (estimate.value, estimate.starts, estimate.verdict) == (11.0, 3, "not-converged")
+    assert estimate.lower == pytest.approx(10.0 * 0.97)
+    assert estimate.upper == pytest.approx(12.0 * 1.03)
+    assert "3 Lanczos starts" in chosen.scope()
+    assert "training seed 0" in chosen.scope()
+
+
+def test_what_cannot_be_compared_is_above_nothing(make_run):
+    rows = [
+        spectrum_row("sam", "class", "0", 9, 50.0, verdict="positive"),
+        spectrum_row("sam", "class", "1", 9, 10.0),
+        spectrum_row("sam", "class", "2", 9, math.nan, lambda_ratio_lower=20.0,
+                     lambda_ratio_upper=math.inf, verdict="unresolved"),
+    ]  # fmt: skip
+    chosen = select(load_runs([make_run("sam", rows=rows)])[0])
+    positive, plain, unresolved = (chosen.estimate(0, "class", name) for name in "012")
+    assert not positive.above(plain)
+    assert unresolved.above(plain)
+    assert not plain.above(unresolved)
+    assert chosen.estimate(0, "class", "7") is None
+
+
+def test_labels_tell_runs_of_one_method_apart(make_run):
+    make_run("sam", seed=0)
+    make_run("sam", seed=1)
+    path = make_run("sam", seed=1, name="again")
+    assert select(load_runs([path.parent])[0]).labels == (
+        "SAM seed 0", "SAM: again", "SAM: sam-seed1",
+    )  # fmt: skip
+
+
+def test_no_spectrum_gives_an_empty_selection(make_run):
+    chosen = select(load_runs([make_run("sam", spectrum=False)])[0])
+    assert chosen.panels == ()
+    assert chosen.rows.empty
+    assert chosen.scope() == "no spectrum was measured"

@@ -1,0 +1,63 @@
+"""The terminal summary: within 100 columns, with bounds, gradient norms and verdicts."""
+
+import math
+
+from saddlescope.reporting import load_runs, spectrum_text, summary_text
+
+from .conftest import spectrum_row
+
+
+def test_the_summary_says_what_was_measured(study):
+    text = summary_text(load_runs([study])[0])
+    assert max(map(len, text.splitlines())) <= 100
+    for part in (
+        "All samples (n = 409)",
+        "Class 9, rarest (n = 6)",
+        "27.0 [26.2, 27.8]",
+        "‖∇L‖ 0.027",
+        "[40.0, ∞]",
+        "unresolved",
+        "8 negative-curvature, 1 not-converged, 1 unresolved",
+        "supports no claim between methods",
+    ):
+        assert part in text
+    top = next(line for line in text.splitlines() if "27.0 [" in line)
+    assert "█" * 16 in top
+
+
+def test_hostile_and_long_labels_stay_inside_the_columns(make_run):
+    method = "\x1b[31m" + "very long method name " * 9
+    rows = [spectrum_row("x", "group", "all", 9, math.nan, lambda_ratio_upper=math.inf)]
+    path = make_run("sam", rows=rows, info={"method": method})
+    text = summary_text(load_runs([path])[0])
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_without_spectrum_or_runs(make_run):
+    assert summary_text([]) == "No runs.\n"
+    text = summary_text(load_runs([make_run("sam", spectrum=False)])[0])
+    assert "Test accuracy" in text
+    assert "λ_ratio" not in text
+
+
+def test_spectrum_text_is_aligned_and_shows_what_is_unresolved():
+    row = {
+        "name": "9", "kind": "class", "n": 6, "lambda_max": 5.0, "lambda_min": -0.25,
+        "lambda_ratio": 20.0, "lambda_ratio_lower": 19.0, "lambda_ratio_upper": 20.5,
+        "confidence": 0.999, "gradient_norm": 0.18, "verdict": "negative-curvature",
+    }  # fmt: skip
+    unresolved = row | {
+        "name": "all", "kind": "group", "lambda_ratio": math.nan, "lambda_ratio_upper": math.inf,
+        "verdict": "unresolved",
+    }  # fmt: skip
+    header, first, second, note = spectrum_text([row, unresolved]).splitlines()
+    assert first.startswith("class 9 ")
+    assert "[19.0, 20.5]" in first
+    assert "████████" in first
+    assert "∞" in second
+    assert "█" not in second
+    assert (
+        first.index("negative-curvature") == second.index("unresolved") == header.index("verdict")
+    )
+    assert "99.9 %" in note
