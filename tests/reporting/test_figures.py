@@ -19,6 +19,7 @@ from saddlescope.reporting import (
     training_curves,
 )
 from saddlescope.reporting.figures.canvas import figure_bytes, inline_svg, value_scale
+from saddlescope.runs import read_spectrum, write_spectrum
 
 from .conftest import spectrum_row
 
@@ -130,3 +131,17 @@ def test_neither_pyplot_nor_torch_is_loaded():
         "sys.exit(any(name in sys.modules for name in ('matplotlib.pyplot', 'torch')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_tick_labels_of_widely_spread_lambda_min_are_plain_numbers(study):
+    """Text from files is never parsed, so a scale's own mathtext would be shown raw."""
+    (path,) = next(study.iterdir()).glob("spectrum/*.csv")
+    rows = read_spectrum(path)
+    for position, row in enumerate(rows):
+        row["lambda_min"] = row["lambda_min_upper"] = -(4.0**-position)
+        row["lambda_min_lower"] = 1.1 * row["lambda_min"]
+    write_spectrum(path, rows)
+    figure = extremes_by_class(load_runs([study])[0])
+    figure.draw_without_rendering()
+    assert figure.axes[1].get_yscale() == "symlog"
+    assert not [text for text in texts(figure) if "mathdefault" in text]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from saddlescope.reporting.figures.canvas import (
     RATIO_LABEL,
@@ -99,7 +100,10 @@ def _signed_scale(axes: Axes, values: np.ndarray) -> None:
     finite = values[np.isfinite(values)]
     sizes = np.abs(finite[finite != 0])
     if len(sizes) and sizes.max() > 20 * np.quantile(sizes, 0.05):
-        axes.set_yscale("symlog", linthresh=float(np.quantile(sizes, 0.1)))
+        axes.set_yscale("symlog", linthresh=float(np.quantile(sizes, 0.1)), subs=[2, 5])
+        # The scale's own labels are written in mathtext, which text from files rules out.
+        plain = FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−"))
+        axes.yaxis.set_major_formatter(plain)
 
 
 def _class_axis(axes: Axes, chosen: Selection) -> None:
