@@ -1,6 +1,7 @@
 """What every command shares: errors as one line, signals, the device, progress on stderr."""
 
 import functools
+import logging
 import signal
 import sys
 import time
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
 def say(message: str) -> None:
     """One line on stderr."""
     typer.echo(message, err=True)
+
+
+def show_log() -> None:
+    """Show what the instrument logs (which kind of product it chose, and why) on stderr."""
+    logger = logging.getLogger("saddlescope")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
 
 
 def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:

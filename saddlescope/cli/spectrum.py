@@ -14,6 +14,7 @@ from saddlescope.cli.console import (
     number_list,
     one_line_errors,
     say,
+    show_log,
     stop_on_signal,
 )
 from saddlescope.errors import ExitCode, UsageError
@@ -56,6 +57,9 @@ def spectrum(
     confidence: Annotated[float, typer.Option(help="Joint, of a row's intervals.")] = 0.999,
     max_matvecs: Annotated[int, typer.Option(help="Most products a row may take.")] = 200,
     seed: Annotated[int, typer.Option(help="Of the start vectors.")] = 0,
+    strategy: Annotated[
+        str, typer.Option(help="Kind of product: auto, double-backward or traced.")
+    ] = "auto",
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="CSV to write; by default inside the run folder."),
@@ -75,6 +79,7 @@ def spectrum(
     """
     from saddlescope.measurement import Settings, SpectrumJob
 
+    show_log()
     settings = Settings(rtol=rtol, confidence=confidence, certify=certify, max_matvecs=max_matvecs)
     target, path = _target(
         run, model, data,
@@ -91,6 +96,7 @@ def spectrum(
         settings=settings,
         seed=seed,
         path=output or path,
+        strategy=strategy,
     )
     if dry_run:
         _print_plan(job)

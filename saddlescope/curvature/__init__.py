@@ -13,8 +13,10 @@ from saddlescope.curvature.spectra import (
     class_spectra,
     iter_spectra,
     measure_subset,
+    plan_programs,
     select_subsets,
 )
+from saddlescope.curvature.strategy import Programs
 
 __all__ = [
     "Ends",
@@ -22,6 +24,7 @@ __all__ = [
     "HessianOperator",
     "MatrixOperator",
     "Objective",
+    "Programs",
     "Samples",
     "SpectrumRow",
     "SymmetricOperator",
@@ -30,5 +33,6 @@ __all__ = [
     "extreme_eigenvalues",
     "iter_spectra",
     "measure_subset",
+    "plan_programs",
     "select_subsets",
 ]

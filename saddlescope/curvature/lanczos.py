@@ -130,3 +130,15 @@ class Lanczos:
         """Σ_j weights_j·q_j for weights of shape (k,) or (k, m): shape (n,) or (m, n)."""
         matrix = torch.as_tensor(np.ascontiguousarray(weights.T)).to(self._basis)
         return matrix @ self._basis[: self.steps]
+
+    def image(self, weights: np.ndarray) -> Tensor:
+        """A·Σ_j weights_j·q_j without a product, from A·Q = Q·T + β·q_{k+1}·e_kᵀ; shape (n,)."""
+        k = self.steps
+        image = np.zeros(k + 1)
+        image[:k] = np.asarray(self.alphas) * weights
+        couplings = np.asarray(self.betas)
+        image[1 : k + 1] += couplings * weights
+        image[: k - 1] += couplings[: k - 1] * weights[1:]
+        held = k if self.exhausted else k + 1  # after a breakdown q_{k+1} does not exist
+        coordinates = torch.as_tensor(image[:held]).to(self._basis)
+        return coordinates @ self._basis[:held]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from saddlescope.curvature.forward import ForwardPlan
 from saddlescope.curvature.parameters import ParameterVector, select_parameters
 from saddlescope.curvature.state import exact_arithmetic, untouched
 from saddlescope.errors import DataError, UsageError
@@ -69,6 +70,7 @@ class Objective:
                 "(pass reduction=... if the criterion's attribute means something else)"
             )
         self._patterns = None if parameters is None else self.vector.names
+        self._plan: ForwardPlan | None = None
         self._source = list(batches) if iter(batches) is batches else batches
         counts, weights = [], []
         for batch in self._source:
@@ -84,22 +86,35 @@ class Objective:
                 else "the class weights of these samples sum to zero: their mean is undefined"
             )
 
+    @property
+    def plan(self) -> ForwardPlan:
+        """How the forward pass is run; learned from the first batch."""
+        if self._plan is None:
+            next(self.batches())
+        assert self._plan is not None
+        return self._plan
+
     def batches(self) -> Iterator[Batch]:
         """Yield every batch on the parameters' device with its exact share."""
         for batch in self._source:
             inputs, targets = _pair(batch)
-            if _count(targets) == 0:
-                continue
             weight = batch_weight(self.criterion, targets, self.reduction)
+            # Empty, or all targets ignored: the criterion would return NaN, and count for nothing.
+            if weight == 0:
+                continue
+            inputs = _move(inputs, self.vector.device)
+            if self._plan is None:
+                with untouched(self.model), exact_arithmetic():
+                    self._plan = ForwardPlan(self.model, inputs)
             yield Batch(
-                _move(inputs, self.vector.device),
+                self.plan.prepare(inputs),
                 _move(targets, self.vector.device),
                 1.0 if self.reduction == "sum" else weight / self._total,
             )
 
     def batch_loss(self, batch: Batch) -> Tensor:
         """The batch's term of the objective, a scalar with a graph."""
-        values = self.criterion(_call(self.model, batch.inputs), batch.targets)
+        values = self.criterion(self.plan.run(self.model, batch.inputs), batch.targets)
         if values.dim() > 0:
             values = values.sum() if self.reduction == "sum" else values.mean()
         return values * batch.share
@@ -214,11 +229,3 @@ def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 def _move(value: Any, device: torch.device) -> Any:
     return _map(value, lambda tensor: tensor.to(device, non_blocking=True))
-
-
-def _call(model: nn.Module, inputs: Any) -> Any:
-    if isinstance(inputs, dict):
-        return model(**inputs)
-    if isinstance(inputs, tuple | list):
-        return model(*inputs)
-    return model(inputs)

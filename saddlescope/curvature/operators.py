@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from saddlescope.curvature.memory import default_budget
 from saddlescope.curvature.objective import Criterion, Objective
-from saddlescope.curvature.products import DoubleBackward
+from saddlescope.curvature.products import DoubleBackward, HessianProducts
 from saddlescope.curvature.state import refuse_training_mode
+from saddlescope.curvature.strategy import Programs
 from saddlescope.errors import OperatorError, UsageError
 
 
@@ -73,7 +74,9 @@ class HessianOperator:
         parameters: name patterns of the parameters that make up w; None for all trainable.
         weight_decay: λ of an optional ½λ‖w‖² term, which adds λ to every eigenvalue.
         reduction: overrides what the criterion says of itself.
-        memory_budget: bytes for retained graphs; None takes a share of what is free.
+        memory_budget: bytes for what is retained between products; None takes a share of what is
+            free.
+        programs: traced products to share with other operators; None differentiates twice.
 
     Attributes:
         loss: L(w).
@@ -103,6 +106,7 @@ class HessianOperator:
         weight_decay: float = 0.0,
         reduction: str | None = None,
         memory_budget: int | None = None,
+        programs: Programs | None = None,
     ) -> None:
         refuse_training_mode(model)
         self.objective = Objective(
@@ -116,8 +120,12 @@ class HessianOperator:
         self._refuse_bad_weights()
         vector = self.objective.vector
         self.size, self.dtype, self.device = vector.size, vector.dtype, vector.device
-        budget = default_budget(self.device) if memory_budget is None else memory_budget
-        self.products = DoubleBackward(self.objective, memory_budget=budget)
+        self._budget = default_budget(self.device) if memory_budget is None else memory_budget
+        self.products = HessianProducts(
+            self.objective,
+            memory_budget=self._budget,
+            linearise=programs.linearise if programs else DoubleBackward,
+        )
         self.loss, self.gradient = self.products.loss, self.products.gradient
         if not (
             torch.isfinite(torch.tensor(self.loss)) and bool(torch.isfinite(self.gradient).all())
@@ -145,7 +153,9 @@ class HessianOperator:
         copy = object.__new__(HessianOperator)
         copy.objective = objective
         copy.size, copy.dtype, copy.device = self.size, torch.float64, self.device
-        copy.products = DoubleBackward(objective, memory_budget=0)
+        copy.products = HessianProducts(
+            objective, memory_budget=self._budget, linearise=DoubleBackward
+        )
         copy.loss, copy.gradient = copy.products.loss, copy.products.gradient
         copy.gradient_cost = 1.0
         return copy

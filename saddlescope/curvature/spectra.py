@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from saddlescope.curvature.extreme import Ends, StopRule, Verdict, extreme_eigenvalues
-from saddlescope.curvature.objective import Criterion
+from saddlescope.curvature.objective import Criterion, Objective
 from saddlescope.curvature.operators import HessianOperator
 from saddlescope.curvature.samples import SampleBatches, Samples, as_samples
 from saddlescope.curvature.state import refuse_training_mode
+from saddlescope.curvature.strategy import Programs, Strategy
 from saddlescope.errors import DataError, UsageError
 
 
@@ -133,6 +134,23 @@ def select_subsets(
     return chosen
 
 
+def plan_programs(
+    model: nn.Module,
+    criterion: Criterion,
+    samples: Samples,
+    subsets: Sequence[Subset],
+    *,
+    strategy: Strategy = "auto",
+) -> Programs:
+    """Choose the kind of product for a whole table, from its operation count."""
+    refuse_training_mode(model)
+    programs = Programs(strategy)
+    first = SampleBatches(samples, torch.zeros(1, dtype=torch.int64), 1)
+    total = sum(len(_indices(samples, subset)) for subset in subsets)
+    programs.expect(Objective(model, criterion, first), total)
+    return programs
+
+
 def measure_subset(
     model: nn.Module,
     criterion: Criterion,
@@ -142,6 +160,7 @@ def measure_subset(
     seed: int = 0,
     batch_size: int = 256,
     memory_budget: int | None = None,
+    programs: Programs | None = None,
     **options: Any,
 ) -> SpectrumRow:
     """Measure one class or group.
@@ -155,15 +174,16 @@ def measure_subset(
             row's numbers do not depend on which other rows are measured.
         batch_size: samples per forward pass; changes nothing but memory and speed.
         memory_budget: see `HessianOperator`.
+        programs: see `HessianOperator`.
         **options: of `extreme_eigenvalues`.
     """
-    targets = samples.targets
-    if subset.classes is None:
-        indices = torch.arange(len(targets))
-    else:
-        indices = torch.isin(targets.cpu(), torch.tensor(subset.classes)).nonzero().squeeze(1)
+    indices = _indices(samples, subset)
     operator = HessianOperator(
-        model, criterion, SampleBatches(samples, indices, batch_size), memory_budget=memory_budget
+        model,
+        criterion,
+        SampleBatches(samples, indices, batch_size),
+        memory_budget=memory_budget,
+        programs=programs,
     )
     start = zlib.crc32(f"{seed}/{subset.kind}/{subset.name}".encode())
     ends = extreme_eigenvalues(operator, seed=start, **options)
@@ -206,13 +226,16 @@ def iter_spectra(
     *,
     classes: Literal["all", "none"] | Sequence[int] = "all",
     groups: Sequence[str] = ("all",),
+    strategy: Strategy = "auto",
     **options: Any,
 ) -> Iterator[SpectrumRow]:
     """Yield the rows of `class_spectra` as they finish."""
     refuse_training_mode(model)
     samples = as_samples(dataset)
-    for subset in select_subsets(samples, classes=classes, groups=groups):
-        yield measure_subset(model, criterion, samples, subset, **options)
+    subsets = select_subsets(samples, classes=classes, groups=groups)
+    programs = plan_programs(model, criterion, samples, subsets, strategy=strategy)
+    for subset in subsets:
+        yield measure_subset(model, criterion, samples, subset, programs=programs, **options)
 
 
 def class_spectra(
@@ -222,6 +245,7 @@ def class_spectra(
     *,
     classes: Literal["all", "none"] | Sequence[int] = "all",
     groups: Sequence[str] = ("all",),
+    strategy: Strategy = "auto",
     **options: Any,
 ) -> pd.DataFrame:
     """λ_max, λ_min and λ_ratio with bounds, one row a group or class.
@@ -232,6 +256,7 @@ def class_spectra(
         dataset: see `as_samples`.
         classes: class numbers, "all" or "none".
         groups: "all", or names that `dataset.groups` maps to class numbers.
+        strategy: "auto", "traced" or "double-backward"; see `Programs`.
         **options: `seed`, `batch_size`, `memory_budget`, and those of `extreme_eigenvalues`.
 
     Returns:
@@ -240,8 +265,18 @@ def class_spectra(
     Raises:
         UsageError, DataError, OperatorError: see `select_subsets` and `HessianOperator`.
     """
-    rows = iter_spectra(model, criterion, dataset, classes=classes, groups=groups, **options)
+    rows = iter_spectra(
+        model, criterion, dataset, classes=classes, groups=groups, strategy=strategy, **options
+    )
     return pd.DataFrame([row.columns() for row in rows])
+
+
+def _indices(samples: Samples, subset: Subset) -> torch.Tensor:
+    """Positions of a subset's samples, int64, on the CPU."""
+    if subset.classes is None:
+        return torch.arange(len(samples.targets))
+    wanted = torch.tensor(subset.classes)
+    return torch.isin(samples.targets.cpu(), wanted).nonzero().squeeze(1)
 
 
 def _ranges(numbers: Sequence[int]) -> str:

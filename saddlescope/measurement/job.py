@@ -5,8 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from saddlescope.curvature import SpectrumRow, measure_subset, select_subsets
+from saddlescope.curvature import (
+    Programs,
+    SpectrumRow,
+    measure_subset,
+    plan_programs,
+    select_subsets,
+)
 from saddlescope.curvature.spectra import Subset
+from saddlescope.curvature.strategy import Strategy
 from saddlescope.errors import Interrupted
 from saddlescope.measurement.target import Target
 from saddlescope.runs import SPECTRUM_COLUMNS, read_spectrum, write_spectrum
@@ -45,6 +52,7 @@ class SpectrumJob:
         seed: of the start vectors.
         path: CSV that holds finished rows and takes new ones; None keeps nothing.
         batch_size: samples a forward pass; changes memory and speed only.
+        strategy: the kind of product, see `saddlescope.curvature.Programs`.
     """
 
     target: Target
@@ -53,6 +61,7 @@ class SpectrumJob:
     seed: int = 0
     path: Path | None = None
     batch_size: int = 256
+    strategy: Strategy = "auto"
 
     @classmethod
     def plan(
@@ -92,11 +101,19 @@ class SpectrumJob:
         stored = read_spectrum(self.path) if self.path and self.path.is_file() else []
         finished = {_key(row): row for row in stored if not self._outdated(row)}
         rows = []
+        # Planned over all rows, finished or not, so that a restarted job decides the same way.
+        programs = plan_programs(
+            self.target.model,
+            self.target.criterion,
+            self.target.samples,
+            self.subsets,
+            strategy=self.strategy,
+        )
         for subset in self.subsets:
             row = finished.get(self._expected_key(subset))
             reused = row is not None
             if row is None:
-                row = self._columns(self._measure(subset, progress, should_stop))
+                row = self._columns(self._measure(subset, programs, progress, should_stop))
                 finished[_key(row)] = row
                 if self.path:
                     write_spectrum(self.path, self._ordered(finished))
@@ -108,6 +125,7 @@ class SpectrumJob:
     def _measure(
         self,
         subset: Subset,
+        programs: Programs,
         progress: Callable[[Subset, int, float, float], None] | None,
         should_stop: Callable[[], bool],
     ) -> SpectrumRow:
@@ -127,6 +145,7 @@ class SpectrumJob:
             subset,
             seed=self.seed,
             batch_size=self.batch_size,
+            programs=programs,
             progress=after_product,
             **self.settings.options(),
         )

@@ -125,3 +125,12 @@ def test_nan_product_says_which():
 def test_bad_start_is_refused(start):
     with pytest.raises(UsageError, match="start vector"):
         Lanczos(MatrixOperator(symmetric(5, 0)), start.double(), capacity=3)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 30])
+def test_image_is_the_product_without_a_product(steps):
+    matrix = symmetric(30, 0)
+    lanczos = run(matrix, steps)
+    weights = np.random.default_rng(0).normal(size=lanczos.steps)
+    expected = matrix @ lanczos.combine(weights)
+    torch.testing.assert_close(lanczos.image(weights), expected, rtol=1e-10, atol=1e-10)

@@ -120,6 +120,17 @@ def test_the_split_into_batches_changes_nothing(name, sizes):
     assert operator.loss == pytest.approx(loss(model).item() + penalty)
 
 
+def test_batches_that_count_for_nothing_are_left_out():
+    model, (inputs, targets) = convolutional(), images(9)
+    criterion = nn.CrossEntropyLoss(ignore_index=2)
+    nothing = (inputs[:3], torch.full((3,), 2))
+    empty = (inputs[:0], targets[:0])
+    with_them = HessianOperator(model, criterion, [nothing, (inputs, targets), empty])
+    without = HessianOperator(model, criterion, [(inputs, targets)])
+    probe = torch.ones(without.size, dtype=torch.float64)
+    torch.testing.assert_close(with_them.matvec(probe), without.matvec(probe))
+
+
 @pytest.mark.parametrize("exponent", [-8, -3, 3, 8])
 def test_scaling_the_loss_scales_the_eigenvalues(exponent):
     model, data, factor = convolutional(), images(23), 10.0**exponent

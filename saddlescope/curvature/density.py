@@ -1,0 +1,358 @@
+"""More of a spectrum than its two ends: its density, its moments and trace, k outer eigenpairs.
+
+Density by stochastic Lanczos quadrature: k Lanczos steps from a unit vector v give the nodes θ_i
+and weights τ_i of a Gauss rule with Σ τ_i·f(θ_i) = vᵀf(A)v, exact for polynomials of degree up to
+2k − 1; its mean over random v is tr f(A)/n (Golub & Meurant, Matrices, Moments and Quadrature,
+2010, ch. 6; Ubaru, Chen & Saad, SIAM J. Matrix Anal. Appl. 38, 2017). Trace by Hutchinson's
+estimator, with a part taken exactly as in Hutch++ (Meyer, Musco, Musco & Woodruff, SOSA 2021).
+
+Nothing here compares with an absolute number, so scaling the operator scales the results.
+"""
+
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from scipy.linalg import eigh_tridiagonal
+from scipy.special import ndtr
+from torch import Tensor
+
+from saddlescope.curvature.extreme import Ends
+from saddlescope.curvature.lanczos import Lanczos, random_start
+from saddlescope.curvature.operators import SymmetricOperator
+from saddlescope.errors import OperatorError, UsageError
+from saddlescope.runs import atomic_path
+
+
+@dataclass(frozen=True)
+class ProbeEstimate:
+    """A mean over random probes.
+
+    Attributes:
+        value: the mean.
+        standard_error: of the mean, from the spread over probes; NaN for a single probe.
+        probes: how many.
+    """
+
+    value: float
+    standard_error: float
+    probes: int
+
+
+class Band(NamedTuple):
+    """A function on a grid, shape (m,) each: mean over probes and standard deviation over them."""
+
+    mean: np.ndarray
+    spread: np.ndarray
+
+
+@dataclass(frozen=True)
+class SpectralDensity:
+    """Gauss rules of the eigenvalue distribution, one a probe. The mass of each is 1.
+
+    Attributes:
+        nodes: shape (probes, steps), ascending; in the units of the operator.
+        weights: shape (probes, steps), each row sums to 1. A probe whose Krylov space was
+            exhausted early is padded with weight 0.
+        size: n, the number of eigenvalues that the mass 1 stands for.
+        matvecs: products used.
+    """
+
+    nodes: np.ndarray
+    weights: np.ndarray
+    size: int
+    matvecs: int
+
+    def evaluate(self, grid: np.ndarray, *, sigma: float | None = None) -> Band:
+        """The density on a grid, each node widened to a Gaussian.
+
+        Args:
+            grid: shape (m,).
+            sigma: standard deviation of the Gaussians; None takes 1 % of the nodes' range.
+
+        Raises:
+            UsageError: sigma is not positive, or None where all nodes coincide.
+        """
+        width = self._default_sigma() if sigma is None else sigma
+        if not (math.isfinite(width) and width > 0.0):
+            raise UsageError(
+                f"sigma = {width}: expected a positive width in the units of the eigenvalues"
+                + (" (all nodes coincide, so no default fits)" if sigma is None else "")
+            )
+        distances = (np.asarray(grid, float)[:, None, None] - self.nodes) / width  # (m, p, k)
+        heights = np.exp(-0.5 * distances**2) / (width * math.sqrt(2.0 * math.pi))
+        return _band((heights * self.weights).sum(2))
+
+    def cumulative(self, grid: np.ndarray, *, sigma: float = 0.0) -> Band:
+        """The share of eigenvalues at or below each grid point, widened if sigma > 0."""
+        distances = np.asarray(grid, float)[:, None, None] - self.nodes
+        below = ndtr(distances / sigma) if sigma > 0.0 else (distances >= 0.0).astype(float)
+        return _band((below * self.weights).sum(2))
+
+    def moment(self, power: int) -> ProbeEstimate:
+        """tr(A^power)/n, without quadrature error up to power 2·steps − 1."""
+        return _mean_over_probes((self.weights * self.nodes**power).sum(1))
+
+    @property
+    def trace(self) -> ProbeEstimate:
+        """tr(A), with the standard error from the spread over probes."""
+        mean = self.moment(1)
+        return ProbeEstimate(
+            self.size * mean.value, self.size * mean.standard_error, len(self.nodes)
+        )
+
+    def _default_sigma(self) -> float:
+        return 0.01 * float(self.nodes.max() - self.nodes.min())
+
+
+def spectral_density(
+    operator: SymmetricOperator, *, steps: int = 60, probes: int = 8, seed: int = 0
+) -> SpectralDensity:
+    """Estimate how the eigenvalues are distributed.
+
+    Args:
+        operator: of size n.
+        steps: Lanczos steps, and so products, a probe; at most n are taken.
+        probes: random start vectors, uniform on the sphere. Each draws its own seed from `seed`
+            and its number, so more probes leave the first ones as they are.
+        seed: of the probes.
+
+    Raises:
+        UsageError: steps or probes below 1.
+        OperatorError: see `Lanczos`.
+    """
+    _at_least_one(steps=steps, probes=probes)
+    if hasattr(operator, "verify"):
+        operator.verify()
+    rules = [
+        _gauss_rule(operator, probe_start(operator.size, seed, i), steps) for i in range(probes)
+    ]
+    longest = max(len(nodes) for nodes, _ in rules)
+    return SpectralDensity(
+        nodes=np.stack([np.pad(nodes, (0, longest - len(nodes)), "edge") for nodes, _ in rules]),
+        weights=np.stack([np.pad(weights, (0, longest - len(weights))) for _, weights in rules]),
+        size=operator.size,
+        matvecs=sum(len(nodes) for nodes, _ in rules),
+    )
+
+
+def trace(
+    operator: SymmetricOperator, *, probes: int = 30, deflation: int = 0, seed: int = 0
+) -> ProbeEstimate:
+    """tr(A) by Hutchinson's estimator with Rademacher probes.
+
+    Args:
+        operator: of size n.
+        probes: products for the random part.
+        deflation: size of a random sketch of A's range whose part of the trace is taken exactly
+            (Hutch++). It costs two products each and pays where a few eigenvalues dominate.
+        seed: of sketch and probes.
+
+    Returns:
+        The estimate with its standard error: random error of the probes, not rounding.
+
+    Raises:
+        UsageError: probes below 1, deflation negative or not below n.
+        OperatorError: NaN or Inf in a product.
+    """
+    _at_least_one(probes=probes)
+    if not 0 <= deflation < operator.size:
+        raise UsageError(f"deflation = {deflation}: expected 0 to {operator.size - 1} (n − 1)")
+    if hasattr(operator, "verify"):
+        operator.verify()
+    basis = torch.zeros((0, operator.size), dtype=operator.dtype, device=operator.device)
+    if deflation:
+        sketch = [operator.matvec(_signs(operator, seed, -1 - i)) for i in range(deflation)]
+        basis = torch.linalg.qr(torch.stack(sketch, dim=1)).Q.T.contiguous()
+    exact = sum(_dot(q, operator.matvec(q)) for q in basis)
+    values = np.empty(probes)
+    for index in range(probes):
+        probe = _signs(operator, seed, index)
+        probe = probe - (basis @ probe) @ basis
+        values[index] = exact + _dot(probe, operator.matvec(probe))
+    if not np.isfinite(values).all():
+        raise OperatorError("a product behind the trace is NaN or Inf: check weights and inputs")
+    return _mean_over_probes(values)
+
+
+@dataclass(frozen=True)
+class Eigenpairs:
+    """The k outermost eigenpairs at one end, from the end inwards.
+
+    Attributes:
+        values: Ritz values, shape (k,), float64.
+        residuals: ‖A·x − θ·x‖ of each, shape (k,), float64: an eigenvalue lies that near.
+        vectors: unit Ritz vectors, shape (k, n), in the operator's dtype.
+        end: which end.
+        matvecs: products used.
+        converged: whether all residuals passed.
+    """
+
+    values: np.ndarray
+    residuals: np.ndarray
+    vectors: Tensor
+    end: Literal["max", "min"]
+    matvecs: int
+    converged: bool
+
+
+def top_eigenpairs(
+    operator: SymmetricOperator,
+    *,
+    k: int,
+    end: Literal["max", "min"] = "max",
+    rtol: float = 1e-2,
+    atol: float = 1e-5,
+    max_matvecs: int = 300,
+    seed: int = 0,
+) -> Eigenpairs:
+    """The k largest (or smallest) eigenvalues, algebraically, with their eigenvectors.
+
+    One Krylov space is extended until all k residuals pass. It holds one vector of each
+    eigenspace, so a repeated eigenvalue comes once; where the space is exhausted with fewer
+    than k distinct eigenvalues, these are all there are and fewer than k pairs come back.
+
+    Args:
+        operator: of size n.
+        k: how many, at most n.
+        end: "max" or "min".
+        rtol: a residual passes below this share of its |θ| …
+        atol: … or below this share of ‖T‖, or below the rounding of the operator's dtype.
+        max_matvecs: give up after this many products; `converged` then says so.
+        seed: of the start vector.
+
+    Raises:
+        UsageError: an option out of range.
+        OperatorError: see `Lanczos`.
+    """
+    if not 1 <= k <= operator.size:
+        raise UsageError(f"k = {k}: expected 1 to {operator.size} (n)")
+    if end not in ("max", "min"):
+        raise UsageError(f"end = {end!r}: expected 'max' or 'min'")
+    if max_matvecs < k:
+        raise UsageError(f"max_matvecs = {max_matvecs}: k = {k} pairs need at least as many")
+    if hasattr(operator, "verify"):
+        operator.verify()
+    epsilon = float(torch.finfo(operator.dtype).eps)
+    start = random_start(operator.size, seed=seed)
+    lanczos = Lanczos(operator, start, capacity=max_matvecs)
+    converged = False
+    while not converged and lanczos.steps < lanczos.capacity:
+        lanczos.step()
+        if lanczos.steps < k and not lanczos.exhausted:
+            continue
+        theta, coordinates = _ritz(lanczos)
+        outer = np.argsort(theta if end == "min" else -theta, kind="stable")[:k]
+        residuals = np.maximum(
+            lanczos.betas[-1] * np.abs(coordinates[-1, outer]), epsilon * lanczos.scale
+        )
+        floor = max(atol, 8 * epsilon) * lanczos.scale
+        passed = residuals <= np.maximum(rtol * np.abs(theta[outer]), floor)
+        converged = lanczos.exhausted or bool(passed.all())
+    return Eigenpairs(
+        values=theta[outer],
+        residuals=residuals,
+        vectors=lanczos.combine(coordinates[:, outer]),
+        end=end,
+        matvecs=lanczos.steps,
+        converged=converged,
+    )
+
+
+def save_eigenvectors(
+    path: str | Path, found: Ends | Eigenpairs, *, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write eigenvectors, eigenvalues and residuals as safetensors, atomically.
+
+    The file holds `vectors` (k, n), `values` (k,) and `residuals` (k,); of `Ends` the rows are
+    v_max and v_min. Read it with `safetensors.torch.load_file`.
+
+    Args:
+        path: of the file.
+        found: `Ends` measured with `eigenvectors=True`, or `Eigenpairs`.
+        metadata: kept as text in the file's header; the row names are added as `rows`.
+
+    Raises:
+        UsageError: `Ends` without eigenvectors.
+    """
+    from safetensors.torch import save_file
+
+    if isinstance(found, Ends):
+        if found.eigenvectors is None:
+            raise UsageError("no eigenvectors to save: measure with eigenvectors=True")
+        both = (found.lambda_max, found.lambda_min)
+        vectors, rows = found.eigenvectors, "v_max v_min"
+        values, residuals = [e.value for e in both], [e.residual for e in both]
+    else:
+        vectors, rows = found.vectors, f"{len(found.values)} from {found.end} inwards"
+        values, residuals = found.values.tolist(), found.residuals.tolist()
+    tensors = {
+        "vectors": vectors.detach().cpu().contiguous(),
+        "values": torch.tensor(values, dtype=torch.float64),
+        "residuals": torch.tensor(residuals, dtype=torch.float64),
+    }
+    header = {key: str(value) for key, value in {**(metadata or {}), "rows": rows}.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata=header)
+
+
+def probe_start(size: int, seed: int, index: int) -> Tensor:
+    """The start vector of probe `index`: uniform on the unit sphere, float64, shape (n,)."""
+    return random_start(size, seed=_probe_seed(seed, index))
+
+
+def _probe_seed(seed: int, index: int) -> int:
+    return zlib.crc32(f"{seed}/probe/{index}".encode())
+
+
+def _gauss_rule(
+    operator: SymmetricOperator, start: Tensor, steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights from one start vector, shape (steps taken,) each."""
+    lanczos = Lanczos(operator, start, capacity=steps)
+    while lanczos.steps < lanczos.capacity and not lanczos.exhausted:
+        lanczos.step()
+    theta, coordinates = _ritz(lanczos)
+    return theta, coordinates[0] ** 2
+
+
+def _ritz(lanczos: Lanczos) -> tuple[np.ndarray, np.ndarray]:
+    """All Ritz values, ascending, and their coordinates in the basis, columns, float64."""
+    theta, coordinates = eigh_tridiagonal(
+        np.asarray(lanczos.alphas), np.asarray(lanczos.betas[: lanczos.steps - 1])
+    )
+    return theta, coordinates
+
+
+def _signs(operator: SymmetricOperator, seed: int, index: int) -> Tensor:
+    """A vector of ±1, drawn on the CPU whatever the device, shape (n,)."""
+    generator = torch.Generator().manual_seed(_probe_seed(seed, index))
+    bits = torch.randint(0, 2, (operator.size,), generator=generator, dtype=torch.int8)
+    return (2 * bits - 1).to(operator.device, operator.dtype)
+
+
+def _dot(a: Tensor, b: Tensor) -> float:
+    return float(a.double() @ b.double())
+
+
+def _mean_over_probes(values: np.ndarray) -> ProbeEstimate:
+    count = len(values)
+    error = float(values.std(ddof=1)) / math.sqrt(count) if count > 1 else math.nan
+    return ProbeEstimate(float(values.mean()), error, count)
+
+
+def _band(values: np.ndarray) -> Band:
+    """From shape (m, probes)."""
+    spread = values.std(1, ddof=1) if values.shape[1] > 1 else np.full(len(values), math.nan)
+    return Band(values.mean(1), spread)
+
+
+def _at_least_one(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise UsageError(f"{name} = {count}: expected at least 1")

@@ -1,0 +1,178 @@
+"""The model's forward pass as the instrument runs it: the same function, cheaper to differentiate.
+
+Eval-mode BatchNorm after a convolution (or linear) layer is an affine map of its output, so it
+folds into the layer *as a function of the parameters*:
+
+    W' = W·γ/√(σ² + ε),   b' = (b − μ)·γ/√(σ² + ε) + β.
+
+That is exact and differentiable in W, b, γ and β; the Hessian in the original parameters is
+unchanged, and every product saves the normalisation's own sweeps. Images go channels-last, in
+which convolutions are faster.
+
+Which layers may be folded is not read off the modules but seen: one pass records every torch
+call, and a layer qualifies if its output goes to exactly one BatchNorm and to nothing else.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+_LAYERS = (torch.conv1d, torch.conv2d, torch.conv3d, F.linear)
+_BATCH_NORM = inspect.signature(F.batch_norm)
+
+
+class ForwardPlan:
+    """Which layer calls of a model are folded, learned from one pass.
+
+    Args:
+        model: in the mode it will be evaluated in.
+        inputs: any valid inputs; of a tensor, only the first sample is used.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Any) -> None:
+        watch = _Watch()
+        with torch.no_grad(), watch:
+            call_model(model, inputs[:1] if isinstance(inputs, Tensor) else inputs)
+        self.folded = frozenset(watch.foldable())
+        self.channels_last = torch.conv2d in watch.called
+
+    def prepare(self, inputs: Any) -> Any:
+        """Lay a batch out for the convolutions that will read it."""
+        if self.channels_last and isinstance(inputs, Tensor) and inputs.dim() == 4:
+            return inputs.contiguous(memory_format=torch.channels_last)
+        return inputs
+
+    def run(self, model: Callable[..., Any], inputs: Any) -> Any:
+        """The model's outputs."""
+        if not self.folded:
+            return call_model(model, inputs)
+        try:
+            with _Fold(self.folded):
+                return call_model(model, inputs)
+        except _PlanMismatchError:
+            # The model took another path than when it was watched: stop folding, for good.
+            self.folded = frozenset()
+            return call_model(model, inputs)
+
+
+def call_model(model: Callable[..., Any], inputs: Any) -> Any:
+    """Call a model with a tensor, a tuple of arguments or a dict of keywords."""
+    if isinstance(inputs, dict):
+        return model(**inputs)
+    if isinstance(inputs, tuple | list):
+        return model(*inputs)
+    return model(inputs)
+
+
+class _PlanMismatchError(Exception):
+    """A folded layer's output went somewhere else than into its BatchNorm."""
+
+
+class _Watch(TorchFunctionMode):
+    """Records layer calls, and what becomes of their outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.called: list[Any] = []
+        self._outputs: list[Tensor] = []  # kept alive, so that an id names one tensor
+        self._numbers: dict[int, int] = {}
+        self._uses: dict[int, list[bool]] = {}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func is not Tensor.dim:
+            for value in _flat((*args, *kwargs.values())):
+                number = self._numbers.get(id(value))
+                if number is not None:
+                    self._uses[number].append(_folds_into(func, args, kwargs))
+        if func in _LAYERS:
+            number = len(self._outputs)
+            self.called.append(func)
+            self._outputs.append(result)
+            self._numbers[id(result)] = number
+            self._uses[number] = []
+        return result
+
+    def foldable(self) -> list[int]:
+        return [number for number, uses in self._uses.items() if uses == [True]]
+
+
+class _Fold(TorchFunctionMode):
+    """Skips the folded layers and runs them, with folded weights, in place of their BatchNorm."""
+
+    def __init__(self, folded: frozenset[int]) -> None:
+        super().__init__()
+        self._folded = folded
+        self._count = 0
+        self._waiting: dict[int, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {}
+        self._stubs: list[Tensor] = []  # kept alive, so that an id names one tensor
+        self._spent: set[int] = set()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _LAYERS:
+            number, self._count = self._count, self._count + 1
+            if number in self._folded:
+                inputs = args[0] if args else kwargs["input"]
+                stub = inputs.new_empty(()).expand([1] * inputs.dim())
+                self._stubs.append(stub)
+                self._waiting[id(stub)] = (func, args, kwargs)
+                return stub
+        if func is Tensor.dim:
+            return func(*args, **kwargs)
+        for value in _flat((*args, *kwargs.values())):
+            if id(value) in self._spent:
+                raise _PlanMismatchError
+            if id(value) in self._waiting:
+                if not _folds_into(func, args, kwargs):
+                    raise _PlanMismatchError
+                self._spent.add(id(value))
+                layer, given, named = self._waiting.pop(id(value))
+                return _folded_layer(layer, given, named, _BATCH_NORM.bind(*args, **kwargs))
+        return func(*args, **kwargs)
+
+
+def _folds_into(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether this call is an eval-mode BatchNorm with running statistics."""
+    if func is not F.batch_norm:
+        return False
+    bound = _BATCH_NORM.bind(*args, **kwargs).arguments
+    return not bound.get("training", False) and bound["running_mean"] is not None
+
+
+def _folded_layer(
+    layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], norm: inspect.BoundArguments
+) -> Tensor:
+    norm.apply_defaults()
+    _, mean, variance, gamma, beta, _, _, epsilon = norm.arguments.values()
+    named = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
+    weight, bias = named["weight"], named.get("bias")
+    scale = torch.rsqrt(variance + epsilon)
+    scale = scale if gamma is None else gamma * scale
+    shift = -mean * scale if bias is None else (bias - mean) * scale
+    shift = shift if beta is None else shift + beta
+    scaled = weight * scale.view(-1, *[1] * (weight.dim() - 1))
+    rest = {key: value for key, value in kwargs.items() if key not in ("input", "weight", "bias")}
+    result: Tensor = layer(named["input"], scaled, shift, *args[3:], **rest)
+    return result
+
+
+def _flat(values: Any) -> list[Tensor]:
+    """Tensors among a call's arguments, one level of tuples and lists deep."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, tuple | list):
+            found += [item for item in value if isinstance(item, Tensor)]
+    return found

@@ -1,0 +1,166 @@
+"""The traced product against double backward and dense Hessians, at batch sizes never traced."""
+
+import logging
+
+import pytest
+import torch
+import torch.nn.functional as F
+from networks import convolutional, dense_hessian, images
+from torch import nn
+
+from saddlescope.curvature import HessianOperator, Programs, class_spectra
+from saddlescope.curvature.products import Traced
+from saddlescope.curvature.reference import dense_matrix
+from saddlescope.errors import UsageError
+from saddlescope.models import build_model
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.body, self.last = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(3, 4)
+        self.frozen = nn.Linear(3, 3).requires_grad_(False)
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, x):
+        y = torch.relu(self.norm(self.stem(x)))
+        y = torch.tanh(self.body(y) + y).mean((2, 3))
+        return self.last(self.frozen(y))
+
+
+MODELS = {
+    "convolutional": convolutional,
+    "residual": Residual,
+    "mlp": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.GELU(), nn.Linear(5, 4)),
+    "layernorm": lambda: nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 6), nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 4)
+    ),
+}
+
+
+def traced_operator(model, data, criterion, **options):
+    return HessianOperator(model, criterion, data, programs=Programs("traced"), **options)
+
+
+def is_traced(operator):
+    return all(isinstance(made, Traced) for made in operator.products._kept)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("n", [1, 2, 3, 8])
+def test_dense_hessian_at_any_batch_size(name, n):
+    torch.manual_seed(0)
+    model, (inputs, targets) = MODELS[name]().double().eval(), images(n)
+    operator = traced_operator(model, [(inputs, targets)], nn.CrossEntropyLoss())
+    assert is_traced(operator)
+    truth = dense_hessian(model, lambda f: F.cross_entropy(f(inputs), targets))
+    torch.testing.assert_close(dense_matrix(operator), truth, rtol=1e-8, atol=1e-11)
+    assert operator.loss == pytest.approx(F.cross_entropy(model(inputs), targets).item())
+
+
+@pytest.mark.parametrize("budget", [None, 0])
+def test_ragged_batches_and_streaming(budget):
+    model, (inputs, targets) = convolutional(), images(23)
+    batches = list(zip(inputs.split([10, 10, 3]), targets.split([10, 10, 3]), strict=True))
+    operator = traced_operator(
+        model, batches, nn.CrossEntropyLoss(label_smoothing=0.1), memory_budget=budget
+    )
+    truth = dense_hessian(model, lambda f: F.cross_entropy(f(inputs), targets, label_smoothing=0.1))
+    torch.testing.assert_close(dense_matrix(operator), truth, rtol=1e-8, atol=1e-11)
+
+
+def test_one_program_serves_every_class_and_new_weights(monkeypatch):
+    from saddlescope.curvature import strategy
+
+    traces = []
+    real = strategy.TracedProgram
+    monkeypatch.setattr(
+        strategy, "TracedProgram", lambda *a: traces.append(1) or real(*a), raising=True
+    )
+    model, data = build_model("resnet8", num_classes=4, in_channels=1, seed=0), images(30)
+    model, programs = model.double().eval(), Programs("traced")
+    for label in range(4):
+        keep = data[1] == label
+        batch = [(data[0][keep], data[1][keep])]
+        criterion = CRITERION
+        one = HessianOperator(model, criterion, batch, programs=programs)
+        two = HessianOperator(model, criterion, batch)
+        probe = torch.randn(one.size, dtype=torch.float64)
+        torch.testing.assert_close(one.matvec(probe), two.matvec(probe), rtol=1e-9, atol=1e-10)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1.1)
+            for name, buffer in model.named_buffers():
+                buffer.add_(0.1 if name.endswith("mean") else 0)
+    assert len(traces) == 1
+
+
+CRITERION = nn.CrossEntropyLoss()
+
+
+def test_tables_agree_whatever_the_strategy():
+    options = {"classes": [0, 1], "rtol": 1e-7}
+    tables = [
+        class_spectra(convolutional(), nn.CrossEntropyLoss(), images(40), strategy=s, **options)
+        for s in ("traced", "double-backward", "auto")
+    ]
+    for column in ("lambda_max", "lambda_min", "lambda_min_lower", "loss"):
+        for other in tables[1:]:
+            assert tables[0][column].to_numpy() == pytest.approx(other[column].to_numpy(), rel=1e-8)
+
+
+class SizeDependent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(64, 4)
+
+    def forward(self, x):
+        out = self.last(x.flatten(1))
+        return out * float(len(x) ** 2) if len(x) > 1 else torch.tanh(out)
+
+
+class Reader(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(64, 4)
+
+    def forward(self, x):
+        return self.last(x.flatten(1)) * (1.0 if float(x.sum()) > 0 else 2.0)
+
+
+@pytest.mark.parametrize("make", [SizeDependent, Reader])
+def test_what_cannot_be_traced_falls_back_and_says_why(make, caplog):
+    torch.manual_seed(0)
+    model, data = make().double().eval(), images(6)
+    with caplog.at_level(logging.WARNING, "saddlescope.curvature"):
+        operator = traced_operator(model, [data], nn.CrossEntropyLoss())
+    assert not is_traced(operator)
+    assert "tracing was refused" in caplog.text
+    plain = HessianOperator(model, nn.CrossEntropyLoss(), [data])
+    probe = torch.ones(plain.size, dtype=torch.float64)
+    assert torch.equal(operator.matvec(probe), plain.matvec(probe))
+
+
+def test_sums_go_the_general_way():
+    data = images(6)
+    operator = traced_operator(convolutional(), [data], nn.CrossEntropyLoss(reduction="sum"))
+    assert not is_traced(operator)
+
+
+def test_auto_counts_operations(caplog):
+    with caplog.at_level(logging.INFO, "saddlescope.curvature"):
+        class_spectra(convolutional(), nn.CrossEntropyLoss(), images(9), classes="none")
+    assert "double backward (about" in caplog.text
+    from saddlescope.curvature import Objective
+
+    model = build_model("resnet32", num_classes=100, in_channels=3, seed=0).eval()
+    batch = (torch.zeros(1, 3, 32, 32), torch.zeros(1, dtype=torch.long))
+    programs = Programs()
+    programs.expect(Objective(model, nn.CrossEntropyLoss(), [batch]), samples=2 * 10847)
+    assert programs._traces
+
+
+def test_unknown_strategy():
+    with pytest.raises(UsageError, match="strategy 'fast'"):
+        Programs("fast")
