@@ -12,22 +12,30 @@ if TYPE_CHECKING:
     from saddlescope.curvature import (
         Ends,
         Estimate,
+        GaussNewtonOperator,
         HessianOperator,
         MatrixOperator,
+        WeingartenOperator,
         class_spectra,
         extreme_eigenvalues,
+        spectral_density,
+        top_eigenpairs,
     )
     from saddlescope.sharpness import SharpnessAware
 
 __all__ = [
     "Ends",
     "Estimate",
+    "GaussNewtonOperator",
     "HessianOperator",
     "MatrixOperator",
     "SharpnessAware",
+    "WeingartenOperator",
     "__version__",
     "class_spectra",
     "extreme_eigenvalues",
+    "spectral_density",
+    "top_eigenpairs",
 ]
 
 

@@ -29,6 +29,13 @@ def train(
     overrides: options.Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run there.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Delete the run there first.")] = False,
+    monitor: Annotated[
+        str | None,
+        typer.Option(help="Groups whose curvature to measure along the way, such as all,tail."),
+    ] = None,
+    monitor_every: Annotated[
+        int, typer.Option(min=1, help="Epochs between two measurements of --monitor.")
+    ] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")
     ] = False,
@@ -40,6 +47,10 @@ def train(
 
     Killed at any moment, the run goes on with --resume and ends with the same weights.
     """
+    import torch
+
+    from saddlescope.curvature import CurvatureMonitor
+    from saddlescope.longtail import ImageSamples
     from saddlescope.runs import RunFolder
     from saddlescope.training import load_recipe
     from saddlescope.training import train as run_training
@@ -60,6 +71,14 @@ def train(
         return
     choose_threads(threads, data.train.images[0, 0].numel())
     where = choose_device(device)
+    watch = None
+    if monitor is not None:
+        watch = CurvatureMonitor(
+            torch.nn.CrossEntropyLoss(),
+            ImageSamples(data.train.to(where), data.groups),
+            groups=[name.strip() for name in monitor.split(",")],
+            every=monitor_every,
+        )
 
     with stop_on_signal() as should_stop, Ticker(folder.name) as ticker:
 
@@ -74,7 +93,7 @@ def train(
 
         run_training(
             resolved, data, folder, device=where, resume=resume, force=force,
-            should_stop=should_stop, report=report,
+            should_stop=should_stop, report=report, monitor=watch,
         )  # fmt: skip
     say(f"trained {resolved.training.epochs} epochs: {folder.path}")
     typer.echo(folder.path)

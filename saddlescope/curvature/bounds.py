@@ -13,13 +13,20 @@ So on that event no eigenvalue lies where Σ_j p_j(x)² > 1/δ². (The paper use
 alone; the sum contains that term and is sharper.) Outside the Ritz values the sum grows
 monotonically, so one root on either side is the bound. The event speaks of q_1 only, not of k:
 looking at every step costs no confidence.
+
+After a restart the recurrence no longer holds, but the residual's vector is still a polynomial in
+A applied to q_1: its roots z are the current Ritz values and every one dropped so far, and its
+leading coefficient is 1/Πβ over all steps. Then |p(λ)| <= 1/δ with
+log|p(λ)| = Σ log|λ − z| − Σ log β is the bound.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
+from scipy.linalg import eigvalsh_tridiagonal
 
 _GRID = 48
 
@@ -55,42 +62,54 @@ def outer_bound(alphas: Sequence[float], betas: Sequence[float], *, delta: float
     Returns:
         A lower bound on λ_min. Mirror (−α) for an upper bound on λ_max.
     """
-    from scipy.linalg import eigvalsh_tridiagonal
-
     diagonal, couplings = np.asarray(alphas, float), np.asarray(betas, float)
-    k = len(diagonal)
-    lowest = (
-        eigvalsh_tridiagonal(diagonal, couplings[: k - 1], select="i", select_range=(0, 0))[0]
-        if k > 1
-        else diagonal[0]
-    )
+    lowest = float(eigvalsh_tridiagonal(diagonal, couplings[:-1])[0])
     scale = max(np.abs(diagonal).max(), couplings.max())
-    if scale == 0.0 or couplings[-1] == 0.0:  # an invariant subspace: θ_min is an eigenvalue
-        return float(lowest)
+    if couplings[-1] == 0.0:  # an invariant subspace: θ_min is an eigenvalue
+        return lowest
+    return _first_crossing(
+        lambda points: log_christoffel(points, diagonal, couplings), lowest, scale, delta
+    )
+
+
+def outer_bound_from_roots(roots: ArrayLike, betas: Sequence[float], *, delta: float) -> float:
+    """`outer_bound` after restarts.
+
+    Args:
+        roots: current and dropped Ritz values, one a step.
+        betas: β of every step.
+        delta: the assumed least start component, in (0, 1].
+    """
+    zeros, couplings = np.asarray(roots, float), np.asarray(betas, float)
+    if couplings[-1] == 0.0:
+        return float(zeros.min())
+    norm = np.log(couplings).sum()
+
+    def log_square(points: np.ndarray) -> np.ndarray:
+        # A point that is a root to rounding has no logarithm, and is no bound either.
+        distances = np.maximum(np.abs(points[:, None] - zeros), np.finfo(float).tiny)
+        return 2.0 * (np.log(distances).sum(1) - norm)
+
+    return _first_crossing(log_square, float(zeros.min()), float(np.abs(zeros).max()), delta)
+
+
+def _first_crossing(
+    log_square: Callable[[np.ndarray], np.ndarray], lowest: float, scale: float, delta: float
+) -> float:
+    """The point left of `lowest` where a function that grows leftwards reaches log 1/δ².
+
+    Its distance spans many magnitudes: bracket it on a geometric grid, then refine the bracket.
+    The outer edge is returned, so that the grid never flatters the bound.
+    """
     target = -2.0 * math.log(delta)
-    # The distance below θ_min spans many magnitudes: bracket it on a geometric grid, then
-    # refine the bracket; its outer edge is returned, so that the grid never flatters the bound.
     exponents = np.linspace(-17.0, 3.0 + target, 2 * _GRID)
-    near, far = _bracket(scale * 10.0**exponents, lowest, diagonal, couplings, target)
-    for _ in range(3):
-        near, far = _bracket(
-            np.linspace(near, far, _GRID + 1)[1:], lowest, diagonal, couplings, target, near
-        )
-    return float(lowest - far)
-
-
-def _bracket(
-    distances: np.ndarray,
-    lowest: float,
-    diagonal: np.ndarray,
-    couplings: np.ndarray,
-    target: float,
-    near: float = 0.0,
-) -> tuple[float, float]:
-    """The neighbouring distances between which log Σ p_j² crosses `target`."""
-    crossed = log_christoffel(lowest - distances, diagonal, couplings) >= target
-    index = int(np.argmax(crossed)) if crossed.any() else len(distances) - 1
-    return (float(distances[index - 1]) if index else near), float(distances[index])
+    grid, near, far = scale * 10.0**exponents, 0.0, math.inf
+    for _ in range(4):
+        crossed = log_square(lowest - grid) >= target
+        index = int(np.argmax(crossed)) if crossed.any() else len(grid) - 1
+        near, far = (float(grid[index - 1]) if index else near), float(grid[index])
+        grid = np.linspace(near, far, _GRID + 1)[1:]
+    return lowest - far
 
 
 def log_christoffel(
@@ -123,24 +142,6 @@ def log_christoffel(
         total = total + current**2
         log_scale += np.log(size)
     return np.log(total) + 2.0 * log_scale
-
-
-def interval_low(
-    alphas: Sequence[float], betas: Sequence[float], *, delta: float, noise: float
-) -> tuple[float, float]:
-    """[lower, upper] of λ_min, rounding included: outer bound − noise, θ_min + noise."""
-    from scipy.linalg import eigvalsh_tridiagonal
-
-    ritz = eigvalsh_tridiagonal(np.asarray(alphas), np.asarray(betas[: len(alphas) - 1]))[0]
-    return outer_bound(alphas, betas, delta=delta) - noise, float(ritz) + noise
-
-
-def interval_high(
-    alphas: Sequence[float], betas: Sequence[float], *, delta: float, noise: float
-) -> tuple[float, float]:
-    """[lower, upper] of λ_max: the mirror image of `interval_low`."""
-    lower, upper = interval_low([-a for a in alphas], betas, delta=delta, noise=noise)
-    return -upper, -lower
 
 
 def ratio(largest: Estimate, smallest: Estimate) -> Estimate:

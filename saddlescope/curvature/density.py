@@ -1,4 +1,4 @@
-"""More of a spectrum than its two ends: its density, its moments and trace, k outer eigenpairs.
+"""More of a spectrum than its two ends: its density, its moments and its trace.
 
 Density by stochastic Lanczos quadrature: k Lanczos steps from a unit vector v give the nodes θ_i
 and weights τ_i of a Gauss rule with Σ τ_i·f(θ_i) = vᵀf(A)v, exact for polynomials of degree up to
@@ -10,23 +10,18 @@ Nothing here compares with an absolute number, so scaling the operator scales th
 """
 
 import math
-import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.linalg import eigh_tridiagonal
 from scipy.special import ndtr
 from torch import Tensor
 
-from saddlescope.curvature.extreme import Ends
 from saddlescope.curvature.lanczos import Lanczos, random_start
 from saddlescope.curvature.operators import SymmetricOperator
+from saddlescope.curvature.seeds import derived_seed
 from saddlescope.errors import OperatorError, UsageError
-from saddlescope.runs import atomic_path
 
 
 @dataclass(frozen=True)
@@ -180,134 +175,9 @@ def trace(
     return _mean_over_probes(values)
 
 
-@dataclass(frozen=True)
-class Eigenpairs:
-    """The k outermost eigenpairs at one end, from the end inwards.
-
-    Attributes:
-        values: Ritz values, shape (k,), float64.
-        residuals: ‖A·x − θ·x‖ of each, shape (k,), float64: an eigenvalue lies that near.
-        vectors: unit Ritz vectors, shape (k, n), in the operator's dtype.
-        end: which end.
-        matvecs: products used.
-        converged: whether all residuals passed.
-    """
-
-    values: np.ndarray
-    residuals: np.ndarray
-    vectors: Tensor
-    end: Literal["max", "min"]
-    matvecs: int
-    converged: bool
-
-
-def top_eigenpairs(
-    operator: SymmetricOperator,
-    *,
-    k: int,
-    end: Literal["max", "min"] = "max",
-    rtol: float = 1e-2,
-    atol: float = 1e-5,
-    max_matvecs: int = 300,
-    seed: int = 0,
-) -> Eigenpairs:
-    """The k largest (or smallest) eigenvalues, algebraically, with their eigenvectors.
-
-    One Krylov space is extended until all k residuals pass. It holds one vector of each
-    eigenspace, so a repeated eigenvalue comes once; where the space is exhausted with fewer
-    than k distinct eigenvalues, these are all there are and fewer than k pairs come back.
-
-    Args:
-        operator: of size n.
-        k: how many, at most n.
-        end: "max" or "min".
-        rtol: a residual passes below this share of its |θ| …
-        atol: … or below this share of ‖T‖, or below the rounding of the operator's dtype.
-        max_matvecs: give up after this many products; `converged` then says so.
-        seed: of the start vector.
-
-    Raises:
-        UsageError: an option out of range.
-        OperatorError: see `Lanczos`.
-    """
-    if not 1 <= k <= operator.size:
-        raise UsageError(f"k = {k}: expected 1 to {operator.size} (n)")
-    if end not in ("max", "min"):
-        raise UsageError(f"end = {end!r}: expected 'max' or 'min'")
-    if max_matvecs < k:
-        raise UsageError(f"max_matvecs = {max_matvecs}: k = {k} pairs need at least as many")
-    if hasattr(operator, "verify"):
-        operator.verify()
-    epsilon = float(torch.finfo(operator.dtype).eps)
-    start = random_start(operator.size, seed=seed)
-    lanczos = Lanczos(operator, start, capacity=max_matvecs)
-    converged = False
-    while not converged and lanczos.steps < lanczos.capacity:
-        lanczos.step()
-        if lanczos.steps < k and not lanczos.exhausted:
-            continue
-        theta, coordinates = _ritz(lanczos)
-        outer = np.argsort(theta if end == "min" else -theta, kind="stable")[:k]
-        residuals = np.maximum(
-            lanczos.betas[-1] * np.abs(coordinates[-1, outer]), epsilon * lanczos.scale
-        )
-        floor = max(atol, 8 * epsilon) * lanczos.scale
-        passed = residuals <= np.maximum(rtol * np.abs(theta[outer]), floor)
-        converged = lanczos.exhausted or bool(passed.all())
-    return Eigenpairs(
-        values=theta[outer],
-        residuals=residuals,
-        vectors=lanczos.combine(coordinates[:, outer]),
-        end=end,
-        matvecs=lanczos.steps,
-        converged=converged,
-    )
-
-
-def save_eigenvectors(
-    path: str | Path, found: Ends | Eigenpairs, *, metadata: Mapping[str, Any] | None = None
-) -> None:
-    """Write eigenvectors, eigenvalues and residuals as safetensors, atomically.
-
-    The file holds `vectors` (k, n), `values` (k,) and `residuals` (k,); of `Ends` the rows are
-    v_max and v_min. Read it with `safetensors.torch.load_file`.
-
-    Args:
-        path: of the file.
-        found: `Ends` measured with `eigenvectors=True`, or `Eigenpairs`.
-        metadata: kept as text in the file's header; the row names are added as `rows`.
-
-    Raises:
-        UsageError: `Ends` without eigenvectors.
-    """
-    from safetensors.torch import save_file
-
-    if isinstance(found, Ends):
-        if found.eigenvectors is None:
-            raise UsageError("no eigenvectors to save: measure with eigenvectors=True")
-        both = (found.lambda_max, found.lambda_min)
-        vectors, rows = found.eigenvectors, "v_max v_min"
-        values, residuals = [e.value for e in both], [e.residual for e in both]
-    else:
-        vectors, rows = found.vectors, f"{len(found.values)} from {found.end} inwards"
-        values, residuals = found.values.tolist(), found.residuals.tolist()
-    tensors = {
-        "vectors": vectors.detach().cpu().contiguous(),
-        "values": torch.tensor(values, dtype=torch.float64),
-        "residuals": torch.tensor(residuals, dtype=torch.float64),
-    }
-    header = {key: str(value) for key, value in {**(metadata or {}), "rows": rows}.items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=header)
-
-
 def probe_start(size: int, seed: int, index: int) -> Tensor:
     """The start vector of probe `index`: uniform on the unit sphere, float64, shape (n,)."""
-    return random_start(size, seed=_probe_seed(seed, index))
-
-
-def _probe_seed(seed: int, index: int) -> int:
-    return zlib.crc32(f"{seed}/probe/{index}".encode())
+    return random_start(size, seed=derived_seed(seed, "probe", index))
 
 
 def _gauss_rule(
@@ -317,21 +187,13 @@ def _gauss_rule(
     lanczos = Lanczos(operator, start, capacity=steps)
     while lanczos.steps < lanczos.capacity and not lanczos.exhausted:
         lanczos.step()
-    theta, coordinates = _ritz(lanczos)
+    theta, coordinates = lanczos.eigh()
     return theta, coordinates[0] ** 2
-
-
-def _ritz(lanczos: Lanczos) -> tuple[np.ndarray, np.ndarray]:
-    """All Ritz values, ascending, and their coordinates in the basis, columns, float64."""
-    theta, coordinates = eigh_tridiagonal(
-        np.asarray(lanczos.alphas), np.asarray(lanczos.betas[: lanczos.steps - 1])
-    )
-    return theta, coordinates
 
 
 def _signs(operator: SymmetricOperator, seed: int, index: int) -> Tensor:
     """A vector of ±1, drawn on the CPU whatever the device, shape (n,)."""
-    generator = torch.Generator().manual_seed(_probe_seed(seed, index))
+    generator = torch.Generator().manual_seed(derived_seed(seed, "probe", index))
     bits = torch.randint(0, 2, (operator.size,), generator=generator, dtype=torch.int8)
     return (2 * bits - 1).to(operator.device, operator.dtype)
 

@@ -8,12 +8,17 @@ basis ("twice is enough", Parlett 1980, §6.9; Giraud et al., Numer. Math. 101, 
 ghost copies of converged eigenvalues appear. The first pass computes ⟨q_j, A q_k⟩ for every j.
 For a symmetric A these vanish for j < k−1 and equal β_k for j = k−1, so their departure from
 that measures, at no further product, how far A is from being one fixed symmetric matrix.
+
+When the basis is full it may be restarted (thick restart: Wu & Simon, SIAM J. Matrix Anal. Appl.
+22, 2000): the Ritz vectors of both ends are kept, the others dropped, and the iteration goes on
+from the same residual. T then has an arrow at its upper left corner instead of being tridiagonal.
 """
 
 import math
 
 import numpy as np
 import torch
+from scipy.linalg import eigh, eigh_tridiagonal
 from torch import Tensor
 
 from saddlescope.curvature.operators import SymmetricOperator
@@ -21,6 +26,9 @@ from saddlescope.errors import OperatorError, UsageError
 
 ASYMMETRY_LIMIT = 1e-2
 """An operator whose asymmetry exceeds this share of ‖T‖ is refused; below it, it is noise."""
+
+_BLOCK = 1 << 16
+"""Columns of the basis that a restart turns at a time."""
 
 
 def random_start(size: int, *, seed: int) -> Tensor:
@@ -39,12 +47,14 @@ class Lanczos:
     Args:
         operator: a symmetric operator of size n.
         start: shape (n,), any scale.
-        capacity: the most steps that will be asked for.
+        capacity: vectors the basis can hold, besides the residual's.
 
     Attributes:
-        alphas: k diagonal entries of T.
-        betas: k entries β_2 … β_{k+1}; the last one is the norm of the current residual.
+        alphas: ⟨q_k, A·q_k⟩ of every step taken.
+        betas: β_2 … of every step taken; the last one is the norm of the current residual.
+        dropped: Ritz values given up in restarts.
         asymmetry: largest departure from symmetry seen, in the units of A.
+        scale: ‖T‖ from above within a factor of two, the largest absolute row sum so far.
         exhausted: the basis spans an invariant subspace; no further step is possible.
     """
 
@@ -60,8 +70,12 @@ class Lanczos:
         self.capacity = min(capacity, operator.size)
         self.alphas: list[float] = []
         self.betas: list[float] = []
+        self.dropped: list[float] = []
         self.asymmetry = 0.0
+        self.scale = 0.0
         self.exhausted = False
+        self.columns = 0
+        self._projected = np.zeros((self.capacity + 1, self.capacity + 1))
         self._basis = torch.empty(
             (self.capacity + 1, operator.size), dtype=operator.dtype, device=operator.device
         )
@@ -69,17 +83,25 @@ class Lanczos:
 
     @property
     def steps(self) -> int:
-        """k, the number of products so far."""
+        """Products so far."""
         return len(self.alphas)
 
     @property
-    def scale(self) -> float:
-        """‖T‖ estimated from above within a factor of two: its largest absolute row sum."""
-        k = self.steps
-        couplings = [0.0, *self.betas[: k - 1], 0.0]
-        return max(
-            (abs(self.alphas[j]) + couplings[j] + couplings[j + 1] for j in range(k)), default=0.0
-        )
+    def full(self) -> bool:
+        """Whether another step needs a restart first."""
+        return self.columns == self.capacity
+
+    @property
+    def projected(self) -> np.ndarray:
+        """T = QᵀAQ, float64, shape (k, k)."""
+        return self._projected[: self.columns, : self.columns]
+
+    def eigh(self) -> tuple[np.ndarray, np.ndarray]:
+        """All Ritz values, ascending, and their coordinates in the basis, shape (k, k)."""
+        if self.dropped:
+            return eigh(self.projected)
+        k = self.columns
+        return eigh_tridiagonal(np.asarray(self.alphas), np.asarray(self.betas[: k - 1]))
 
     def step(self) -> None:
         """Take one product and extend the basis by one vector.
@@ -88,9 +110,9 @@ class Lanczos:
             OperatorError: NaN or Inf in the product, or products that are not those of one
                 fixed symmetric matrix.
         """
-        if self.exhausted or self.steps >= self.capacity:
+        if self.exhausted or self.full:
             raise UsageError(f"no step left after {self.steps}: the basis is full or exhausted")
-        k = self.steps
+        k = self.columns
         known = self._basis[: k + 1]
         residual = self.operator.matvec(known[k])
         first = known @ residual
@@ -100,10 +122,9 @@ class Lanczos:
         beta = torch.linalg.vector_norm(residual)
         torch.div(residual, beta, out=self._basis[k + 1])
 
-        expected = torch.zeros_like(first)
-        if k > 0:
-            expected[k - 1] = self.betas[-1]
-        departure = (first - expected)[:k].abs().max() if k > 0 else torch.zeros_like(beta)
+        # The coupling to the vector before, or, right after a restart, to all that were kept.
+        expected = torch.as_tensor(self._projected[:k, k]).to(first)
+        departure = (first[:k] - expected).abs().max() if k > 0 else torch.zeros_like(beta)
         # The one synchronisation of the step: three scalars come to the host together.
         alpha, norm, asymmetry = torch.stack((first[k] + second[k], beta, departure)).tolist()
         if not (math.isfinite(alpha) and math.isfinite(norm)):
@@ -113,6 +134,10 @@ class Lanczos:
             )
         self.alphas.append(alpha)
         self.betas.append(norm)
+        self._projected[k, k] = alpha
+        self._projected[k, k + 1] = self._projected[k + 1, k] = norm
+        self.columns = k + 1
+        self.scale = max(self.scale, float(np.abs(self.projected).sum(0).max()))
         self.asymmetry = max(self.asymmetry, asymmetry)
         if self.asymmetry > ASYMMETRY_LIMIT * self.scale:
             raise OperatorError(
@@ -123,22 +148,37 @@ class Lanczos:
             )
         # Relative to ‖T‖, so that scaling the operator changes nothing.
         floor = 10 * torch.finfo(self.operator.dtype).eps * self.scale
-        if norm <= floor or self.steps == self.operator.size:
+        if norm <= floor or self.columns == self.operator.size:
             self.exhausted = True
+
+    def restart(self, *, keep: int) -> None:
+        """Keep the Ritz vectors of the `keep` smallest and largest values, drop the others."""
+        k, count = self.columns, 2 * keep
+        if not 1 <= keep < k / 2 or self.exhausted:
+            raise UsageError(f"keep = {keep}: expected at least 1 and less than half of {k}")
+        values, vectors = self.eigh()
+        kept = np.r_[0:keep, k - keep : k]
+        self.dropped += np.delete(values, kept).tolist()
+        rotation = torch.as_tensor(np.ascontiguousarray(vectors[:, kept].T)).to(self._basis)
+        # In blocks of columns, so that no second basis is needed.
+        for block in torch.split(self._basis, _BLOCK, dim=1):
+            block[:count] = rotation @ block[:k]
+        self._basis[count] = self._basis[k]
+        arrow = self.betas[-1] * vectors[-1, kept]
+        self._projected[:] = 0.0
+        self._projected[range(count), range(count)] = values[kept]
+        self._projected[count, :count] = self._projected[:count, count] = arrow
+        self.columns = count
 
     def combine(self, weights: np.ndarray) -> Tensor:
         """Σ_j weights_j·q_j for weights of shape (k,) or (k, m): shape (n,) or (m, n)."""
         matrix = torch.as_tensor(np.ascontiguousarray(weights.T)).to(self._basis)
-        return matrix @ self._basis[: self.steps]
+        return matrix @ self._basis[: self.columns]
 
     def image(self, weights: np.ndarray) -> Tensor:
         """A·Σ_j weights_j·q_j without a product, from A·Q = Q·T + β·q_{k+1}·e_kᵀ; shape (n,)."""
-        k = self.steps
-        image = np.zeros(k + 1)
-        image[:k] = np.asarray(self.alphas) * weights
-        couplings = np.asarray(self.betas)
-        image[1 : k + 1] += couplings * weights
-        image[: k - 1] += couplings[: k - 1] * weights[1:]
+        k = self.columns
+        image = np.append(self.projected @ weights, self.betas[-1] * weights[-1])
         held = k if self.exhausted else k + 1  # after a breakdown q_{k+1} does not exist
         coordinates = torch.as_tensor(image[:held]).to(self._basis)
         return coordinates @ self._basis[:held]

@@ -1,8 +1,12 @@
-"""How much memory may be used: a share of what is free right now."""
+"""Memory: how much may be used, and how much the tensors at hand keep alive."""
 
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor
 
 
 def available_bytes(device: torch.device) -> int:
@@ -22,3 +26,38 @@ def available_bytes(device: torch.device) -> int:
 def default_budget(device: torch.device) -> int:
     """Bytes for retained graphs: 40 % of what is free, the rest left for basis and work."""
     return int(0.4 * available_bytes(device))
+
+
+class StorageMeter:
+    """Adds up the memory behind tensors, each storage once, whole storages for views.
+
+    Attributes:
+        nbytes: the sum so far.
+    """
+
+    def __init__(self) -> None:
+        self.nbytes = 0
+        self._seen: set[int] = set()
+
+    def add(self, tensor: Tensor) -> Tensor:
+        """Count a tensor and hand it back."""
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._seen:
+            self._seen.add(storage.data_ptr())
+            self.nbytes += storage.nbytes()
+        return tensor
+
+    @contextmanager
+    def graph(self) -> Iterator[None]:
+        """Count what autograd saves meanwhile: all that a graph keeps alive, parameters too."""
+        with torch.autograd.graph.saved_tensors_hooks(self.add, lambda tensor: tensor):
+            yield
+
+
+def storage_bytes(values: Iterable[Any]) -> int:
+    """Bytes behind the tensors among `values`, each storage once."""
+    meter = StorageMeter()
+    for value in values:
+        if isinstance(value, Tensor):
+            meter.add(value)
+    return meter.nbytes

@@ -75,7 +75,7 @@ class Objective:
         counts, weights = [], []
         for batch in self._source:
             _, targets = _pair(batch)
-            counts.append(_count(targets))
+            counts.append(len(targets))
             weights.append(batch_weight(criterion, targets, self.reduction))
         self.n = sum(counts)
         self._total = 1.0 if self.reduction == "sum" else float(sum(weights))
@@ -112,9 +112,15 @@ class Objective:
                 1.0 if self.reduction == "sum" else weight / self._total,
             )
 
-    def batch_loss(self, batch: Batch) -> Tensor:
-        """The batch's term of the objective, a scalar with a graph."""
-        values = self.criterion(self.plan.run(self.model, batch.inputs), batch.targets)
+    def batch_loss(self, batch: Batch, *, criterion: Criterion | None = None) -> Tensor:
+        """The batch's term of the objective, a scalar with a graph.
+
+        Args:
+            batch: one of `batches()`.
+            criterion: called in place of the objective's own, and reduced as that one.
+        """
+        criterion = self.criterion if criterion is None else criterion
+        values = criterion(self.plan.run(self.model, batch.inputs), batch.targets)
         if values.dim() > 0:
             values = values.sum() if self.reduction == "sum" else values.mean()
         return values * batch.share
@@ -124,19 +130,6 @@ class Objective:
         with untouched(self.model), exact_arithmetic(), torch.no_grad():
             total = sum(self.batch_loss(batch).double() for batch in self.batches())
             return float(total) + self._penalty()
-
-    def loss_and_gradient(self) -> tuple[float, Tensor]:
-        """L(w) and ∇L(w) as a flat vector of shape (n,)."""
-        total = torch.zeros(self.vector.size, dtype=self.vector.dtype, device=self.vector.device)
-        value = 0.0
-        with untouched(self.model), exact_arithmetic(), torch.enable_grad():
-            for batch in self.batches():
-                loss = self.batch_loss(batch)
-                total += self.vector.flatten(
-                    torch.autograd.grad(loss, self.vector.tensors, allow_unused=True)
-                )
-                value += loss.item()
-        return self.with_penalty(value, total)
 
     def with_penalty(self, value: float, gradient: Tensor) -> tuple[float, Tensor]:
         """Add the L2 term to a loss and its gradient (in place)."""
@@ -189,10 +182,10 @@ def batch_weight(criterion: Criterion, targets: Any, reduction: str) -> float:
     weights of the targets it counts).
     """
     if reduction != "mean":
-        return float(_count(targets))
+        return float(len(targets))
     indices = isinstance(targets, Tensor) and not targets.is_floating_point()
     if not hasattr(criterion, "reduction"):
-        return float(_count(targets))
+        return float(len(targets))
     if indices:
         counted = targets[targets != getattr(criterion, "ignore_index", -100)]
         weight = getattr(criterion, "weight", None)
@@ -201,7 +194,7 @@ def batch_weight(criterion: Criterion, targets: Any, reduction: str) -> float:
         return float(counted.numel())
     if isinstance(targets, Tensor) and not isinstance(criterion, nn.CrossEntropyLoss):
         return float(targets.numel())
-    return float(_count(targets))
+    return float(len(targets))
 
 
 def _pair(batch: Any) -> tuple[Any, Any]:
@@ -211,10 +204,6 @@ def _pair(batch: Any) -> tuple[Any, Any]:
             + (f" of {len(batch)}" if isinstance(batch, tuple | list | dict) else "")
         )
     return batch[0], batch[1]
-
-
-def _count(targets: Any) -> int:
-    return len(targets)
 
 
 def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

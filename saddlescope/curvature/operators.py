@@ -1,19 +1,21 @@
-"""Symmetric matrix-free operators: the Hessian of an objective, and a matrix for comparison.
+"""Symmetric matrix-free operators: matrices of an objective, the Hessian first, and dense ones.
 
 An operator has `size`, `dtype`, `device` and `matvec`. Two more things are optional:
 `reference()`, the same operator in float64, from which the rounding noise is measured, and
 `verify()`, which refuses what is not one fixed matrix.
 """
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from saddlescope.curvature.memory import default_budget
 from saddlescope.curvature.objective import Criterion, Objective
-from saddlescope.curvature.products import DoubleBackward, HessianProducts
+from saddlescope.curvature.products import BatchProducts, DoubleBackward, Lineariser
 from saddlescope.curvature.state import refuse_training_mode
 from saddlescope.curvature.strategy import Programs
 from saddlescope.errors import OperatorError, UsageError
@@ -64,7 +66,114 @@ class MatrixOperator:
         return MatrixOperator(self._exact)
 
 
-class HessianOperator:
+class ObjectiveOperator(ABC):
+    """A matrix of an objective, the sum of one term a batch; the base of those below.
+
+    A subclass says by `_lineariser` how a batch is linearised, and so which matrix it is. The
+    arguments and errors are those of `HessianOperator`.
+
+    Attributes:
+        objective: what it is a matrix of.
+        products: its products, batch by batch.
+        loss: L(w).
+        gradient: ∇L(w), shape (n,).
+        gradient_cost: gradients spent so far, by operation count.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: Criterion,
+        batches: Iterable[Any],
+        *,
+        parameters: Iterable[str] | str | None = None,
+        weight_decay: float = 0.0,
+        reduction: str | None = None,
+        memory_budget: int | None = None,
+    ) -> None:
+        refuse_training_mode(model)
+        objective = Objective(
+            model,
+            criterion,
+            batches,
+            parameters=parameters,
+            weight_decay=weight_decay,
+            reduction=reduction,
+        )
+        self._build(objective, memory_budget)
+
+    @classmethod
+    def from_objective(cls, objective: Objective, *, memory_budget: int | None = None) -> Self:
+        """The operator of an objective at hand, for instance that of another operator."""
+        refuse_training_mode(objective.model)
+        operator = object.__new__(cls)
+        operator._build(objective, memory_budget)
+        return operator
+
+    @property
+    def retained(self) -> float:
+        """Share of the objective whose linearisation is kept, in [0, 1]."""
+        return self.products.retained
+
+    def matvec(self, vector: Tensor) -> Tensor:
+        """The matrix times v, for v of shape (n,)."""
+        self.gradient_cost += self.products.cost
+        return self.products(vector)
+
+    def reference(self) -> Self | None:
+        """The same matrix in float64 on a copy of the model; None where it cannot be copied."""
+        if self.dtype == torch.float64:
+            return self
+        try:
+            objective = self.objective.double()
+        except (RuntimeError, TypeError, NotImplementedError):
+            return None
+        return self.from_objective(objective, memory_budget=self._budget)
+
+    def verify(self) -> None:
+        """Evaluate the loss again and compare: one fixed matrix needs one fixed loss.
+
+        Raises:
+            OperatorError: it differs by more than rounding; names the likely causes.
+        """
+        again = self.objective.loss()
+        self.gradient_cost += 1.0 / 3.0
+        tolerance = 1e3 * torch.finfo(self.dtype).eps * max(1.0, abs(self.loss))
+        if not abs(again - self.loss) <= tolerance:
+            raise OperatorError(
+                f"the same samples gave the loss {self.loss:.9g} and then {again:.9g}: every "
+                "product would belong to another matrix. Likely causes: random augmentation in "
+                "the data set, a data loader that drops or resamples, dropout called with "
+                "training=True; fix the samples and switch randomness off"
+            )
+
+    @abstractmethod
+    def _lineariser(self) -> Lineariser:
+        """How a batch is linearised."""
+
+    def _build(self, objective: Objective, memory_budget: int | None) -> None:
+        vector = objective.vector
+        for name, tensor in zip(vector.names, vector.tensors, strict=True):
+            if not bool(torch.isfinite(tensor).all()):
+                raise OperatorError(
+                    f"parameter {name} holds NaN or Inf: this checkpoint has diverged"
+                )
+        self.objective = objective
+        self.size, self.dtype, self.device = vector.size, vector.dtype, vector.device
+        self._budget = default_budget(self.device) if memory_budget is None else memory_budget
+        self.products = BatchProducts(
+            objective, memory_budget=self._budget, linearise=self._lineariser()
+        )
+        self.loss, self.gradient = self.products.loss, self.products.gradient
+        if not (math.isfinite(self.loss) and bool(torch.isfinite(self.gradient).all())):
+            raise OperatorError(
+                f"the loss ({self.loss:g}) or its gradient is NaN or Inf at these weights: "
+                "check the inputs and the checkpoint"
+            )
+        self.gradient_cost = 1.0
+
+
+class HessianOperator(ObjectiveOperator):
     """The Hessian ∇²L(w) of a model's mean loss over a fixed set of samples.
 
     Args:
@@ -96,6 +205,8 @@ class HessianOperator:
         (8, torch.Size([8]))
     """
 
+    _programs: Programs | None = None
+
     def __init__(
         self,
         model: nn.Module,
@@ -108,79 +219,16 @@ class HessianOperator:
         memory_budget: int | None = None,
         programs: Programs | None = None,
     ) -> None:
-        refuse_training_mode(model)
-        self.objective = Objective(
+        self._programs = programs
+        super().__init__(
             model,
             criterion,
             batches,
             parameters=parameters,
             weight_decay=weight_decay,
             reduction=reduction,
+            memory_budget=memory_budget,
         )
-        self._refuse_bad_weights()
-        vector = self.objective.vector
-        self.size, self.dtype, self.device = vector.size, vector.dtype, vector.device
-        self._budget = default_budget(self.device) if memory_budget is None else memory_budget
-        self.products = HessianProducts(
-            self.objective,
-            memory_budget=self._budget,
-            linearise=programs.linearise if programs else DoubleBackward,
-        )
-        self.loss, self.gradient = self.products.loss, self.products.gradient
-        if not (
-            torch.isfinite(torch.tensor(self.loss)) and bool(torch.isfinite(self.gradient).all())
-        ):
-            raise OperatorError(
-                f"the loss ({self.loss:g}) or its gradient is NaN or Inf at these weights: "
-                "check the inputs and the checkpoint"
-            )
-        self.gradient_cost = 1.0
-        """Gradients spent so far, by operation count."""
 
-    def matvec(self, vector: Tensor) -> Tensor:
-        """∇²L(w)·v for v of shape (n,)."""
-        self.gradient_cost += self.products.cost
-        return self.products(vector)
-
-    def reference(self) -> "HessianOperator | None":
-        """The same Hessian in float64 on a copy of the model; None where it cannot be copied."""
-        if self.dtype == torch.float64:
-            return self
-        try:
-            objective = self.objective.double()
-        except (RuntimeError, TypeError, NotImplementedError):
-            return None
-        copy = object.__new__(HessianOperator)
-        copy.objective = objective
-        copy.size, copy.dtype, copy.device = self.size, torch.float64, self.device
-        copy.products = HessianProducts(
-            objective, memory_budget=self._budget, linearise=DoubleBackward
-        )
-        copy.loss, copy.gradient = copy.products.loss, copy.products.gradient
-        copy.gradient_cost = 1.0
-        return copy
-
-    def verify(self) -> None:
-        """Evaluate the loss again and compare: one fixed matrix needs one fixed loss.
-
-        Raises:
-            OperatorError: it differs by more than rounding; names the likely causes.
-        """
-        again = self.objective.loss()
-        self.gradient_cost += 1.0 / 3.0
-        tolerance = 1e3 * torch.finfo(self.dtype).eps * max(1.0, abs(self.loss))
-        if not abs(again - self.loss) <= tolerance:
-            raise OperatorError(
-                f"the same samples gave the loss {self.loss:.9g} and then {again:.9g}: every "
-                "product would belong to another matrix. Likely causes: random augmentation in "
-                "the data set, a data loader that drops or resamples, dropout called with "
-                "training=True; fix the samples and switch randomness off"
-            )
-
-    def _refuse_bad_weights(self) -> None:
-        vector = self.objective.vector
-        for name, tensor in zip(vector.names, vector.tensors, strict=True):
-            if not bool(torch.isfinite(tensor).all()):
-                raise OperatorError(
-                    f"parameter {name} holds NaN or Inf: this checkpoint has diverged"
-                )
+    def _lineariser(self) -> Lineariser:
+        return self._programs.linearise if self._programs else DoubleBackward

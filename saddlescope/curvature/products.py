@@ -1,42 +1,43 @@
-"""Hessian-vector products of an objective, batch by batch, kept in memory while they fit.
+"""Products of an objective's curvature matrix, batch by batch, kept in memory while they fit.
 
-A *linearisation* of a batch holds what does not change from product to product. Applying it
-costs 2 gradients by operation count; making it anew each time costs one more. One budget
-decides: the first batches whose linearisations fit are retained, the rest are streamed.
+A *linearisation* of a batch holds what does not change from product to product, so that applying
+it costs less than making it anew each time. One budget decides: the first batches whose
+linearisations fit are retained, the rest are streamed.
 
-Two ways to linearise, of equal value and different cost:
+Two ways to linearise the gradient, for Hessian-vector products, of equal value and different cost:
 
 - double backward: the gradient with its graph, differentiated again (any model);
 - traced: forward over reverse, recorded once for a whole job (`tracing`).
+
+A third, for the Gauss-Newton matrix, is in `gauss_newton`.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.objective import Batch, Objective
+from saddlescope.curvature.memory import StorageMeter, storage_bytes
+from saddlescope.curvature.objective import Batch, Criterion, Objective
 from saddlescope.curvature.state import exact_arithmetic, untouched
 from saddlescope.curvature.tracing import TracedProgram
 from saddlescope.errors import OperatorError
-
-RETAINED_COST = 2.0
-"""Gradients a product, by operation count."""
-
-STREAMED_COST = 3.0
-"""The same, and the linearisation made anew."""
 
 
 class Linearisation(Protocol):
     """What is kept of one batch.
 
     Attributes:
+        retained_cost: gradients a product, by operation count, while it is kept.
+        streamed_cost: the same where it is made anew for each product.
         loss: the batch's term of L(w), a scalar tensor.
         gradient: its gradient, a tensor or None (no dependence) a parameter.
         nbytes: memory it keeps alive.
     """
 
+    retained_cost: ClassVar[float]
+    streamed_cost: ClassVar[float]
     loss: Tensor
     gradient: list[Tensor | None]
     nbytes: int
@@ -48,19 +49,20 @@ class Linearisation(Protocol):
 Lineariser = Callable[[Objective, Batch], Linearisation]
 
 
-class HessianProducts:
-    """v ↦ ∇²L(w)·v for an objective, with the gradient and the loss as by-products.
+class BatchProducts:
+    """v ↦ M·v, the sum of the batches' terms, with the gradient and the loss as by-products.
 
     Args:
         objective: what to differentiate.
         memory_budget: bytes that linearisations may occupy; 0 streams everything.
-        linearise: how a batch is linearised.
+        linearise: how a batch is linearised, and so which matrix M is.
 
     Attributes:
         loss: L(w).
         gradient: ∇L(w), shape (n,).
         retained: share of the objective whose linearisation is kept, in [0, 1].
         nbytes: what is kept.
+        cost: gradients a product, by operation count.
     """
 
     def __init__(self, objective: Objective, *, memory_budget: int, linearise: Lineariser) -> None:
@@ -71,7 +73,7 @@ class HessianProducts:
         vector = objective.vector
         gradient = torch.zeros(vector.size, dtype=vector.dtype, device=vector.device)
         loss = torch.zeros((), dtype=torch.float64, device=vector.device)
-        kept = total = 0.0
+        kept = total = cost = 0.0
         full = memory_budget <= 0
         with untouched(objective.model), exact_arithmetic(), torch.enable_grad():
             for batch in objective.batches():
@@ -84,18 +86,14 @@ class HessianProducts:
                     self.nbytes += made.nbytes
                     kept += batch.share
                 total += batch.share
+                cost += batch.share * (made.streamed_cost if full else made.retained_cost)
                 del made  # before the next one is made, so that two never stand side by side
-        self.retained = kept / total
+        self.retained, self.cost = kept / total, cost / total
         self.loss, self.gradient = objective.with_penalty(loss.item(), gradient)
         self._versions = [parameter._version for parameter in vector.tensors]
 
-    @property
-    def cost(self) -> float:
-        """Gradients a product, by operation count."""
-        return RETAINED_COST * self.retained + STREAMED_COST * (1.0 - self.retained)
-
     def __call__(self, vector: Tensor) -> Tensor:
-        """∇²L(w)·v for v of shape (n,)."""
+        """M·v for v of shape (n,)."""
         parameters = self.objective.vector
         if [parameter._version for parameter in parameters.tensors] != self._versions:
             raise OperatorError(
@@ -119,47 +117,31 @@ class HessianProducts:
 class DoubleBackward:
     """The gradient of a batch with its graph; a product differentiates it once more."""
 
+    retained_cost: ClassVar[float] = 2.0
+    streamed_cost: ClassVar[float] = 3.0
+
     def __init__(self, objective: Objective, batch: Batch) -> None:
-        meter = _Meter()
+        meter = StorageMeter()
         self._parameters = objective.vector.tensors
-        with torch.autograd.graph.saved_tensors_hooks(meter.pack, meter.unpack):
-            self.loss = objective.batch_loss(batch)
-            if not self.loss.requires_grad:
-                raise OperatorError(
-                    "the loss does not depend on the parameters (no graph): is the model wrapped "
-                    "in no_grad, or its output detached?"
-                )
+        with meter.graph():
+            self.loss = differentiable_loss(objective, batch)
             self.gradient: list[Tensor | None] = list(
                 torch.autograd.grad(
                     self.loss, self._parameters, create_graph=True, allow_unused=True
                 )
             )
-        self.nbytes = meter.bytes
+        self.nbytes = meter.nbytes
 
     def apply(self, parts: list[Tensor]) -> list[Tensor | None]:
         """See `Linearisation`."""
-        # A gradient without a graph is constant in w (a linear last layer's bias under a linear
-        # loss, an unused parameter): it contributes nothing.
-        live = [
-            (gradient, part)
-            for gradient, part in zip(self.gradient, parts, strict=True)
-            if gradient is not None and gradient.requires_grad
-        ]
-        if not live:
-            return [None] * len(parts)
-        return list(
-            torch.autograd.grad(
-                [gradient for gradient, _ in live],
-                self._parameters,
-                grad_outputs=[part for _, part in live],
-                retain_graph=True,
-                allow_unused=True,
-            )
-        )
+        return pull_back(self.gradient, self._parameters, parts)
 
 
 class Traced:
     """The primal half of a traced program for one batch; a product runs the tangent half."""
+
+    retained_cost: ClassVar[float] = 2.0
+    streamed_cost: ClassVar[float] = 3.0
 
     def __init__(self, program: TracedProgram, objective: Objective, batch: Batch) -> None:
         self._program, self._share = program, batch.share
@@ -175,30 +157,42 @@ class Traced:
         return [part * self._share for part in self._program.product(self._values, parts)]
 
 
-def storage_bytes(values: Iterable[Any]) -> int:
-    """Bytes behind the tensors among `values`, each storage once."""
-    storages = {
-        value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()
-        for value in values
-        if isinstance(value, Tensor)
-    }
-    return sum(storages.values())
+def differentiable_loss(
+    objective: Objective, batch: Batch, *, criterion: Criterion | None = None
+) -> Tensor:
+    """The batch's term of the objective, with its graph.
+
+    Raises:
+        OperatorError: there is none.
+    """
+    loss = objective.batch_loss(batch, criterion=criterion)
+    if not loss.requires_grad:
+        raise OperatorError(
+            "the loss does not depend on the parameters (no graph): is the model wrapped in "
+            "no_grad, or its output detached?"
+        )
+    return loss
 
 
-class _Meter:
-    """Counts the bytes a graph keeps alive, each storage once, parameters and all."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self._seen: set[int] = set()
-
-    def pack(self, tensor: Tensor) -> Any:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._seen:
-            self._seen.add(storage.data_ptr())
-            self.bytes += storage.nbytes()
-        return tensor
-
-    @staticmethod
-    def unpack(tensor: Any) -> Any:
-        return tensor
+def pull_back(
+    values: Sequence[Tensor | None], sources: Sequence[Tensor], weights: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """Σ_i (∂value_i/∂source)ᵀ·weight_i for each source; None stands for zeros on either side."""
+    # A value without a graph is constant (a linear last layer's bias under a linear loss, an
+    # unused parameter): it contributes nothing.
+    live = [
+        (value, weight)
+        for value, weight in zip(values, weights, strict=True)
+        if value is not None and value.requires_grad and weight is not None
+    ]
+    if not live:
+        return [None] * len(sources)
+    return list(
+        torch.autograd.grad(
+            [value for value, _ in live],
+            sources,
+            grad_outputs=[weight for _, weight in live],
+            retain_graph=True,
+            allow_unused=True,
+        )
+    )

@@ -12,7 +12,6 @@ Jensen's inequality resampling pushes both outwards: E λ_max(H*) >= λ_max(H) a
 """
 
 import math
-import zlib
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -24,6 +23,7 @@ from saddlescope.curvature.extreme import Ends, extreme_eigenvalues
 from saddlescope.curvature.objective import Criterion
 from saddlescope.curvature.operators import HessianOperator
 from saddlescope.curvature.samples import SampleBatches, as_samples
+from saddlescope.curvature.seeds import derived_seed
 from saddlescope.curvature.spectra import Subset, measure_subset
 from saddlescope.errors import UsageError
 
@@ -136,7 +136,9 @@ def bootstrap_spectra(
         **options,
     )
     options = {**options, "noise": row.noise, "eigenvectors": False}
-    generator = torch.Generator().manual_seed(_seed(seed, "bootstrap", subset))
+    generator = torch.Generator().manual_seed(
+        derived_seed(seed, "bootstrap", subset.kind, subset.name)
+    )
     draws, unconverged, matvecs = np.empty((resamples, 3)), 0, 0
     for index in range(resamples):
         chosen = torch.cat([_draw(indices, generator) for indices in members])
@@ -146,7 +148,7 @@ def bootstrap_spectra(
             SampleBatches(data, chosen, batch_size),
             memory_budget=memory_budget,
         )
-        start = _seed(seed, f"bootstrap/{index}", subset)
+        start = derived_seed(seed, "bootstrap", index, subset.kind, subset.name)
         ends = extreme_eigenvalues(operator, seed=start, **options)
         found = (ends.lambda_max.value, ends.lambda_min.value, ends.lambda_ratio.value)
         draws[index] = np.nan_to_num(found, nan=math.inf, posinf=math.inf)
@@ -200,7 +202,3 @@ def _draw(indices: Tensor, generator: torch.Generator) -> Tensor:
     """As many of the indices, with replacement, sorted so that equal draws sum alike."""
     picks = torch.randint(0, len(indices), (len(indices),), generator=generator)
     return indices[picks.sort().values]
-
-
-def _seed(seed: int, purpose: str, subset: Subset) -> int:
-    return zlib.crc32(f"{seed}/{purpose}/{subset.kind}/{subset.name}".encode())

@@ -11,6 +11,7 @@ from saddlescope.longtail.inspect import describe, describe_text
 from saddlescope.longtail.losses import make_loss
 from saddlescope.longtail.profiles import PROFILES, class_counts
 from saddlescope.longtail.registry import DATASETS, ROOT_VARIABLE, DatasetSpec, load_data
+from saddlescope.longtail.samples import ImageSamples
 from saddlescope.longtail.splits import head_tail, shots
 from saddlescope.longtail.subsets import SUBSETS, choose_subset
 
@@ -20,6 +21,7 @@ __all__ = [
     "ROOT_VARIABLE",
     "SUBSETS",
     "DatasetSpec",
+    "ImageSamples",
     "LabelledImages",
     "LongTailData",
     "SourceData",

@@ -1,16 +1,15 @@
 """What is measured: a network, a criterion, samples, and the words that identify them."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from saddlescope.curvature import Samples
 from saddlescope.errors import UsageError
-from saddlescope.longtail import LabelledImages, make_loss
+from saddlescope.longtail import ImageSamples, make_loss
 from saddlescope.runs import RunFolder
 from saddlescope.training import restore_run
 
@@ -30,23 +29,6 @@ class Target:
     criterion: nn.Module
     samples: Samples
     identity: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class ImageSamples:
-    """Images of a data set, normalised when asked for, never augmented."""
-
-    source: LabelledImages
-    groups: Mapping[str, Sequence[int]]
-
-    @property
-    def targets(self) -> Tensor:
-        """Class numbers, int64, shape (N,)."""
-        return self.source.labels
-
-    def inputs(self, indices: Tensor) -> Tensor:
-        """Normalised images, float32, shape (len(indices), C, H, W)."""
-        return self.source.normalised(indices)
 
 
 def run_target(

@@ -41,6 +41,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def monitor_file(self) -> Path:
+        """One JSON object a check and group, where curvature was monitored."""
+        return self.path / "monitor.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
         return self.path / "checkpoints"

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saddlescope.curvature import CurvatureMonitor
 from saddlescope.errors import DataError, Interrupted, SaddlescopeError, UsageError
 from saddlescope.longtail import LongTailData, make_loss, pad_crop_flip
 from saddlescope.models import build_model
@@ -66,6 +67,7 @@ def train(
     force: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     report: Callable[[Progress], None] = lambda _: None,
+    monitor: CurvatureMonitor | None = None,
 ) -> RunFolder:
     """Train one network and leave a run folder.
 
@@ -78,13 +80,15 @@ def train(
         force: delete the run that is there.
         should_stop: asked after every step; True saves the state and raises.
         report: called after every step.
+        monitor: measures curvature at the end of the epochs it is due in; its rows go to
+            monitor.jsonl, and the weights are the same with and without it.
 
     Raises:
         UsageError: the folder holds a run, or another recipe's run.
         Interrupted: `should_stop` said so; the state is on disk.
         SaddlescopeError: the loss became NaN or Inf; the last good checkpoint is kept.
     """
-    run = _Run(recipe, data.to(device), folder, torch.device(device))
+    run = _Run(recipe, data.to(device), folder, torch.device(device), monitor)
     run.open(resume=resume, force=force)
     while run.epoch < recipe.training.epochs:
         run.train_epoch(should_stop, report)
@@ -97,8 +101,14 @@ class _Run:
     """The state of one run: what a checkpoint holds, and how it advances."""
 
     def __init__(
-        self, recipe: Recipe, data: LongTailData, folder: RunFolder, device: torch.device
+        self,
+        recipe: Recipe,
+        data: LongTailData,
+        folder: RunFolder,
+        device: torch.device,
+        monitor: CurvatureMonitor | None,
     ) -> None:
+        self.monitor = monitor
         self.recipe, self.data, self.folder, self.device = recipe, data, folder, device
         options, method = recipe.optimizer, recipe.method
         self.epochs, self.seed = recipe.training.epochs, recipe.training.seed
@@ -163,8 +173,10 @@ class _Run:
         if last.is_file():
             self._restore(load_checkpoint(last, device=self.device), origin=str(last))
         # Rows of epochs that will run again are dropped, so that none stands twice.
-        rows = [row for row in read_rows(folder.metrics_file) if row.get("epoch", 0) < self.epoch]
-        rewrite_rows(folder.metrics_file, rows)
+        for path in (folder.metrics_file, folder.monitor_file):
+            if path.is_file():
+                rows = [row for row in read_rows(path) if row.get("epoch", 0) < self.epoch]
+                rewrite_rows(path, rows)
 
     def train_epoch(
         self, should_stop: Callable[[], bool], report: Callable[[Progress], None]
@@ -231,6 +243,9 @@ class _Run:
         if (epoch + 1) % training.evaluate_every == 0 or epoch + 1 == self.epochs:
             row |= evaluate(self.model, self.data)
         append_row(self.folder.metrics_file, row)
+        if self.monitor is not None:
+            for measured in self.monitor(self.model, epoch):
+                append_row(self.folder.monitor_file, {"epoch": epoch, **measured.columns()})
         improved = row["acc_avg"] is not None and row["acc_avg"] > self.best
         if improved:
             self.best = row["acc_avg"]
@@ -306,6 +321,7 @@ class _Run:
                 "rng_cuda": torch.cuda.get_rng_state(self.device)
                 if self.device.type == "cuda"
                 else None,
+                "monitor": self.monitor.state_dict() if self.monitor else {},
                 "recipe": self.recipe.to_toml(),
             },
         )
@@ -319,6 +335,8 @@ class _Run:
         self.best, self.seconds = content["best"], content["seconds"]
         self.sums, self.counts = content["sums"].to(self.device), content["counts"].cpu()
         self.augmentation.set_state(content["augmentation"].cpu())
+        if self.monitor is not None:
+            self.monitor.load_state_dict(content["monitor"])
         torch.set_rng_state(content["rng"].cpu())
         if content["rng_cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(content["rng_cuda"].cpu(), self.device)

@@ -28,6 +28,37 @@ def images(n: int, *, dtype=torch.float64, classes=4, seed=1) -> tuple[Tensor, T
     return inputs, torch.randint(0, classes, (n,), generator=generator)
 
 
+class Restless(nn.Module):
+    """The small network, writing a buffer and drawing a random number in every forward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = convolutional()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        torch.rand(3)
+        return self.inner(x)
+
+
+class Augmented:
+    """Batches that are other ones at each pass."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __iter__(self):
+        self.calls += 1
+        inputs, targets = images(8)
+        yield inputs.roll(self.calls, 0), targets
+
+
+def split_batches(data, *sizes):
+    """Inputs and targets, cut into batches of these sizes."""
+    return list(zip(*(part.split(list(sizes)) for part in data), strict=True))
+
+
 def dense_hessian(model: nn.Module, loss) -> Tensor:
     """∇² of `loss(model_with_parameters)`, row by row, without folding or tracing: (n, n).
 

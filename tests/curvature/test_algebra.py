@@ -6,8 +6,13 @@ import torch.nn.functional as F
 from networks import convolutional, dense_hessian, images
 from torch import nn
 
-from saddlescope.curvature import HessianOperator, MatrixOperator, extreme_eigenvalues
-from saddlescope.curvature.algebra import LinearCombination, difference
+from saddlescope.curvature import (
+    HessianOperator,
+    LinearCombination,
+    MatrixOperator,
+    difference,
+    extreme_eigenvalues,
+)
 from saddlescope.curvature.reference import dense_matrix
 from saddlescope.errors import OperatorError, UsageError
 

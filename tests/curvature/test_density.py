@@ -1,41 +1,16 @@
-"""Density, moments, trace and outer eigenpairs against dense spectra in float64."""
+"""Density, moments and trace against dense spectra in float64."""
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from matrices import network_like, with_spectrum
 from networks import convolutional, images
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import nn
 
-from saddlescope.curvature import HessianOperator, MatrixOperator, extreme_eigenvalues
-from saddlescope.curvature.density import (
-    probe_start,
-    save_eigenvectors,
-    spectral_density,
-    top_eigenpairs,
-    trace,
-)
+from saddlescope.curvature import HessianOperator, MatrixOperator, spectral_density, trace
+from saddlescope.curvature.density import probe_start
 from saddlescope.curvature.reference import dense_matrix
 from saddlescope.errors import OperatorError, UsageError
-
-
-def with_spectrum(values, seed=0) -> torch.Tensor:
-    values = torch.as_tensor(values, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    basis = torch.linalg.qr(
-        torch.randn(len(values), len(values), generator=generator, dtype=torch.float64)
-    ).Q
-    matrix = basis @ torch.diag(values) @ basis.T
-    return (matrix + matrix.T) / 2
-
-
-def network_like(size=200):
-    """A bulk around zero, a few large outliers, some negative ones."""
-    bulk = np.random.default_rng(0).normal(0.0, 0.3, size - 7)
-    return np.concatenate([bulk, [40.0, 25.0, 12.0, 7.0, -3.0, -5.0, -2.5]])
 
 
 class TestDensity:
@@ -195,88 +170,3 @@ class TestTrace:
             trace(operator, deflation=2)
         with pytest.raises(OperatorError, match="NaN or Inf"):
             trace(MatrixOperator(operator.matrix * torch.nan))
-
-
-class TestTopEigenpairs:
-    @given(st.integers(2, 40), st.integers(0, 10**6), st.sampled_from(["max", "min"]), st.data())
-    def test_against_dense(self, size, seed, end, data):
-        k = data.draw(st.integers(1, min(size, 6)))
-        values = np.random.default_rng(seed).normal(size=size)
-        matrix = with_spectrum(values, seed)
-        found = top_eigenpairs(MatrixOperator(matrix), k=k, end=end, rtol=1e-9, atol=1e-12)
-        wanted = np.sort(values)[:k] if end == "min" else np.sort(values)[::-1][:k]
-        assert found.converged
-        np.testing.assert_allclose(found.values, wanted, atol=1e-8)
-        residuals = found.vectors @ matrix - torch.tensor(found.values)[:, None] * found.vectors
-        assert (residuals.norm(dim=1).numpy() <= found.residuals + 1e-13).all()
-        torch.testing.assert_close(
-            found.vectors @ found.vectors.T, torch.eye(k).double(), rtol=0, atol=1e-12
-        )
-
-    @pytest.mark.parametrize("end", ["max", "min"])
-    def test_on_a_network_the_first_pair_is_the_end(self, end):
-        operator = HessianOperator(convolutional(), nn.CrossEntropyLoss(), [images(20)])
-        matrix = dense_matrix(operator)
-        values = torch.linalg.eigvalsh(matrix).numpy()
-        found = top_eigenpairs(operator, k=4, end=end, rtol=1e-6)
-        wanted = values[:4] if end == "min" else values[::-1][:4]
-        np.testing.assert_allclose(found.values, wanted, rtol=1e-7)
-        assert found.vectors.shape == (4, operator.size)
-        ends = extreme_eigenvalues(operator, rtol=1e-6)
-        one = ends.lambda_max if end == "max" else ends.lambda_min
-        assert found.values[0] == pytest.approx(one.value, rel=1e-9)
-
-    @pytest.mark.parametrize("factor", [1e-8, 1e8])
-    def test_scaling(self, factor):
-        matrix = with_spectrum(network_like(80))
-        plain = top_eigenpairs(MatrixOperator(matrix), k=3)
-        scaled = top_eigenpairs(MatrixOperator(factor * matrix), k=3)
-        assert scaled.matvecs == plain.matvecs
-        np.testing.assert_allclose(scaled.values, factor * plain.values, rtol=1e-9)
-
-    def test_running_out_is_a_result(self):
-        operator = MatrixOperator(with_spectrum(np.linspace(-1, 1, 200)))
-        found = top_eigenpairs(operator, k=5, rtol=1e-8, max_matvecs=12)
-        assert not found.converged
-        assert found.matvecs == 12
-        assert found.values.shape == (5,)
-
-    def test_fewer_distinct_eigenvalues_than_asked_for(self):
-        operator = MatrixOperator(with_spectrum([2.0, 2.0, -1.0, -1.0, -1.0]))
-        found = top_eigenpairs(operator, k=4)
-        assert found.converged
-        np.testing.assert_allclose(found.values, [2.0, -1.0], atol=1e-12)
-
-    def test_refusals(self):
-        operator = MatrixOperator(with_spectrum([1.0, 2.0]))
-        with pytest.raises(UsageError, match="k = 3: expected 1 to 2"):
-            top_eigenpairs(operator, k=3)
-        with pytest.raises(UsageError, match="end = 'both'"):
-            top_eigenpairs(operator, k=1, end="both")
-        with pytest.raises(UsageError, match="max_matvecs = 1"):
-            top_eigenpairs(operator, k=2, max_matvecs=1)
-
-
-def test_eigenvectors_are_saved_and_read_back(tmp_path):
-    operator = MatrixOperator(with_spectrum(network_like(30)))
-    pairs = top_eigenpairs(operator, k=3, end="min")
-    path = tmp_path / "deep" / "v.safetensors"
-    save_eigenvectors(path, pairs, metadata={"class": 80, "checkpoint": "abc"})
-    tensors = load_file(path)
-    assert torch.equal(tensors["vectors"], pairs.vectors)
-    np.testing.assert_array_equal(tensors["values"].numpy(), pairs.values)
-    np.testing.assert_array_equal(tensors["residuals"].numpy(), pairs.residuals)
-    with safe_open(path, "pt") as opened:
-        assert opened.metadata() == {
-            "class": "80",
-            "checkpoint": "abc",
-            "rows": "3 from min inwards",
-        }
-    ends = extreme_eigenvalues(operator, eigenvectors=True)
-    save_eigenvectors(path, ends)
-    tensors = load_file(path)
-    assert torch.equal(tensors["vectors"], ends.eigenvectors)
-    assert tensors["values"].tolist() == [ends.lambda_max.value, ends.lambda_min.value]
-    assert [p.name for p in path.parent.iterdir()] == ["v.safetensors"]
-    with pytest.raises(UsageError, match="eigenvectors=True"):
-        save_eigenvectors(path, extreme_eigenvalues(operator))

@@ -7,13 +7,16 @@ criterion's Hessian by `torch.func.hessian` in the flat outputs.
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import convolutional, dense_hessian, images
+from networks import Augmented, Restless, convolutional, dense_hessian, images, split_batches
 from torch import nn
 from torch.func import functional_call, hessian, jacrev
 
-from saddlescope.curvature import HessianOperator, extreme_eigenvalues
-from saddlescope.curvature.algebra import difference
-from saddlescope.curvature.gauss_newton import GaussNewtonOperator
+from saddlescope.curvature import (
+    GaussNewtonOperator,
+    HessianOperator,
+    difference,
+    extreme_eigenvalues,
+)
 from saddlescope.curvature.reference import dense_matrix
 from saddlescope.errors import DataError, OperatorError, UsageError
 
@@ -50,10 +53,6 @@ def dense_gauss_newton(model, inputs, criterion_of_outputs):
     return jacobian.T @ middle @ jacobian
 
 
-def batches(data, *sizes):
-    return list(zip(*(part.split(list(sizes)) for part in data), strict=True))
-
-
 def mean_of(criterion, targets):
     def loss(z):
         value = criterion(z, targets)
@@ -69,7 +68,7 @@ def test_dense_matrix_and_split_into_batches(name, budget):
     wanted = dense_gauss_newton(model, data[0], mean_of(criterion, data[1]))
     for sizes in ((23,), (10, 13), (1, 20, 2)):
         operator = GaussNewtonOperator(
-            model, criterion, batches(data, *sizes), memory_budget=budget
+            model, criterion, split_batches(data, *sizes), memory_budget=budget
         )
         assert operator.retained == (0.0 if budget == 0 else 1.0)
         torch.testing.assert_close(dense_matrix(operator), wanted, rtol=1e-9, atol=1e-12)
@@ -78,7 +77,7 @@ def test_dense_matrix_and_split_into_batches(name, budget):
 def test_loss_and_gradient_come_along():
     model, data = convolutional(), images(23)
     options = {"weight_decay": 0.01}
-    mine = GaussNewtonOperator(model, nn.CrossEntropyLoss(), batches(data, 9, 14), **options)
+    mine = GaussNewtonOperator(model, nn.CrossEntropyLoss(), split_batches(data, 9, 14), **options)
     theirs = HessianOperator(model, nn.CrossEntropyLoss(), [data], **options)
     assert mine.loss == pytest.approx(theirs.loss, rel=1e-12)
     torch.testing.assert_close(mine.gradient, theirs.gradient)
@@ -86,10 +85,10 @@ def test_loss_and_gradient_come_along():
 
 def test_part_of_the_batches_retained():
     model, data = convolutional(), images(30)
-    whole = GaussNewtonOperator(model, nn.CrossEntropyLoss(), batches(data, 10, 10, 10))
+    whole = GaussNewtonOperator(model, nn.CrossEntropyLoss(), split_batches(data, 10, 10, 10))
     for budget in range(1, 200_000, 20_000):
         partial = GaussNewtonOperator(
-            model, nn.CrossEntropyLoss(), batches(data, 10, 10, 10), memory_budget=budget
+            model, nn.CrossEntropyLoss(), split_batches(data, 10, 10, 10), memory_budget=budget
         )
         if 0 < partial.retained < 1:
             break
@@ -128,7 +127,7 @@ def test_of_a_linear_model_it_is_the_hessian():
 def test_mean_squared_error_is_the_textbook_gauss_newton_matrix():
     model, (inputs, _) = convolutional(), images(11)
     targets = torch.randn(11, 4, dtype=torch.float64)
-    operator = GaussNewtonOperator(model, nn.MSELoss(), batches((inputs, targets), 4, 7))
+    operator = GaussNewtonOperator(model, nn.MSELoss(), split_batches((inputs, targets), 4, 7))
     wanted = dense_gauss_newton(model, inputs, lambda z: F.mse_loss(z, targets))
     torch.testing.assert_close(dense_matrix(operator), wanted, rtol=1e-9, atol=1e-12)
 
@@ -215,17 +214,6 @@ def test_float32_against_its_reference():
 
 @pytest.mark.parametrize("budget", [None, 0])
 def test_no_trace_is_left(budget):
-    class Restless(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = convolutional()
-            self.register_buffer("calls", torch.zeros(()))
-
-        def forward(self, x):
-            self.calls += 1
-            torch.rand(3)
-            return self.inner(x)
-
     model, data = Restless().eval(), images(10)
     model.inner[0].weight.grad = torch.ones_like(model.inner[0].weight)
     model.inner[6].bias.requires_grad_(False)
@@ -267,14 +255,6 @@ def test_refusals():
 
 
 def test_data_that_change_are_refused():
-    class Augmented:
-        calls = 0
-
-        def __iter__(self):
-            Augmented.calls += 1
-            inputs, targets = images(8)
-            yield inputs.roll(Augmented.calls, 0), targets
-
     operator = GaussNewtonOperator(convolutional(), nn.CrossEntropyLoss(), Augmented())
     with pytest.raises(OperatorError, match="augmentation"):
         extreme_eigenvalues(operator)

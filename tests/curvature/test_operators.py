@@ -5,17 +5,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import convolutional, dense_hessian, images
+from networks import Augmented, Restless, convolutional, dense_hessian, images, split_batches
 from torch import nn
 
 from saddlescope.curvature import HessianOperator, MatrixOperator, extreme_eigenvalues
 from saddlescope.curvature.reference import dense_matrix, pyhessian_lambda_max
 from saddlescope.errors import DataError, OperatorError, UsageError
-
-
-def batches(data, *sizes):
-    inputs, targets = data
-    return list(zip(inputs.split(list(sizes)), targets.split(list(sizes)), strict=True))
 
 
 def softmax_regression(*, features=6, classes=4, seed=0):
@@ -77,7 +72,7 @@ def test_convolutional_network_against_the_dense_hessian(budget):
     model, data = convolutional(), images(23)
     truth = dense_hessian(model, lambda f: F.cross_entropy(f(data[0]), data[1]))
     operator = HessianOperator(
-        model, nn.CrossEntropyLoss(), batches(data, 10, 13), memory_budget=budget
+        model, nn.CrossEntropyLoss(), split_batches(data, 10, 13), memory_budget=budget
     )
     torch.testing.assert_close(dense_matrix(operator), truth, rtol=1e-9, atol=1e-12)
     ends = extreme_eigenvalues(operator, rtol=1e-7)
@@ -106,7 +101,7 @@ CRITERIA = {
 @pytest.mark.parametrize("sizes", [(23,), (10, 13), (1, 20, 2), (5, 5, 5, 5, 3)])
 def test_the_split_into_batches_changes_nothing(name, sizes):
     model, data, criterion = convolutional(), images(23), CRITERIA[name]
-    operator = HessianOperator(model, criterion, batches(data, *sizes), weight_decay=1e-3)
+    operator = HessianOperator(model, criterion, split_batches(data, *sizes), weight_decay=1e-3)
     generator = torch.Generator().manual_seed(0)
     vector = torch.randn(operator.size, generator=generator, dtype=torch.float64)
 
@@ -146,19 +141,6 @@ def test_scaling_the_loss_scales_the_eigenvalues(exponent):
 
 @pytest.mark.parametrize("budget", [None, 0])
 def test_no_trace_is_left(budget):
-    class Restless(nn.Module):
-        """Writes a buffer and draws a random number in every forward pass."""
-
-        def __init__(self):
-            super().__init__()
-            self.inner = convolutional()
-            self.register_buffer("calls", torch.zeros(()))
-
-        def forward(self, x):
-            self.calls += 1
-            torch.rand(3)
-            return self.inner(x)
-
     model, data = Restless().eval(), images(10)
     model.inner[0].weight.grad = torch.ones_like(model.inner[0].weight)
     model.inner[6].bias.requires_grad_(False)
@@ -221,14 +203,6 @@ class TestRefusals:
             extreme_eigenvalues(operator)
 
     def test_augmented_data(self):
-        class Augmented:
-            calls = 0
-
-            def __iter__(self):
-                Augmented.calls += 1
-                inputs, targets = images(8)
-                yield inputs.roll(Augmented.calls, 0), targets
-
         operator = HessianOperator(convolutional(), nn.CrossEntropyLoss(), Augmented())
         with pytest.raises(OperatorError, match="augmentation"):
             extreme_eigenvalues(operator)

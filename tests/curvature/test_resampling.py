@@ -8,8 +8,13 @@ import torch
 from networks import convolutional, images
 from torch import nn
 
-from saddlescope.curvature import TensorSamples, class_spectra, select_subsets
-from saddlescope.curvature.resampling import _seed, bootstrap_spectra
+from saddlescope.curvature import (
+    TensorSamples,
+    bootstrap_spectra,
+    class_spectra,
+    select_subsets,
+)
+from saddlescope.curvature.seeds import derived_seed
 from saddlescope.errors import UsageError
 
 LAMBDAS = ("lambda_max", "lambda_min", "lambda_ratio")
@@ -71,7 +76,7 @@ def test_softmax_regression_resamples_have_the_closed_form():
     ).reshape(8, 9, 9)
     assert row.n == 8
     assert row.lambda_max == pytest.approx(torch.linalg.eigvalsh(terms.mean(0))[-1].item())
-    generator = torch.Generator().manual_seed(_seed(0, "bootstrap", subset_of(samples, "2")))
+    generator = torch.Generator().manual_seed(derived_seed(0, "bootstrap", "class", "2"))
     wanted = [
         torch.linalg.eigvalsh(terms[torch.randint(0, 8, (8,), generator=generator)].mean(0))[
             -1

@@ -10,9 +10,13 @@ from hypothesis import strategies as st
 from networks import convolutional, dense_hessian, images
 from torch import nn
 
-from saddlescope.curvature import HessianOperator, MatrixOperator, extreme_eigenvalues
+from saddlescope.curvature import (
+    HessianOperator,
+    MatrixOperator,
+    WeingartenOperator,
+    extreme_eigenvalues,
+)
 from saddlescope.curvature.reference import dense_matrix
-from saddlescope.curvature.weingarten import WeingartenOperator
 from saddlescope.errors import OperatorError, UsageError
 
 

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 from saddlescope.curvature import class_spectra
 from saddlescope.errors import DataError, Interrupted, UsageError
+from saddlescope.longtail import ImageSamples
 from saddlescope.measurement import Settings, SpectrumJob, foreign_target, run_target
-from saddlescope.measurement.target import ImageSamples
 from saddlescope.runs import RunFolder, read_spectrum
 from saddlescope.training import packaged_recipe, train
 from saddlescope.training.restore import load_section

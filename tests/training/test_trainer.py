@@ -11,7 +11,9 @@ import time
 import pytest
 import torch
 
+from saddlescope.curvature import CurvatureMonitor
 from saddlescope.errors import DataError, Interrupted, SaddlescopeError, UsageError
+from saddlescope.longtail import ImageSamples
 from saddlescope.runs import METHODS, METRIC_COLUMNS, RunFolder, read_rows
 from saddlescope.training import load_checkpoint, packaged_recipe, restore_run, train
 from saddlescope.training.restore import load_section
@@ -168,6 +170,35 @@ def test_restore_gives_the_trained_network(whole):
     state = run.model.state_dict()
     assert all(torch.equal(state[key], value) for key, value in weights(whole).items())
     assert restore_run(whole).digest == run.digest
+
+
+def test_monitor_watches_and_changes_nothing_also_across_a_resume(tmp_path, data, whole):
+    def watch():
+        return CurvatureMonitor(
+            torch.nn.CrossEntropyLoss(),
+            ImageSamples(data.train, data.groups),
+            groups=("tail",),
+            every=2,
+            rtol=0.1,
+        )
+
+    one, two = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "two")
+    train(recipe(), data, one, monitor=watch())
+    assert_same_run(whole, one)
+    rows = read_rows(one.monitor_file)
+    assert [(row["epoch"], row["name"]) for row in rows] == [(0, "tail"), (2, "tail")]
+
+    taken = 0
+
+    def stop():
+        nonlocal taken
+        taken += 1
+        return taken == 20
+
+    with pytest.raises(Interrupted):
+        train(recipe(), data, two, monitor=watch(), should_stop=stop)
+    train(recipe(), data, two, monitor=watch(), resume=True)
+    assert read_rows(two.monitor_file) == rows
 
 
 def test_extra_checkpoints(tmp_path, data):

@@ -1,0 +1,115 @@
+"""Curvature along a training run: one line in anybody's loop, warm-started from check to check.
+
+    monitor = CurvatureMonitor(criterion, dataset, groups=("all", "tail"), every=5)
+    for epoch in range(epochs):
+        ...
+        monitor(model, epoch)
+    monitor.frame()
+
+Nothing of the training changes: mode, buffers, gradients and random states are left as they were.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from saddlescope.curvature.objective import Criterion
+from saddlescope.curvature.samples import as_samples
+from saddlescope.curvature.spectra import (
+    SpectrumRow,
+    measure_subset,
+    plan_programs,
+    select_subsets,
+)
+from saddlescope.curvature.state import untouched
+from saddlescope.curvature.strategy import Programs
+from saddlescope.errors import UsageError
+
+
+class CurvatureMonitor:
+    """Measures chosen classes and groups every few epochs.
+
+    Args:
+        criterion: see `Objective`.
+        dataset: see `as_samples`.
+        groups: "all", or names that `dataset.groups` maps to class numbers.
+        classes: class numbers, "all" or "none".
+        every: epochs between two checks; epoch 0 is one.
+        warm: start each check from the last one's eigenvectors.
+        seed: of the fresh part of the start vectors.
+        **options: of `measure_subset` and `extreme_eigenvalues`.
+
+    Attributes:
+        rows: every row so far, as dicts with an `epoch`.
+    """
+
+    def __init__(
+        self,
+        criterion: Criterion,
+        dataset: Any,
+        *,
+        groups: Sequence[str] = ("all",),
+        classes: Literal["all", "none"] | Sequence[int] = "none",
+        every: int = 1,
+        warm: bool = True,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        if every < 1:
+            raise UsageError(f"every = {every}: expected at least 1 epoch")
+        self.criterion = criterion
+        self.samples = as_samples(dataset)
+        self.subsets = select_subsets(self.samples, classes=classes, groups=groups)
+        self.every, self.warm, self.seed = every, warm, seed
+        self.options = options
+        self.rows: list[dict[str, Any]] = []
+        self._programs: Programs | None = None
+        self._guesses: dict[str, Tensor] = {}
+
+    def __call__(self, model: nn.Module, epoch: int) -> list[SpectrumRow]:
+        """Measure if this epoch is due; the model may be in train mode.
+
+        Returns:
+            The new rows, none if the epoch is not due.
+        """
+        if epoch % self.every:
+            return []
+        found = []
+        with untouched(model):
+            model.eval()
+            if self._programs is None:
+                self._programs = plan_programs(model, self.criterion, self.samples, self.subsets)
+            for subset in self.subsets:
+                key = f"{subset.kind}/{subset.name}"
+                row = measure_subset(
+                    model,
+                    self.criterion,
+                    self.samples,
+                    subset,
+                    # Another fresh part each time: the last check's vectors depend on the last one.
+                    seed=self.seed + epoch,
+                    programs=self._programs,
+                    warm_start=self._guesses.get(key),
+                    eigenvectors=self.warm,
+                    **self.options,
+                )
+                if self.warm and row.ends.eigenvectors is not None:
+                    self._guesses[key] = row.ends.eigenvectors.sum(0)
+                self.rows.append({"epoch": epoch, **row.columns()})
+                found.append(row)
+        return found
+
+    def frame(self) -> pd.DataFrame:
+        """All rows so far, one a check and subset."""
+        return pd.DataFrame(self.rows)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the next check starts from: v_max + v_min by subset."""
+        return dict(self._guesses)
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from `state_dict`, so that a resumed run measures what an unbroken one does."""
+        self._guesses = {key: torch.as_tensor(value) for key, value in state.items()}
