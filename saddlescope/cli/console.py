@@ -22,13 +22,18 @@ def say(message: str) -> None:
     typer.echo(message, err=True)
 
 
+class _Said(logging.Handler):
+    """Writes log records as the command writes everything else it says."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
 def show_log() -> None:
     """Show what the instrument logs (which kind of product it chose, and why) on stderr."""
     logger = logging.getLogger("saddlescope")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
+    if not any(isinstance(handler, _Said) for handler in logger.handlers):
+        logger.addHandler(_Said())
     logger.setLevel(logging.INFO)
 
 

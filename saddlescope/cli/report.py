@@ -29,7 +29,7 @@ def report(
         raise DataError(f"{missing[0]}: no such folder")
     loaded, problems = load_runs(runs)
     for problem in problems:
-        say(f"left out: {problem}")
+        say(f"{problem.name}: {problem.reason}")
     if not loaded:
         raise DataError(f"no readable run in {', '.join(map(str, runs))}")
     written = write_report(runs, output)

@@ -1,6 +1,7 @@
 """`saddlescope spectrum`: λ_max, λ_min and λ_ratio of a checkpoint, by class and group."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,20 @@ if TYPE_CHECKING:
     from saddlescope.measurement import SpectrumJob, Target
 
 
+class Split(StrEnum):
+    """Which samples."""
+
+    TRAIN = "train"
+    TEST = "test"
+
+
+class Criterion(StrEnum):
+    """Which loss."""
+
+    CE = "ce"
+    TRAINING = "training"
+
+
 @one_line_errors
 def spectrum(
     run: Annotated[
@@ -44,12 +59,17 @@ def spectrum(
         str, typer.Option(help="all, none, or numbers such as 0,80 or 0-9.")
     ] = "all",
     groups: Annotated[
-        str, typer.Option(help="Of all, head, tail, many, medium, few; or none.")
-    ] = "all,head,tail",
-    split: Annotated[str, typer.Option(help="train or test.")] = "train",
+        str | None,
+        typer.Option(
+            help="Of all, head, tail, many, medium, few; or none. By default all, and head and "
+            "tail where the data set tells them apart.",
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[Split, typer.Option(help="train or test.")] = Split.TRAIN,
     criterion: Annotated[
-        str, typer.Option(help="ce, or training for the loss the network was trained with.")
-    ] = "ce",
+        Criterion, typer.Option(help="ce, or training for the loss the network was trained with.")
+    ] = Criterion.CE,
     rtol: Annotated[float, typer.Option(help="Stop below this relative residual.")] = 1e-2,
     certify: Annotated[
         bool, typer.Option("--certify", help="Stop when the intervals are below rtol instead.")
@@ -62,7 +82,11 @@ def spectrum(
     ] = "auto",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="CSV to write; by default inside the run folder."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="CSV to write; by default in the run folder, with --model none.",
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     dry_run: Annotated[
@@ -74,25 +98,26 @@ def spectrum(
 ) -> None:
     """Measure λ_max, λ_min and λ_ratio of a checkpoint, for classes and groups of classes.
 
-    Every finished row is saved at once; started again, the command goes on where it was cut.
+    Every finished row is saved at once, with --model if -o names a file; started again, the
+    command goes on where it was cut.
     Prints an aligned table on a terminal, CSV into a pipe.
     """
     from saddlescope.measurement import Settings, SpectrumJob
 
     show_log()
+    wanted: Any = classes if classes in ("all", "none") else number_list(classes)
     settings = Settings(rtol=rtol, confidence=confidence, certify=certify, max_matvecs=max_matvecs)
     target, path = _target(
         run, model, data,
-        checkpoint=checkpoint, split=split, criterion=criterion, data_root=data_root,
-        device=choose_device(device),
+        checkpoint=checkpoint, split=split.value, criterion=criterion.value,
+        data_root=data_root, device=choose_device(device),
     )  # fmt: skip
     first = target.samples.inputs(target.samples.targets[:1] * 0)
     choose_threads(threads, int(first[0, 0].numel()) if first.dim() == 4 else 0)
-    wanted: Any = classes if classes in ("all", "none") else number_list(classes)
     job = SpectrumJob.plan(
         target,
         classes=wanted,
-        groups=[] if groups == "none" else [name.strip() for name in groups.split(",")],
+        groups=_groups(groups, target),
         settings=settings,
         seed=seed,
         path=output or path,
@@ -121,8 +146,7 @@ def spectrum(
                 say(f"{row['kind']} {row['name']}: already measured")
 
         rows = job.run(on_row=on_row, progress=progress, should_stop=should_stop)
-    if job.path:
-        say(f"saved: {job.path}")
+    say(f"saved: {job.path}" if job.path else "not saved: name a file with -o to keep the table")
     _print_rows(rows, json=json)
     open_rows = [row["name"] for row in rows if not row["converged"]]
     if open_rows:
@@ -168,6 +192,14 @@ def _target(
     return foreign_target(model, data, checkpoint=weights, split=split, device=device), None
 
 
+def _groups(text: str | None, target: "Target") -> list[str]:
+    """The groups asked for; by default those that this data set has."""
+    if text is None:
+        known = getattr(target.samples, "groups", {})
+        return ["all", *(name for name in ("head", "tail") if name in known)]
+    return [] if text == "none" else [name.strip() for name in text.split(",")]
+
+
 def _print_rows(rows: list[dict[str, Any]], *, json: bool) -> None:
     from saddlescope.runs.atomic import to_json
     from saddlescope.runs.tables import spectrum_csv
@@ -198,8 +230,8 @@ def _print_plan(job: "SpectrumJob") -> None:
             else int(torch.isin(targets, torch.tensor(subset.classes)).sum())
         )
         typer.echo(f"{subset.kind},{subset.name},{n},{typical},{2 * typical + 8}")
-    basis = (job.settings.max_matvecs + 1) * parameters * size
     say(
-        f"{parameters:,} parameters: the basis takes {typical * parameters * size / 2**20:.0f} MiB "
-        f"after {typical} products, {basis / 2**20:.0f} MiB at --max-matvecs"
+        f"{parameters:,} parameters: the basis takes {parameters * size / 2**20:.1f} MiB a "
+        f"product, about {typical * parameters * size / 2**20:.0f} MiB in all; it is restarted "
+        "where memory does not allow that"
     )

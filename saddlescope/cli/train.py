@@ -72,6 +72,11 @@ def train(
     choose_threads(threads, data.train.images[0, 0].numel())
     where = choose_device(device)
     watch = None
+    if resume and monitor is None and folder.run_file.is_file():
+        # A run that was started with a monitor goes on with it.
+        before = folder.run().get("monitor")
+        if before:
+            monitor, monitor_every = ",".join(before["subsets"]), before["every"]
     if monitor is not None:
         watch = CurvatureMonitor(
             torch.nn.CrossEntropyLoss(),
@@ -80,6 +85,7 @@ def train(
             every=monitor_every,
         )
 
+    finished = resume and folder.run_file.is_file() and folder.run().get("state") == "finished"
     with stop_on_signal() as should_stop, Ticker(folder.name) as ticker:
 
         def report(progress: Progress) -> None:
@@ -95,5 +101,6 @@ def train(
             resolved, data, folder, device=where, resume=resume, force=force,
             should_stop=should_stop, report=report, monitor=watch,
         )  # fmt: skip
-    say(f"trained {resolved.training.epochs} epochs: {folder.path}")
+    done = "already finished" if finished else f"trained {resolved.training.epochs} epochs"
+    say(f"{done}: {folder.path}")
     typer.echo(folder.path)

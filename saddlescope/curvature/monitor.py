@@ -106,6 +106,10 @@ class CurvatureMonitor:
         """All rows so far, one a check and subset."""
         return pd.DataFrame(self.rows)
 
+    def settings(self) -> dict[str, Any]:
+        """What it measures and how often, as plain data."""
+        return {"subsets": [subset.name for subset in self.subsets], "every": self.every}
+
     def state_dict(self) -> dict[str, Tensor]:
         """What the next check starts from: v_max + v_min by subset."""
         return dict(self._guesses)

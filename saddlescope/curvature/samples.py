@@ -68,12 +68,8 @@ def as_samples(dataset: Any) -> Samples:
         samples: Samples = dataset
     elif isinstance(dataset, torch.utils.data.TensorDataset) and len(dataset.tensors) == 2:
         samples = TensorSamples(dataset.tensors[0], dataset.tensors[1], groups)
-    elif (
-        isinstance(dataset, tuple | list)
-        and len(dataset) == 2
-        and all(isinstance(part, Tensor) for part in dataset)
-    ):
-        samples = TensorSamples(dataset[0], dataset[1], groups)
+    elif isinstance(dataset, tuple | list) and len(dataset) == 2:
+        samples = _pair(*dataset, groups=groups)
     elif hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
         targets = torch.tensor([int(dataset[index][1]) for index in range(len(dataset))])
         samples = _ListedSamples(dataset, targets, groups)
@@ -88,6 +84,20 @@ def as_samples(dataset: Any) -> Samples:
             f"of shape {tuple(samples.targets.shape)}"
         )
     return samples
+
+
+def _pair(values: Any, classes: Any, *, groups: Mapping[str, Sequence[int]]) -> TensorSamples:
+    """Inputs and class numbers as tensors, arrays or lists."""
+    try:
+        inputs, targets = torch.as_tensor(values), torch.as_tensor(classes)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"a data set given as a pair must be (inputs, class numbers), each a tensor or an "
+            f"array: {error}"
+        ) from None
+    if len(inputs) != targets.numel():
+        raise DataError(f"{len(inputs)} inputs but {targets.numel()} class numbers")
+    return TensorSamples(inputs, targets, groups)
 
 
 @dataclass(frozen=True)

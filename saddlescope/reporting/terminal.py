@@ -10,7 +10,7 @@ from saddlescope.reporting.findings import find
 from saddlescope.reporting.loading import Run
 from saddlescope.reporting.selection import Estimate, Selection, select
 from saddlescope.reporting.tables import accuracy_table
-from saddlescope.reporting.text import interval, number, plural, shorten
+from saddlescope.reporting.text import interval, number, plural, shorten, shorten_middle
 
 WIDTH = 100
 _BAR = 16
@@ -49,7 +49,7 @@ def _accuracy(runs: Sequence[Run]) -> str:
     for row in table.to_dict("records"):
         shots = "".join(f"{_one(row[key]):>8}" for key in ("many", "medium", "few", "avg"))
         last, best = (_whole(row[key]) for key in ("epoch", "best_epoch"))
-        label = shorten(row["label"], 31)
+        label = shorten_middle(row["label"], 31)
         lines.append(f"{label:<32}{last:>6}{shots}{_one(row['best_avg']):>20}{best:>8}")
     return "\n".join(lines)
 
@@ -62,11 +62,11 @@ def _panel(chosen: Selection, position: int) -> str:
     lines = []
     for label, estimate in zip(chosen.labels, estimates, strict=True):
         if estimate is None:
-            lines.append(f"  {shorten(label, 23):<24}not measured")
+            lines.append(f"  {shorten_middle(label, 23):<24}not measured")
             continue
         bounds = interval(estimate.lower, estimate.upper)
         lines.append(
-            f"  {shorten(label, 23):<24}{number(estimate.value):>7} {bounds:<18}"
+            f"  {shorten_middle(label, 23):<24}{number(estimate.value):>7} {bounds:<18}"
             f"{_bar(estimate, top)} ‖∇L‖ {number(estimate.gradient_norm, 2):<8}"
             f"{shorten(estimate.verdict, 18)}"
         )
@@ -81,7 +81,7 @@ def _verdicts(chosen: Selection) -> str:
         found = [chosen.estimate(index, "class", name) for name in names]
         counts = Counter(estimate.verdict for estimate in found if estimate)
         text = ", ".join(f"{count} {shorten(word, 20)}" for word, count in counts.most_common())
-        lines.append(f"  {shorten(label, 23):<24}{shorten(text or 'not measured', 72)}")
+        lines.append(f"  {shorten_middle(label, 23):<24}{shorten(text or 'not measured', 72)}")
     total = plural(len(chosen.names("class")), "class", "classes")
     return "\n".join([f"Verdicts by class ({total})", *lines])
 

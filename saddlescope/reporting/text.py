@@ -38,6 +38,15 @@ def shorten(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
+def shorten_middle(text: str, width: int) -> str:
+    """As `shorten`, cut in the middle: names of runs often differ only at their end."""
+    text = " ".join(text.split())
+    if len(text) <= width:
+        return text
+    end = (width - 1) // 2
+    return text[: width - 1 - end] + "…" + text[len(text) - end :]
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """`digits` significant digits; `—` for NaN, `∞` for infinity, a true minus sign."""
     if value is None or math.isnan(value):

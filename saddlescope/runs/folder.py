@@ -20,6 +20,9 @@ class RunFolder:
 
     path: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))  # a string will do
+
     @property
     def name(self) -> str:
         """The folder's name, the `run` column of every table."""

@@ -21,7 +21,7 @@ class TrainedRun:
         recipe: what it was trained with.
         model: on the device, in eval mode.
         data: on the device.
-        epoch: how many epochs the weights have seen.
+        epoch: the last finished one, counted from 0 as everywhere; None before the first.
         checkpoint: its stem ("last").
         digest: identifies the weights.
     """
@@ -29,7 +29,7 @@ class TrainedRun:
     recipe: Recipe
     model: nn.Module
     data: LongTailData
-    epoch: int
+    epoch: int | None
     checkpoint: str
     digest: str
 
@@ -67,7 +67,7 @@ def restore_run(
         recipe=recipe,
         model=model.to(device).eval(),
         data=data,
-        epoch=int(content.get("epoch", 0)),
+        epoch=int(content["epoch"]) - 1 if content.get("epoch") else None,
         checkpoint=path.stem,
         digest=weights_digest(model.state_dict()),
     )

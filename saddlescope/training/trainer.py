@@ -88,6 +88,15 @@ def train(
         Interrupted: `should_stop` said so; the state is on disk.
         SaddlescopeError: the loss became NaN or Inf; the last good checkpoint is kept.
     """
+    options = recipe.optimizer
+    if all(
+        step_size(options.eta, options.schedule, epoch, recipe.training.epochs) <= 0
+        for epoch in range(recipe.training.epochs)
+    ):
+        raise UsageError(
+            f"schedule {options.schedule!r} over {recipe.training.epochs} epoch has step size 0 "
+            "throughout: train longer or choose schedule 'cosine'"
+        )
     run = _Run(recipe, data.to(device), folder, torch.device(device), monitor)
     run.open(resume=resume, force=force)
     while run.epoch < recipe.training.epochs:
@@ -336,7 +345,7 @@ class _Run:
         self.sums, self.counts = content["sums"].to(self.device), content["counts"].cpu()
         self.augmentation.set_state(content["augmentation"].cpu())
         if self.monitor is not None:
-            self.monitor.load_state_dict(content["monitor"])
+            self.monitor.load_state_dict(content.get("monitor", {}))
         torch.set_rng_state(content["rng"].cpu())
         if content["rng_cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(content["rng_cuda"].cpu(), self.device)
@@ -358,6 +367,7 @@ class _Run:
                 "class_names": list(self.data.class_names),
                 "checksum": self.data.checksum,
             },
+            "monitor": self.monitor.settings() if self.monitor else None,
             "provenance": provenance(device=str(self.device), seed=self.seed),
         }
         write_json(self.folder.run_file, content)

@@ -38,7 +38,9 @@ def refused(done, code, *words):
     assert done.exit_code == code, done.output
     assert done.stdout == ""
     lines = [
-        line for line in done.stderr.splitlines() if not line.startswith(("device:", "digits"))
+        line
+        for line in done.stderr.splitlines()
+        if not line.startswith(("device:", "digits", "products:"))
     ]
     assert len(lines) == 1, done.stderr
     for word in words:

@@ -165,7 +165,7 @@ def test_sse_sam_is_its_stages(tmp_path, data):
 
 def test_restore_gives_the_trained_network(whole):
     run = restore_run(whole)
-    assert (run.epoch, run.checkpoint, run.recipe) == (4, "last", recipe())
+    assert (run.epoch, run.checkpoint, run.recipe) == (3, "last", recipe())
     assert not run.model.training
     state = run.model.state_dict()
     assert all(torch.equal(state[key], value) for key, value in weights(whole).items())
@@ -205,7 +205,7 @@ def test_extra_checkpoints(tmp_path, data):
     folder = train(recipe("training.checkpoint_every=2"), data, RunFolder(tmp_path / "run"))
     names = sorted(path.name for path in folder.checkpoints.iterdir())
     assert names == ["best.pt", "epoch-001.pt", "epoch-003.pt", "last.pt"]
-    assert restore_run(folder, checkpoint="1").epoch == 2
+    assert restore_run(folder, checkpoint="1").epoch == 1
 
 
 def test_step_sizes():
