@@ -39,18 +39,24 @@ class StorageMeter:
         self.nbytes = 0
         self._seen: set[int] = set()
 
-    def add(self, tensor: Tensor) -> Tensor:
-        """Count a tensor and hand it back."""
+    def add(self, tensor: Tensor) -> None:
+        """Count a tensor."""
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self._seen:
             self._seen.add(storage.data_ptr())
             self.nbytes += storage.nbytes()
-        return tensor
 
     @contextmanager
     def graph(self) -> Iterator[None]:
         """Count what autograd saves meanwhile: all that a graph keeps alive, parameters too."""
-        with torch.autograd.graph.saved_tensors_hooks(self.add, lambda tensor: tensor):
+
+        def pack(tensor: Tensor) -> Tensor:
+            self.add(tensor)
+            # Detached: a node that holds its own output with its history holds itself, and is
+            # never freed (pytorch#115255). Autograd puts the history back when it unpacks.
+            return tensor.detach()
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             yield
 
 

@@ -1,0 +1,58 @@
+"""Storages are counted once, and graphs are freed: what is metered, what is streamed, all of it."""
+
+import gc
+
+import pytest
+import torch
+from networks import convolutional, images, split_batches
+from torch import nn
+
+from saddlescope.curvature import GaussNewtonOperator, HessianOperator
+from saddlescope.curvature.memory import StorageMeter, available_bytes, storage_bytes
+
+
+def live_tensors():
+    gc.collect()
+    # By type: isinstance asks lazy modules among the objects for their __class__, which warns.
+    return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+
+def test_each_storage_counts_once_and_views_count_whole():
+    base = torch.zeros(100, dtype=torch.float64)
+    other = torch.zeros(3, dtype=torch.float32)
+    assert storage_bytes([base, base[:10], base.view(10, 10), other, "no tensor", None]) == 812
+    assert storage_bytes([]) == 0
+
+
+def test_a_graph_counts_what_it_saves():
+    meter, x = StorageMeter(), torch.ones(50, dtype=torch.float64, requires_grad=True)
+    with meter.graph():
+        y = torch.sin(x)  # saves x
+        z = torch.exp(y)  # saves its own output
+    after = z.sum()  # outside
+    assert meter.nbytes == 2 * 50 * 8
+    (slope,) = torch.autograd.grad(after, x, create_graph=True)
+    torch.testing.assert_close(slope, torch.cos(x) * torch.exp(torch.sin(x)))
+    (second,) = torch.autograd.grad(slope.sum(), x)
+    torch.testing.assert_close(second, (torch.cos(x) ** 2 - torch.sin(x)) * torch.exp(torch.sin(x)))
+
+
+@pytest.mark.parametrize("kind", [HessianOperator, GaussNewtonOperator])
+@pytest.mark.parametrize("budget", [None, 0])
+def test_products_and_operators_leave_nothing_behind(kind, budget):
+    model, data = convolutional(), split_batches(images(12), 6, 6)
+    criterion = nn.CrossEntropyLoss()
+
+    def use(products):
+        operator = kind(model, criterion, data, memory_budget=budget)
+        for _ in range(products):
+            operator.matvec(torch.ones(operator.size, dtype=torch.float64))
+
+    use(1)
+    before = live_tensors()
+    use(3)
+    assert live_tensors() == before
+
+
+def test_some_memory_is_available():
+    assert available_bytes(torch.device("cpu")) > 0
