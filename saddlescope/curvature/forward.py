@@ -42,8 +42,9 @@ class ForwardPlan:
         self.channels_last = torch.conv2d in watch.called
 
     def prepare(self, inputs: Any) -> Any:
-        """Lay a batch out for the convolutions that will read it."""
-        if self.channels_last and isinstance(inputs, Tensor) and inputs.dim() == 4:
+        """Lay a batch out for the convolutions that will read it (float64 ones gain nothing)."""
+        images = isinstance(inputs, Tensor) and inputs.dim() == 4 and inputs.dtype == torch.float32
+        if self.channels_last and images:
             return inputs.contiguous(memory_format=torch.channels_last)
         return inputs
 

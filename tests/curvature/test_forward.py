@@ -107,9 +107,10 @@ def test_a_model_that_takes_another_path_is_run_unfolded():
 
 
 def test_images_go_channels_last_and_vectors_do_not():
-    inputs, _ = images(5)
+    inputs, _ = images(5, dtype=torch.float32)
     wide = inputs.expand(5, 3, 8, 8)
-    plan = ForwardPlan(nn.Conv2d(3, 2, 3).double(), wide)
+    plan = ForwardPlan(nn.Conv2d(3, 2, 3), wide)
     assert plan.prepare(wide).is_contiguous(memory_format=torch.channels_last)
-    flat = ForwardPlan(nn.Linear(8, 2).double(), wide)
+    assert plan.prepare(wide.double()).stride() == wide.double().stride()
+    flat = ForwardPlan(nn.Linear(8, 2), wide)
     assert flat.prepare(wide) is wide
