@@ -218,3 +218,17 @@ def _keys(path: list[str]) -> list[str]:
     for section in path:
         model = model.model_fields[section].annotation
     return list(model.model_fields)
+
+
+def first_difference(there: Recipe, here: Recipe) -> str:
+    """The first key in which two recipes differ, with both values."""
+    old, new = there.model_dump(), here.model_dump()
+    for section in old:
+        if old[section] != new[section]:
+            if not isinstance(old[section], dict):
+                return f"{section} = {old[section]!r}, not {new[section]!r}"
+            for key in {**old[section], **new[section]}:
+                one, two = old[section].get(key), new[section].get(key)
+                if one != two:
+                    return f"{section}.{key} = {one!r}, not {two!r}"
+    return "no difference"

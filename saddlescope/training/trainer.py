@@ -24,7 +24,8 @@ from saddlescope.runs.tables import append_row, read_rows, rewrite_rows
 from saddlescope.sharpness import SharpnessAware, group_losses, method_radii
 from saddlescope.training.checkpoints import load_checkpoint, load_weights, save_checkpoint
 from saddlescope.training.evaluate import evaluate
-from saddlescope.training.recipe import Recipe, parse_recipe
+from saddlescope.training.recipe import Recipe, first_difference, parse_recipe
+from saddlescope.training.schedule import refuse_standing_still, step_size
 
 _FORMAT = 1
 
@@ -47,14 +48,6 @@ class Progress:
     loss: Callable[[], float]
     images_per_s: float
     eta_s: float
-
-
-def step_size(eta: float, schedule: str, epoch: int, epochs: int) -> float:
-    """η of an epoch. "cosine-released" is the paper code's: stepped before each epoch."""
-    if schedule == "constant":
-        return eta
-    position = epoch + 1 if schedule == "cosine-released" else epoch
-    return 0.5 * eta * (1.0 + math.cos(math.pi * position / epochs))
 
 
 def train(
@@ -88,15 +81,7 @@ def train(
         Interrupted: `should_stop` said so; the state is on disk.
         SaddlescopeError: the loss became NaN or Inf; the last good checkpoint is kept.
     """
-    options = recipe.optimizer
-    if all(
-        step_size(options.eta, options.schedule, epoch, recipe.training.epochs) <= 0
-        for epoch in range(recipe.training.epochs)
-    ):
-        raise UsageError(
-            f"schedule {options.schedule!r} over {recipe.training.epochs} epoch has step size 0 "
-            "throughout: train longer or choose schedule 'cosine'"
-        )
+    refuse_standing_still(recipe.optimizer.schedule, recipe.training.epochs)
     run = _Run(recipe, data.to(device), folder, torch.device(device), monitor)
     run.open(resume=resume, force=force)
     while run.epoch < recipe.training.epochs:
@@ -173,7 +158,7 @@ class _Run:
         if there != self.recipe:
             raise UsageError(
                 f"{folder.path}: was started with another recipe "
-                f"({_difference(there, self.recipe)}); resume it with its own recipe.toml, "
+                f"({first_difference(there, self.recipe)}); resume it with its own recipe.toml, "
                 "or choose another folder"
             )
         if not folder.run_file.is_file():
@@ -371,17 +356,3 @@ class _Run:
             "provenance": provenance(device=str(self.device), seed=self.seed),
         }
         write_json(self.folder.run_file, content)
-
-
-def _difference(there: Recipe, here: Recipe) -> str:
-    """The first key in which two recipes differ, with both values."""
-    old, new = there.model_dump(), here.model_dump()
-    for section in old:
-        if old[section] != new[section]:
-            if not isinstance(old[section], dict):
-                return f"{section} = {old[section]!r}, not {new[section]!r}"
-            for key in {**old[section], **new[section]}:
-                one, two = old[section].get(key), new[section].get(key)
-                if one != two:
-                    return f"{section}.{key} = {one!r}, not {two!r}"
-    return "no difference"

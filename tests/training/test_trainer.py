@@ -17,7 +17,6 @@ from saddlescope.longtail import ImageSamples
 from saddlescope.runs import METHODS, METRIC_COLUMNS, RunFolder, read_rows
 from saddlescope.training import load_checkpoint, packaged_recipe, restore_run, train
 from saddlescope.training.restore import load_section
-from saddlescope.training.trainer import step_size
 
 SHORT = ("training.epochs=4", "method.name=sse-sam", "method.gamma=0.5", "data.augment=true")
 
@@ -208,13 +207,6 @@ def test_extra_checkpoints(tmp_path, data):
     assert restore_run(folder, checkpoint="1").epoch == 1
 
 
-def test_step_sizes():
-    assert step_size(0.1, "constant", 7, 10) == 0.1
-    assert step_size(0.1, "cosine", 0, 10) == 0.1
-    assert step_size(0.1, "cosine", 5, 10) == pytest.approx(0.05)
-    assert step_size(0.1, "cosine-released", 9, 10) == pytest.approx(0.0)
-
-
 class TestRefusals:
     def test_existing_run(self, whole, data):
         with pytest.raises(UsageError, match="--resume or --force"):
@@ -235,6 +227,12 @@ class TestRefusals:
         folder = train(recipe("training.epochs=1"), data, RunFolder(tmp_path / "run"))
         train(recipe("training.epochs=2"), data, folder, force=True)
         assert len(read_rows(folder.metrics_file)) == 2
+
+    def test_a_schedule_that_stands_still(self, tmp_path, data):
+        still = recipe("training.epochs=1", "optimizer.schedule=cosine-released")
+        with pytest.raises(UsageError, match="step size 0 throughout"):
+            train(still, data, RunFolder(tmp_path / "run"))
+        assert not (tmp_path / "run").exists()
 
     def test_divergence_keeps_the_last_good_checkpoint(self, tmp_path, data):
         folder = RunFolder(tmp_path / "run")
