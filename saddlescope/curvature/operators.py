@@ -128,7 +128,9 @@ class ObjectiveOperator(ABC):
             objective = self.objective.double()
         except (RuntimeError, TypeError, NotImplementedError):
             return None
-        return self.from_objective(objective, memory_budget=self._budget)
+        # What is retained in the working precision stays in memory: count only what is left.
+        budget = min(self._budget, default_budget(self.device))
+        return self.from_objective(objective, memory_budget=budget)
 
     def verify(self) -> None:
         """Evaluate the loss again and compare: one fixed matrix needs one fixed loss.
