@@ -30,7 +30,7 @@ TYPICAL_PRODUCTS = 30
 
 
 class Programs:
-    """The traced programs of a job: one for each model structure and sample shape.
+    """The traced programs of a job: one for each model, criterion and sample shape.
 
     Args:
         strategy: "traced" always tries to trace, "double-backward" never does, "auto" does so
@@ -43,6 +43,7 @@ class Programs:
         self.strategy = strategy
         self._traces = strategy == "traced"
         self._programs: dict[object, TracedProgram | None] = {}
+        self._named: list[object] = []
 
     def expect(self, objective: Objective, samples: int) -> None:
         """Announce a job over this many samples in all; "auto" decides here, and logs why."""
@@ -74,7 +75,7 @@ class Programs:
         ):
             return None
         key = (
-            id(type(objective.model)),
+            id(objective.model),
             objective.vector.names,
             tuple(tensor.shape for tensor in objective.vector.tensors),
             objective.vector.dtype,
@@ -86,6 +87,8 @@ class Programs:
             targets.dtype,
         )
         if key not in self._programs:
+            # Kept alive, because an id may be given away again once its object is gone.
+            self._named.append((objective.model, objective.criterion))
             self._programs[key] = self._trace(objective, inputs, targets)
         return self._programs[key]
 

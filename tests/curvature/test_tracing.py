@@ -99,6 +99,17 @@ def test_one_program_serves_every_class_and_new_weights(monkeypatch):
 CRITERION = nn.CrossEntropyLoss()
 
 
+def test_models_of_one_class_and_shape_do_not_share_a_program():
+    data, programs = images(6), Programs("traced")
+    for activation in (nn.Tanh(), nn.Softplus()):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 5), activation, nn.Linear(5, 4)).double()
+        shared = HessianOperator(model, CRITERION, [data], programs=programs)
+        alone = HessianOperator(model, CRITERION, [data])
+        probe = torch.ones(alone.size, dtype=torch.float64)
+        torch.testing.assert_close(shared.matvec(probe), alone.matvec(probe), rtol=1e-9, atol=1e-10)
+
+
 def test_tables_agree_whatever_the_strategy():
     options = {"classes": [0, 1], "rtol": 1e-7}
     tables = [
