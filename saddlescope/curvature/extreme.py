@@ -241,24 +241,22 @@ def _known_noise(lanczos: Lanczos, given: float | None, epsilon: float) -> float
 def _measure_noise(
     operator: SymmetricOperator, lanczos: Lanczos, weights: np.ndarray, notes: list[str]
 ) -> float:
-    """‖(H₃₂ − H₆₄)·y‖ for y midway between v_max and v_min.
-
-    H₃₂·y is known from the Lanczos relation, so that one float64 product is all it takes. All
-    samples take part: where a ReLU's input changes sign between the two precisions, one sample
-    can carry the whole error.
-    """
+    """‖(H₃₂ − H₆₄)·y‖ for y midway between v_max and v_min; H₃₂·y takes no further product."""
     if operator.dtype == torch.float64:
-        return 0.0
-    reference = operator.reference() if hasattr(operator, "reference") else None
-    if reference is None:
-        notes.append("noise: no float64 reference at hand; taken from the asymmetry alone")
         return 0.0
     mixture = weights.sum(1)
     mixture /= np.linalg.norm(mixture)
-    exact = reference.matvec(lanczos.combine(mixture).double())
-    error = float((lanczos.image(mixture).double() - exact).norm())
-    if hasattr(operator, "gradient_cost"):
-        operator.gradient_cost += getattr(reference, "gradient_cost", 0.0)
+    vector, product = lanczos.combine(mixture), lanczos.image(mixture)
+    error = None
+    if hasattr(operator, "product_error"):
+        error = operator.product_error(vector, product)
+    elif hasattr(operator, "reference") and (reference := operator.reference()) is not None:
+        error = float((product.double() - reference.matvec(vector.double())).norm())
+        if hasattr(operator, "gradient_cost"):
+            operator.gradient_cost += getattr(reference, "gradient_cost", 0.0)
+    if error is None:
+        notes.append("noise: no float64 reference at hand; taken from the asymmetry alone")
+        return 0.0
     scale = lanczos.scale
     if not error <= 0.1 * scale:
         raise OperatorError(

@@ -63,6 +63,7 @@ class GaussNewtonBatch:
 
     retained_cost: ClassVar[float] = 4.0 / 3.0  # J·v and Jᵀ·u, two thirds each
     streamed_cost: ClassVar[float] = 7.0 / 3.0
+    exact = False
 
     def __init__(self, objective: Objective, batch: Batch) -> None:
         meter = StorageMeter()

@@ -1,10 +1,12 @@
 """Symmetric matrix-free operators: matrices of an objective, the Hessian first, and dense ones.
 
-An operator has `size`, `dtype`, `device` and `matvec`. Two more things are optional:
-`reference()`, the same operator in float64, from which the rounding noise is measured, and
-`verify()`, which refuses what is not one fixed matrix.
+An operator has `size`, `dtype`, `device` and `matvec`. Three more things are optional:
+`reference()`, the same operator in float64; `product_error(v, Av)`, the rounding noise measured
+against it where that is cheaper than by a product of the whole; and `verify()`, which refuses what
+is not one fixed matrix.
 """
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -19,6 +21,9 @@ from saddlescope.curvature.products import BatchProducts, DoubleBackward, Linear
 from saddlescope.curvature.state import refuse_training_mode
 from saddlescope.curvature.strategy import Programs
 from saddlescope.errors import OperatorError, UsageError
+
+SAMPLED_FROM = 2048
+"""Samples beyond which the rounding of a product is measured on some of them in any case."""
 
 
 @runtime_checkable
@@ -131,6 +136,69 @@ class ObjectiveOperator(ABC):
         # What is retained in the working precision stays in memory: count only what is left.
         budget = min(self._budget, default_budget(self.device))
         return self.from_objective(objective, memory_budget=budget)
+
+    def product_error(self, vector: Tensor, product: Tensor) -> float | None:
+        """‖(H₃₂ − H₆₄)·v‖ for a product at hand, on all samples or on some chosen at random.
+
+        All samples take part where float32 decides the branches: one ReLU whose input changes
+        sign between the precisions can carry the whole error. Where a float64 forward pass
+        decides them, and in sets of more than `SAMPLED_FROM`, where one sample weighs little,
+        some samples chosen at random stand for all. Rounding of a sum grows at most in
+        proportion to its length, so what they show is multiplied by n over their number.
+
+        Args:
+            vector: v, shape (n,).
+            product: H₃₂·v.
+
+        Returns:
+            The error; None where the model cannot be copied into float64.
+        """
+        if self.dtype == torch.float64:
+            return 0.0
+        chosen = self._chosen_samples()
+        operator = self if chosen is None else chosen
+        reference = operator.reference()
+        if reference is None:
+            return None
+        if chosen is not None:
+            product = chosen.matvec(vector)
+        exact = reference.matvec(vector.double())
+        share = 1.0 if chosen is None else chosen.objective.n / self.objective.n
+        self.gradient_cost += share * reference.gradient_cost
+        if chosen is not None:
+            self.gradient_cost += share * chosen.gradient_cost
+        error = float((product.double() - exact).norm()) / share
+        return error / share if self.objective.reduction == "sum" else error
+
+    def _chosen_samples(self) -> Self | None:
+        """The same matrix over a few of the samples; None where all must take part."""
+        n, few = self.objective.n, self.objective.n <= SAMPLED_FROM
+        share = (2 + n // 16) / n
+        if (few and not self.products.exact) or share >= 0.5:
+            return None
+        generator = torch.Generator().manual_seed(0)
+        batches = []
+        for batch in self.objective.batches():
+            inputs, targets = batch.inputs, batch.targets
+            if not (isinstance(inputs, Tensor) and isinstance(targets, Tensor)):
+                return None
+            count = max(1, math.ceil(share * len(targets)))
+            picked = torch.randperm(len(targets), generator=generator)[:count].to(targets.device)
+            batches.append((inputs[picked], targets[picked]))
+        objective = Objective(
+            self.objective.model,
+            self.objective.criterion,
+            batches,
+            parameters=self.objective.vector.names,
+            weight_decay=self.objective.weight_decay,
+            reduction=self.objective.reduction,
+        )
+        if few:
+            chosen = copy.copy(self)
+            chosen._build(objective, self._budget)
+            return chosen
+        # The branches of float32 again, not the exact ones that so few samples would be given.
+        return self.from_objective(objective, memory_budget=self._budget)
 
     def verify(self) -> None:
         """Evaluate the loss again and compare: one fixed matrix needs one fixed loss.

@@ -34,10 +34,12 @@ class Linearisation(Protocol):
         loss: the batch's term of L(w), a scalar tensor.
         gradient: its gradient, a tensor or None (no dependence) a parameter.
         nbytes: memory it keeps alive.
+        exact: whether its branches (the signs of ReLU inputs) are those of a float64 forward pass.
     """
 
     retained_cost: ClassVar[float]
     streamed_cost: ClassVar[float]
+    exact: bool
     loss: Tensor
     gradient: list[Tensor | None]
     nbytes: int
@@ -63,6 +65,7 @@ class BatchProducts:
         retained: share of the objective whose linearisation is kept, in [0, 1].
         nbytes: what is kept.
         cost: gradients a product, by operation count.
+        exact: whether every branch is that of a float64 forward pass, see `Linearisation`.
     """
 
     def __init__(self, objective: Objective, *, memory_budget: int, linearise: Lineariser) -> None:
@@ -75,6 +78,7 @@ class BatchProducts:
         loss = torch.zeros((), dtype=torch.float64, device=vector.device)
         kept = total = cost = 0.0
         full = memory_budget <= 0
+        self.exact = True
         with untouched(objective.model), exact_arithmetic(), torch.enable_grad():
             for batch in objective.batches():
                 made = linearise(objective, batch)
@@ -86,6 +90,7 @@ class BatchProducts:
                     self.nbytes += made.nbytes
                     kept += batch.share
                 total += batch.share
+                self.exact = self.exact and made.exact
                 cost += batch.share * (made.streamed_cost if full else made.retained_cost)
                 del made  # before the next one is made, so that two never stand side by side
         self.retained, self.cost = kept / total, cost / total
@@ -119,6 +124,7 @@ class DoubleBackward:
 
     retained_cost: ClassVar[float] = 2.0
     streamed_cost: ClassVar[float] = 3.0
+    exact = False
 
     def __init__(self, objective: Objective, batch: Batch) -> None:
         meter = StorageMeter()
@@ -143,10 +149,12 @@ class Traced:
     retained_cost: ClassVar[float] = 2.0
     streamed_cost: ClassVar[float] = 3.0
 
-    def __init__(self, program: TracedProgram, objective: Objective, batch: Batch) -> None:
-        self._program, self._share = program, batch.share
+    def __init__(
+        self, program: TracedProgram, objective: Objective, batch: Batch, *, exact: bool = False
+    ) -> None:
+        self._program, self._share, self.exact = program, batch.share, exact
         value, gradient, self._values = program.linearise(
-            objective.vector, objective.model, batch.inputs, batch.targets
+            objective.vector, objective.model, batch.inputs, batch.targets, exact=exact
         )
         self.loss = value * batch.share
         self.gradient: list[Tensor | None] = [g * batch.share for g in gradient]

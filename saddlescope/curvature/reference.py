@@ -1,5 +1,6 @@
 """Slow and certain: dense matrices, and PyHessian's answer, to compare the instrument with."""
 
+import copy
 from typing import Any
 
 import torch
@@ -27,3 +28,21 @@ def pyhessian_lambda_max(
     values, _ = computer.eigenvalues(maxIter=500, tol=tol, top_n=1)
     model.zero_grad(set_to_none=True)
     return float(values[0])
+
+
+def dense_hessian(model: nn.Module, criterion: Any, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """The Hessian of a mean loss over one batch, row by row in float64: shape (n, n).
+
+    Shares nothing with the instrument: plain forward pass, plain double backward. For small n only.
+    """
+    exact = copy.deepcopy(model).double()
+    parameters = [p for p in exact.parameters() if p.requires_grad]
+    inputs, targets = batch
+    loss = criterion(exact(inputs.double()), targets)
+    gradient = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
+    rows = [
+        torch.autograd.grad(entry, parameters, retain_graph=True, materialize_grads=True)
+        for entry in torch.cat([part.reshape(-1) for part in gradient])
+    ]
+    matrix = torch.stack([torch.cat([part.reshape(-1) for part in row]) for row in rows])
+    return 0.5 * (matrix + matrix.T)

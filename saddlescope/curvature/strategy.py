@@ -25,8 +25,17 @@ log = logging.getLogger("saddlescope.curvature")
 TRACING_PAYS_FROM = 3e13
 """Operations of a whole job's products from which on tracing is worth its seconds on a CPU."""
 
+TRACE_TOLERANCE = 1e4
+"""Relative error, in units of the dtype's rounding, above which a traced product is refused."""
+
 TYPICAL_PRODUCTS = 30
 """Products that a row takes, for plans made before it is measured."""
+
+
+EXACT_UP_TO = 2048
+"""Samples up to which a traced forward pass runs in float64 (about 5 gradients of float32 each on a
+CPU). One sample's branch weighs 1/n, so larger sets need it less, and they are streamed: a float64
+pass for every product would cost more than it tells."""
 
 
 class Programs:
@@ -64,7 +73,9 @@ class Programs:
         program = self._program(objective, batch) if self._traces else None
         if program is None:
             return DoubleBackward(objective, batch)
-        return Traced(program, objective, batch)
+        # By the sample count, never by free memory: a row must not depend on that.
+        exact = program.exact and objective.n <= EXACT_UP_TO
+        return Traced(program, objective, batch, exact=exact)
 
     def _program(self, objective: Objective, batch: Batch) -> TracedProgram | None:
         inputs, targets = batch.inputs, batch.targets
@@ -94,6 +105,7 @@ class Programs:
 
     @staticmethod
     def _trace(objective: Objective, inputs: Tensor, targets: Tensor) -> TracedProgram | None:
+        few = Batch(inputs[:2], targets[:2], 1.0)
         try:
             program = TracedProgram(
                 objective.model,
@@ -103,26 +115,53 @@ class Programs:
                 inputs,
                 targets,
             )
-            few = Batch(inputs[:2], targets[:2], 1.0)
-            _compare(Traced(program, objective, few), DoubleBackward(objective, few), objective)
+            if program.exact:
+                program.exact = _exact_forward_agrees(program, objective, few)
+            if not program.exact:
+                difference = _difference(program, objective, objective, few)
+                if not difference <= TRACE_TOLERANCE * torch.finfo(objective.vector.dtype).eps:
+                    raise TraceError(f"its product differs from double backward's by {difference}")
         except TraceError as error:
             log.warning("products: double backward, because tracing was refused: %s", error)
             return None
-        log.info("products: traced once for this job (%d operations each)", program.operations)
+        log.info(
+            "products: traced once for this job (%d operations each%s)",
+            program.operations,
+            ", forward pass in float64" if program.exact else "",
+        )
         return program
 
 
-def _compare(traced: Linearisation, trusted: Linearisation, objective: Objective) -> None:
-    """Refuse a trace whose product is not double backward's."""
+def _exact_forward_agrees(program: TracedProgram, objective: Objective, few: Batch) -> bool:
+    """Whether the mixed-precision product is that of the float64 network."""
+    try:
+        difference = _difference(program, objective, objective.double(), few)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        # A model that cannot be copied, or an operation that does not run in this layout.
+        log.info("products: no float64 forward pass (%s)", str(error).partition("\n")[0])
+        return False
+    return difference <= TRACE_TOLERANCE * torch.finfo(torch.float32).eps
+
+
+def _difference(
+    program: TracedProgram, objective: Objective, trusted: Objective, few: Batch
+) -> float:
+    """Relative difference of a traced product from double backward's on another objective."""
     vector = objective.vector
     generator = torch.Generator().manual_seed(0)
-    probe = torch.randn(vector.size, generator=generator, dtype=torch.float64)
-    parts = vector.split(probe.to(vector.device, vector.dtype))
-    mine, truth = (vector.flatten(made.apply(parts)).double() for made in (traced, trusted))
-    difference = float((mine - truth).norm())
-    tolerance = 1e4 * torch.finfo(vector.dtype).eps
-    if not difference <= tolerance * float(truth.norm()) + torch.finfo(vector.dtype).tiny:
-        raise TraceError(f"its product differs from double backward's by {difference:.2e}")
+    probe = torch.randn(vector.size, generator=generator, dtype=torch.float64).to(vector.device)
+    traced = Traced(program, objective, few, exact=program.exact)
+    mine = traced.apply(vector.split(probe.to(vector.dtype)))
+    dtype = trusted.vector.dtype
+    inputs = few.inputs.to(dtype) if few.inputs.is_floating_point() else few.inputs
+    targets = few.targets.to(dtype) if few.targets.is_floating_point() else few.targets
+    with untouched(trusted.model), exact_arithmetic(), torch.enable_grad():
+        twice = DoubleBackward(trusted, Batch(inputs, targets, few.share))
+        truth = twice.apply(trusted.vector.split(probe.to(dtype)))
+    found, expected = vector.flatten(mine).double(), trusted.vector.flatten(truth).double()
+    return float((found - expected).norm()) / max(
+        float(expected.norm()), float(torch.finfo(vector.dtype).tiny)
+    )
 
 
 def _forward_operations(objective: Objective, batch: Batch) -> float:

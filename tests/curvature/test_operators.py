@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from networks import Augmented, Restless, convolutional, dense_hessian, images, split_batches
 from torch import nn
 
-from saddlescope.curvature import HessianOperator, MatrixOperator, extreme_eigenvalues
+from saddlescope.curvature import HessianOperator, MatrixOperator, Programs, extreme_eigenvalues
 from saddlescope.curvature.reference import dense_matrix, pyhessian_lambda_max
 from saddlescope.errors import DataError, OperatorError, UsageError
 
@@ -330,6 +330,25 @@ def test_float32_noise_is_measured_and_contains_the_float64_answer():
     for end in ("lambda_max", "lambda_min"):
         estimate = getattr(single, end)
         assert estimate.lower <= getattr(exact, end).value <= estimate.upper
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("limit", [10, 2048])
+def test_noise_seen_on_some_samples_stands_for_all(monkeypatch, limit, reduction):
+    """Never below the whole's own error, and above it by no more than n over their number."""
+    from saddlescope.curvature import operators
+
+    monkeypatch.setattr(operators, "SAMPLED_FROM", limit)
+    model, data = convolutional(dtype=torch.float32), images(96, dtype=torch.float32)
+    criterion = nn.CrossEntropyLoss(reduction=reduction)
+    programs = None if limit == 10 else Programs("traced")
+    operator = HessianOperator(model, criterion, [data], programs=programs)
+    for seed in range(5):
+        vector = torch.randn(operator.size, generator=torch.Generator().manual_seed(seed))
+        product = operator.matvec(vector)
+        truth = float((product.double() - operator.reference().matvec(vector.double())).norm())
+        found = operator.product_error(vector, product)
+        assert truth <= found <= 13 * 3 * truth
 
 
 def test_cost_is_counted_by_operations():

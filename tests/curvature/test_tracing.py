@@ -153,6 +153,44 @@ def test_what_cannot_be_traced_falls_back_and_says_why(make, caplog):
     assert torch.equal(operator.matvec(probe), plain.matvec(probe))
 
 
+class Knife(nn.Module):
+    """A ReLU whose input is 1e-9 in exact arithmetic and 0 in float32: 1 + 1e-9 - 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 1, bias=False), nn.Linear(1, 4)
+        with torch.no_grad():
+            self.first.weight.copy_(torch.tensor([[1.0, 1e-9, -1.0]]))
+
+    def forward(self, x):
+        return self.last(torch.relu(self.first(x)))
+
+
+def test_branches_are_those_of_exact_arithmetic():
+    torch.manual_seed(0)
+    model, data = Knife().eval(), (torch.ones(4, 3), torch.tensor([0, 1, 2, 3]))
+    traced = traced_operator(model, [data], nn.CrossEntropyLoss())
+    exact = traced.reference()
+    probe = torch.ones(traced.size)
+    truth = exact.matvec(probe.double())
+    assert traced.products.exact
+    torch.testing.assert_close(traced.matvec(probe).double(), truth, rtol=1e-6, atol=1e-7)
+    plain = HessianOperator(model, nn.CrossEntropyLoss(), [data])
+    assert not plain.products.exact
+    assert float((plain.matvec(probe).double() - truth).norm()) > 1e-2 * float(truth.norm())
+
+
+def test_large_sets_are_not_run_in_double(monkeypatch):
+    from saddlescope.curvature import strategy
+
+    monkeypatch.setattr(strategy, "EXACT_UP_TO", 7)
+    model = convolutional(dtype=torch.float32)
+    for n, exact in ((7, True), (8, False)):
+        operator = traced_operator(model, [images(n, dtype=torch.float32)], nn.CrossEntropyLoss())
+        assert is_traced(operator)
+        assert operator.products.exact is exact
+
+
 def test_sums_go_the_general_way():
     data = images(6)
     operator = traced_operator(convolutional(), [data], nn.CrossEntropyLoss(reduction="sum"))

@@ -1,0 +1,452 @@
+"""How often the intervals miss the truth, against how often they may.
+
+    python benchmarks/coverage.py -o coverage.json
+
+10,000 random problems for each confidence, matrices and small networks, every one with its own
+spectrum, start vector, stop rule, precision, warm start and memory, all drawn from fixed seeds. A
+miss is a problem in which any of the three intervals (λ_max, λ_min, λ_ratio) excludes the truth:
+the eigenvalues a matrix was built from, or those of a network's dense float64 Hessian. The misses
+are judged by a one-sided binomial test against 1 − confidence.
+
+A second part constructs the start vector, so that |⟨v_min, q_1⟩| is δ/10, δ or 10·δ: from δ on the
+bound must never miss, at no step; below, it may, and how often it does shows how sharp δ is.
+"""
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import binomtest
+from torch import Tensor, nn
+
+from saddlescope.curvature import Ends, HessianOperator, MatrixOperator, extreme_eigenvalues
+from saddlescope.curvature.bounds import outer_bound, outer_bound_from_roots, start_component
+from saddlescope.curvature.lanczos import Lanczos
+from saddlescope.curvature.reference import dense_hessian
+from saddlescope.runs import provenance, write_json
+
+CONFIDENCES = (0.9, 0.99, 0.999)
+FAMILIES = (
+    "uniform", "semicircle", "geometric", "clustered-ends", "tight-clusters", "pairs", "low-rank",
+    "zero", "outlier", "hessian-like",
+)  # fmt: skip
+WARM_STARTS = ("cold", "perturbed", "wrong", "orthogonal")
+WORST_P = 1e-3
+"""A p-value below this in any row of the result is called a failure."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One problem, its true ends, and the options it is measured with.
+
+    Attributes:
+        operator: what is measured.
+        lowest, highest: its extreme eigenvalues.
+        options: of `extreme_eigenvalues`, confidence aside.
+        labels: what the result is counted under: family, dtype, stop, memory, start.
+    """
+
+    operator: Any
+    lowest: float
+    highest: float
+    options: dict[str, Any]
+    labels: dict[str, str]
+
+
+def spectrum(family: str, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Eigenvalues in no particular order, shape (size,), of magnitude about 1."""
+    if family == "uniform":
+        return rng.uniform(-1, 1, size)
+    if family == "semicircle":
+        return 2 * rng.beta(1.5, 1.5, size) - 1
+    if family == "geometric":
+        return rng.choice([-1.0, 1.0], size) * rng.uniform(0.3, 0.97) ** np.arange(size)
+    if family == "clustered-ends":
+        width = 10.0 ** rng.uniform(-6, -1)
+        side = np.sign(rng.uniform(-1, 1, size))
+        return side * (1 - width * rng.random(size))
+    if family == "tight-clusters":  # the Krylov space is all but exhausted after a few steps
+        centres = rng.uniform(-1, 1, rng.integers(1, 4))
+        return rng.choice(centres, size) + 10.0 ** rng.uniform(-16, -3) * rng.normal(size=size)
+    if family == "pairs":
+        half = rng.random(size // 2)
+        return np.concatenate([half, -half, np.zeros(size % 2)])
+    if family == "low-rank":
+        rank = int(rng.integers(1, 7))
+        return np.concatenate([rng.normal(size=rank), np.zeros(size - rank)])
+    if family == "zero":
+        return np.zeros(size)
+    if family == "outlier":
+        return np.concatenate([[-(10.0 ** rng.uniform(-4, 0))], rng.random(size - 1)])
+    bulk = rng.normal(0, 10.0 ** rng.uniform(-3, -1), size - 6)
+    return np.concatenate([bulk, [-(10.0 ** rng.uniform(-1.5, 0))], rng.exponential(size=5)])
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Eigenvectors: the unit vectors, turned by three Householder reflections, or left alone."""
+
+    reflectors: tuple[np.ndarray, ...] = ()
+
+    def turn(self, columns: np.ndarray) -> np.ndarray:
+        """Q·X for X of shape (n, …)."""
+        for unit in reversed(self.reflectors):
+            columns = columns - 2.0 * np.multiply.outer(unit, unit @ columns)
+        return columns
+
+    def matrix(self, values: np.ndarray) -> Tensor:
+        """Q·diag(values)·Qᵀ, symmetric to the last bit, float64."""
+        dense = self.turn(self.turn(np.diag(values)).T)
+        return torch.from_numpy((dense + dense.T) / 2)
+
+
+def random_options(rng: np.random.Generator, size: int, itemsize: int) -> dict[str, Any]:
+    """A stop rule, a number of products and a size of the basis."""
+    options = {
+        "certify": bool(rng.random() < 0.3),
+        "rtol": float(10.0 ** rng.uniform(-4, -1)),
+        "max_matvecs": int(rng.choice([4, 8, 16, 32, 64])),
+        "seed": int(rng.integers(2**62)),
+    }
+    if rng.random() < 0.35:
+        options["basis_memory"] = (int(rng.integers(8, 15)) + 1) * size * itemsize
+    return options
+
+
+def warm_start(kind: str, values: np.ndarray, basis: Basis, rng: np.random.Generator) -> np.ndarray:
+    """A guess at v_max + v_min: nearly right, another eigenvector, or blind to both ends."""
+    order, weights = np.argsort(values), np.zeros(len(values))
+    if kind == "perturbed":
+        weights[order[[0, -1]]] = 1.0
+        weights += 10.0 ** rng.uniform(-3, 0) * rng.normal(size=len(values)) / len(values) ** 0.5
+    elif kind == "wrong":
+        weights[order[rng.integers(1, len(values) - 1)]] = 1.0
+    else:
+        weights[order[1:-1]] = rng.normal(size=len(values) - 2)
+    return basis.turn(weights)
+
+
+def matrix_case(rng: np.random.Generator, *, largest: int = 400) -> Case:
+    """A random matrix problem."""
+    family = FAMILIES[rng.integers(len(FAMILIES))]
+    size = int(np.exp(rng.uniform(math.log(20), math.log(largest + 1))))
+    values = spectrum(family, size, rng) * 10.0 ** rng.integers(-6, 7)
+    dtype = torch.float32 if rng.random() < 0.5 else torch.float64
+    if dtype == torch.float32 or rng.random() < 0.5:
+        units = rng.normal(size=(3, size))
+        basis = Basis(tuple(unit / np.linalg.norm(unit) for unit in units))
+    else:
+        basis = Basis()
+    exact = basis.matrix(values)
+    options = random_options(rng, size, dtype.itemsize)
+    start = WARM_STARTS[rng.choice(4, p=[0.4, 0.2, 0.2, 0.2])]
+    if start != "cold":
+        options["warm_start"] = torch.from_numpy(warm_start(start, values, basis, rng))
+    return Case(
+        MatrixOperator(exact.to(dtype), exact=exact),
+        float(values.min()),
+        float(values.max()),
+        options,
+        labels(family, dtype, options, start),
+    )
+
+
+def labels(family: str, dtype: torch.dtype, options: dict[str, Any], start: str) -> dict[str, str]:
+    """The words a case is counted under."""
+    return {
+        "family": family,
+        "dtype": str(dtype).removeprefix("torch."),
+        "stop": "interval" if options["certify"] else "residual",
+        "memory": "small basis" if "basis_memory" in options else "whole basis",
+        "start": start,
+    }
+
+
+class Network(nn.Module):
+    """A small classifier of 6x6 images: "mlp", "convolution" (BatchNorm) or "layernorm"."""
+
+    def __init__(self, kind: str, width: int, classes: int) -> None:
+        super().__init__()
+        if kind == "convolution":
+            parts = [
+                nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.AvgPool2d(3),
+                nn.Flatten(), nn.Linear(12, classes),
+            ]  # fmt: skip
+        else:
+            middle = [nn.LayerNorm(width), nn.GELU()] if kind == "layernorm" else [nn.Tanh()]
+            parts = [
+                nn.AvgPool2d(2), nn.Flatten(), nn.Linear(9, width), *middle,
+                nn.Linear(width, classes),
+            ]  # fmt: skip
+        self.parts = nn.Sequential(*parts)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, shape (n, classes)."""
+        return self.parts(images)
+
+
+@dataclass(frozen=True)
+class NetworkProblem:
+    """A network, its samples and the eigenvalues of its dense float64 Hessian, ascending."""
+
+    model: nn.Module
+    batch: tuple[Tensor, Tensor]
+    kind: str
+    values: np.ndarray
+
+    def case(self, rng: np.random.Generator) -> Case:
+        """The problem with options drawn anew."""
+        operator = HessianOperator(self.model, nn.CrossEntropyLoss(), [self.batch])
+        options = random_options(rng, operator.size, operator.dtype.itemsize)
+        words = labels(self.kind, operator.dtype, options, "cold")
+        return Case(operator, float(self.values[0]), float(self.values[-1]), options, words)
+
+
+def network_problem(rng: np.random.Generator) -> NetworkProblem:
+    """A random small network on random images, at its initial weights or a few steps on."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng.integers(2**31)))
+        kind = ("mlp", "convolution", "layernorm")[rng.integers(3)]
+        classes, width = int(rng.integers(2, 6)), int(rng.integers(3, 9))
+        model = Network(kind, width, classes)
+        images = torch.randn(int(rng.integers(4, 41)), 1, 6, 6)
+        targets = torch.randint(0, classes, (len(images),))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        for _ in range(int(rng.choice([0, 0, 5, 30]))):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(images), targets).backward()
+            optimizer.step()
+    if rng.random() < 0.5:
+        model, images = model.double(), images.double()
+    model.zero_grad()
+    model.eval()
+    hessian = dense_hessian(model, nn.CrossEntropyLoss(), (images, targets))
+    values = torch.linalg.eigvalsh(hessian).numpy()
+    return NetworkProblem(model, (images, targets), kind, values)
+
+
+def missed(ends: Ends, lowest: float, highest: float) -> bool:
+    """Whether any of the three intervals excludes the truth."""
+    both = ends.lambda_ratio
+    if not ends.lambda_max.lower <= highest <= ends.lambda_max.upper:
+        return True
+    if not ends.lambda_min.lower <= lowest <= ends.lambda_min.upper:
+        return True
+    if lowest == 0.0:
+        return both.upper != math.inf
+    true_ratio = abs(highest / lowest)
+    # The division itself rounds.
+    return not both.lower * (1 - 1e-14) <= true_ratio <= both.upper * (1 + 1e-14)
+
+
+@dataclass
+class Tally:
+    """Trials and misses under every label."""
+
+    confidence: float
+    counts: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    worst: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, case: Case, ends: Ends, index: int) -> None:
+        """Count one result."""
+        miss = missed(ends, case.lowest, case.highest)
+        for word in (("all", "all"), *case.labels.items(), ("ended", ends.stop_rule)):
+            entry = self.counts.setdefault(word, [0, 0])
+            entry[0] += 1
+            entry[1] += miss
+        if miss:
+            low, high = ends.lambda_min, ends.lambda_max
+            beyond = max(
+                low.lower - case.lowest, case.lowest - low.upper,
+                high.lower - case.highest, case.highest - high.upper,
+            )  # fmt: skip
+            scale = max(abs(case.lowest), abs(case.highest))
+            self.worst.append(
+                {"index": index, "beyond": beyond / scale, "noise": ends.noise / scale}
+                | {"n": case.operator.size, "ended": ends.stop_rule}
+                | case.labels
+            )
+
+    def summary(self) -> dict[str, Any]:
+        """Rows with the test's p-value, and the ten misses that were furthest off."""
+        rows = [
+            {"by": by, "name": name, "trials": trials, "misses": misses, "rate": misses / trials}
+            | {"p_value": p_value(misses, trials, self.confidence)}
+            for (by, name), (trials, misses) in sorted(self.counts.items())
+        ]
+        return {
+            "confidence": self.confidence,
+            "stated_rate": round(1 - self.confidence, 12),
+            "trials": self.counts[("all", "all")][0],
+            "misses": self.counts[("all", "all")][1],
+            "p_value": p_value(self.counts[("all", "all")][1], self.counts[("all", "all")][0],
+                               self.confidence),
+            "failures": [f"{r['by']} {r['name']}" for r in rows if r["p_value"] < WORST_P],
+            "rows": [row for row in rows if row["by"] != "all"],
+            "furthest_off": sorted(self.worst, key=lambda miss: -miss["beyond"])[:10],
+        }  # fmt: skip
+
+
+def p_value(misses: int, trials: int, confidence: float) -> float:
+    """Probability of so many misses or more, if each came with probability 1 − confidence."""
+    return float(binomtest(misses, trials, 1 - confidence, alternative="greater").pvalue)
+
+
+def cases(
+    confidence: float, matrices: int, networks: list[NetworkProblem], *, largest: int = 400
+) -> Iterator[tuple[int, Case]]:
+    """(index, case) of one confidence; the same for the same arguments."""
+    stream = round(1e6 * (1 - confidence))
+    for index in range(matrices):
+        yield index, matrix_case(np.random.default_rng([stream, index]), largest=largest)
+    for number, problem in enumerate(networks, start=matrices):
+        yield number, problem.case(np.random.default_rng([stream, number]))
+
+
+def run_random(
+    confidence: float,
+    matrices: int,
+    networks: list[NetworkProblem],
+    *,
+    largest: int = 400,
+    solve: Callable[..., Ends] = extreme_eigenvalues,
+) -> Tally:
+    """Measure every case of one confidence and count the misses."""
+    tally = Tally(confidence)
+    for index, case in cases(confidence, matrices, networks, largest=largest):
+        tally.add(case, solve(case.operator, confidence=confidence, **case.options), index)
+    return tally
+
+
+CONSTRUCTED = ("uniform", "semicircle", "geometric", "clustered-ends", "outlier", "hessian-like")
+"""Families whose λ_min is simple, so that v_min is one vector."""
+
+
+def constructed_start(values: np.ndarray, component: float, rng: np.random.Generator) -> np.ndarray:
+    """A unit vector with |⟨v_min, q⟩| = component and uniform otherwise, of a diagonal matrix."""
+    start = rng.normal(size=len(values))
+    lowest = int(np.argmin(values))
+    start[lowest] = 0.0
+    start *= math.sqrt(1.0 - component**2) / np.linalg.norm(start)
+    start[lowest] = component
+    return start
+
+
+def constructed_misses(
+    rng: np.random.Generator,
+    *,
+    share: float,
+    confidence: float,
+    restarts: bool,
+    steps: int = 40,
+    delta_factor: float = 1.0,
+) -> tuple[int, bool]:
+    """(first step at which the bound misses λ_min or 0, whether it still misses at the last one).
+
+    Args:
+        rng: of the spectrum and the start.
+        share: |⟨v_min, q_1⟩| in units of δ.
+        confidence: δ takes half of the misses it allows.
+        restarts: bound by roots, with a basis of 8 to 14 vectors.
+        steps: most products.
+        delta_factor: the bound is told δ times this: 1 is right, more is a lie.
+    """
+    family = CONSTRUCTED[rng.integers(len(CONSTRUCTED))]
+    size = int(rng.integers(40, 201))
+    values = spectrum(family, size, rng)
+    delta = start_component(size, 0.5 * (1 - confidence))
+    start = constructed_start(values, share * delta, rng)
+    lanczos = Lanczos(
+        MatrixOperator(torch.diag(torch.from_numpy(values))),
+        torch.from_numpy(start),
+        capacity=int(rng.integers(8, 15)) if restarts else steps,
+    )
+    first, now = 0, False
+    while lanczos.steps < steps and not lanczos.exhausted:
+        if lanczos.full:
+            lanczos.restart(keep=int(0.4 * lanczos.capacity))
+        lanczos.step()
+        if lanczos.exhausted:
+            break
+        if lanczos.dropped:
+            roots = np.append(lanczos.eigh()[0], lanczos.dropped)
+            bound = outer_bound_from_roots(roots, lanczos.betas, delta=delta_factor * delta)
+        else:
+            bound = outer_bound(lanczos.alphas, lanczos.betas, delta=delta_factor * delta)
+        # To noise: a miss is more than the rounding by which every interval is widened.
+        now = values.min() < bound - (8 + lanczos.steps) * np.finfo(float).eps * lanczos.scale
+        if now and not first:
+            first = lanczos.steps
+    return first, now
+
+
+def run_constructed(trials: int, *, delta_factor: float = 1.0) -> list[dict[str, Any]]:
+    """Miss rates for start components of δ/10, δ and 10·δ."""
+    rows = []
+    for confidence in CONFIDENCES:
+        for share in (0.1, 1.0, 10.0):
+            for restarts in (False, True):
+                found = [
+                    constructed_misses(
+                        np.random.default_rng([7, round(1e6 * (1 - confidence)), seed]),
+                        share=share, confidence=confidence, restarts=restarts,
+                        delta_factor=delta_factor,
+                    )
+                    for seed in range(trials)
+                ]  # fmt: skip
+                at_any, at_last = (sum(bool(f[i]) for f in found) for i in (0, 1))
+                rows.append(
+                    {"confidence": confidence, "component": f"{share:g} delta"}
+                    | {"restarts": restarts, "trials": trials}
+                    | {"missed_at_some_step": at_any, "missed_at_last_step": at_last}
+                    | {"rate_at_some_step": at_any / trials, "rate_at_last_step": at_last / trials}
+                )
+    return rows
+
+
+def main() -> int:
+    """Run the study and write its JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--problems", type=int, default=10_000, help="for each confidence")
+    parser.add_argument("--networks", type=int, default=300, help="of them")
+    parser.add_argument("--constructed", type=int, default=500, help="starts for each setting")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    began = time.perf_counter()
+    networks = [network_problem(np.random.default_rng([11, i])) for i in range(options.networks)]
+    print(f"{len(networks)} networks after {time.perf_counter() - began:.0f} s", flush=True)
+    random = []
+    for confidence in CONFIDENCES:
+        tally = run_random(confidence, options.problems - len(networks), networks)
+        random.append(tally.summary())
+        text = {key: random[-1][key] for key in ("confidence", "trials", "misses", "p_value")}
+        print(text, random[-1]["failures"], f"{time.perf_counter() - began:.0f} s", flush=True)
+    constructed = run_constructed(options.constructed)
+    sound = not any(s["failures"] for s in random) and not any(
+        row["missed_at_some_step"] for row in constructed if row["component"] != "0.1 delta"
+    )
+    for row in constructed:
+        print(row)
+    write_json(
+        options.output,
+        {
+            "provenance": provenance(),
+            "seconds": round(time.perf_counter() - began, 1),
+            "sound": sound,
+            "random": random,
+            "constructed": constructed,
+        },
+    )
+    return 0 if sound else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
