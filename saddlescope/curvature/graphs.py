@@ -1,11 +1,10 @@
 """Surgery on recorded graphs: what `tracing` needs of torch.fx, without any mathematics.
 
-A recorded gradient is cleaned, freed from the batch size it was recorded at, and divided into
-three parts that run at different times (`divide`).
+A recorded gradient is cleaned and freed from the batch size it was recorded at; `division` then
+cuts it into parts that run at different times.
 """
 
 import operator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +12,11 @@ from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
 _IDENTITIES = (torch.ops.aten.alias.default, torch.ops.aten.detach.default)
+_ZEROS = (
+    torch.ops.aten.zeros_like.default,
+    torch.ops.aten._new_zeros_with_same_feature_meta.default,
+    torch.ops.aten.zeros.default,
+)
 
 
 class TraceError(Exception):
@@ -22,28 +26,75 @@ class TraceError(Exception):
 def cleaned(module: GraphModule) -> GraphModule:
     """Drop operations without effect and those nobody reads (convolutions that were folded)."""
     graph = module.graph
-    written = {
-        node.args[0]
-        for node in graph.nodes
-        if node.op == "call_function" and _overwrites(node) and isinstance(node.args[0], Node)
-    }
+    # First, so that what they write into counts as unwritten below.
     for node in list(graph.nodes):
-        if node.op == "call_function" and node.target in _IDENTITIES:
-            source = node.args[0]
-            if isinstance(source, Node) and not {node, source} & written:
-                node.replace_all_uses_with(source)
-                graph.erase_node(node)
+        if node.target is torch.ops.aten._efficientzerotensor.default:
+            node.target = torch.ops.aten.zeros.default  # one that has memory to be kept in
+        if _fills_fresh_zeros(node):
+            _replace(node, node.args[1])
+    written = {node.args[0] for node in graph.nodes if overwrites(node)}
+    for node in list(graph.nodes):
+        source = _same_value(node)
+        if source is not None and not {node, source} & written:
+            _replace(node, source)
     if any(node.op == "get_attr" for node in graph.nodes):
         raise TraceError("the model makes tensors of its own that are neither buffer nor parameter")
     graph.eliminate_dead_code(
-        is_impure_node=lambda node: node.op in ("placeholder", "output") or _overwrites(node)
+        is_impure_node=lambda node: node.op in ("placeholder", "output") or overwrites(node)
     )
     return module
 
 
-def _overwrites(node: Node) -> bool:
+def overwrites(node: Node) -> bool:
+    """Whether an operation writes into its first argument."""
     schema = getattr(node.target, "_schema", None)
-    return schema is not None and schema.is_mutable
+    return node.op == "call_function" and schema is not None and schema.is_mutable
+
+
+def _replace(node: Node, source: Any) -> None:
+    node.replace_all_uses_with(source)
+    node.graph.erase_node(node)
+
+
+def _fills_fresh_zeros(node: Node) -> bool:
+    """A copy into zeros made for it: how forward-mode AD gives a tangent its primal's layout."""
+    if node.op != "call_function" or node.target is not torch.ops.aten.copy_.default:
+        return False
+    zeros, source = node.args[:2]
+    return (
+        isinstance(zeros, Node)
+        and _is_zeros(zeros)
+        and len(zeros.users) == 1
+        and _alike(zeros, source)
+    )
+
+
+def _same_value(node: Node) -> Node | None:
+    """An input that equals this node's result, if there is one."""
+    if node.op != "call_function" or not node.args or not isinstance(node.args[0], Node):
+        return None
+    source = node.args[0]
+    if node.target in _IDENTITIES:
+        return source
+    if node.target in (torch.ops.aten.expand.default, torch.ops.aten._to_copy.default):
+        return source if _alike(node, source) and "memory_format" not in node.kwargs else None
+    if node.target is torch.ops.aten.add.Tensor and not node.kwargs:
+        for zeros, other in (node.args[:2], node.args[1::-1]):
+            if _is_zeros(zeros) and isinstance(other, Node) and _alike(node, other):
+                return other
+    return None
+
+
+def _is_zeros(node: Any) -> bool:
+    return isinstance(node, Node) and node.op == "call_function" and node.target in _ZEROS
+
+
+def _alike(one: Node, two: Any) -> bool:
+    """Tensors of one shape, type and device."""
+    first, second = one.meta.get("val"), two.meta.get("val") if isinstance(two, Node) else None
+    if not (isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor)):
+        return False
+    return (first.shape, first.dtype, first.device) == (second.shape, second.dtype, second.device)
 
 
 def free_batch_size(graph: Graph, other: Graph, sizes: tuple[int, int]) -> None:
@@ -92,136 +143,3 @@ def _proportion(one: Any, two: Any, sizes: tuple[int, int]) -> tuple[Any, Any]:
         if isinstance(one, float) and abs(one * small - two * large) <= 1e-12 * abs(one):
             return operator.truediv, one * small
     raise TraceError(f"a number depends on the batch size in an unknown way ({one!r}, {two!r})")
-
-
-@dataclass(frozen=True)
-class Division:
-    """A recorded product, divided by what runs when.
-
-    Attributes:
-        forward: inputs and batch size -> loss and what crosses to the others.
-        exact_forward: the same for inputs in float64; what crosses is rounded to float32 at
-            once. None where a recording allows no such change of precision.
-        backward: inputs, batch size and what crossed -> gradients and what the tangent keeps.
-        tangent: what was kept and a direction -> the product.
-    """
-
-    forward: GraphModule
-    exact_forward: GraphModule | None
-    backward: GraphModule
-    tangent: GraphModule
-
-
-def divide(module: GraphModule, *, first_direction: int) -> Division:
-    """Divide a graph (inputs, direction, batch size) -> (loss, gradients, product).
-
-    What depends on the direction is the tangent; of the rest, what the loss depends on is the
-    forward part, and what remains the backward part.
-    """
-    nodes = list(module.graph.nodes)
-    placeholders = [node for node in nodes if node.op == "placeholder"]
-    directions = placeholders[first_direction:-1]
-    inputs = [node for node in placeholders if node not in set(directions)]
-    (output,) = (node for node in nodes if node.op == "output")
-    results = list(output.args[0])
-    count = len(directions)
-    loss, gradients, products = results[0], results[1:-count], results[-count:]
-
-    moving = _moving(nodes, directions)
-    kept: dict[Node, None] = {}
-    for node in nodes:
-        if node in moving:
-            kept |= {source: None for source in node.all_input_nodes if source not in moving}
-    kept |= {node: None for node in products if node not in moving}
-
-    still = [node for node in nodes if node.op == "call_function" and node not in moving]
-    early = _leading_to(loss, still)
-    late = [node for node in still if node not in early]
-    read = {source for node in late for source in node.all_input_nodes} | {*kept, *gradients}
-    crossing = [node for node in still if node in early and node in read]
-
-    forward = _part(inputs, [node for node in still if node in early], [loss, *crossing])
-    backward = _part([*inputs, *crossing], late, [*gradients, *kept])
-    tangent = _part(
-        [*kept, *directions],
-        [node for node in nodes if node in moving and node.op == "call_function"],
-        products,
-    )
-    # A tensor that is written into may not be replaced by a rounded copy of itself.
-    fixed = not any(_overwrites(node) for node in still)
-    return Division(
-        forward=GraphModule(module, forward),
-        exact_forward=GraphModule(module, _in_double(forward)) if fixed else None,
-        backward=GraphModule(module, backward),
-        tangent=GraphModule(module, tangent),
-    )
-
-
-def _part(inputs: list[Node], body: list[Node], results: list[Node]) -> Graph:
-    """The graph inputs -> results that runs these nodes."""
-    graph, copied = Graph(), {}
-    for node in inputs:
-        copied[node] = graph.placeholder(node.name)
-        copied[node].meta = node.meta
-    for node in body:
-        copied[node] = graph.node_copy(node, lambda source: copied[source])
-    graph.output(tuple(copied[node] for node in results))
-    return graph
-
-
-def _leading_to(loss: Node, still: list[Node]) -> set[Node]:
-    """What the loss depends on, and the other results of the same operations."""
-    early = {loss}
-    for node in reversed(still):
-        if node in early:
-            early.update(node.all_input_nodes)
-    for node in still:
-        if node.target is operator.getitem and node.args[0] in early:
-            early.add(node)
-    return early
-
-
-def _in_double(graph: Graph) -> Graph:
-    """The same computation in float64, its results (but for the loss) rounded to float32."""
-    double, copied = Graph(), dict[Node, Node]()
-    double.graph_copy(graph, copied)
-    for node in double.nodes:
-        if node.op == "call_function":
-            node.args, node.kwargs = pytree.tree_map(
-                lambda value: torch.float64 if value is torch.float32 else value,
-                (node.args, node.kwargs),
-            )
-    (end,) = (node for node in graph.nodes if node.op == "output")
-    loss, *crossing = end.args[0]
-    rounded: list[Node] = []
-    for node in crossing:
-        copy, value = copied[node], node.meta.get("val")
-        if isinstance(value, torch.Tensor) and value.dtype is torch.float32:
-            layout = {}
-            if value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last):
-                layout = {"memory_format": torch.channels_last}
-            with double.inserting_after(copy):
-                copy = double.call_function(
-                    torch.ops.aten._to_copy.default, (copy,), {"dtype": torch.float32, **layout}
-                )
-        rounded.append(copy)
-    double.output((copied[loss], *rounded))
-    return double
-
-
-def _moving(nodes: list[Node], directions: list[Node]) -> set[Node]:
-    """Everything that depends on a direction, by reading it or by being written from it."""
-    moving: set[Node] = set(directions)
-    before = 0
-    while len(moving) != before:
-        before = len(moving)
-        for node in nodes:
-            if node.op == "call_function" and not moving.isdisjoint(node.all_input_nodes):
-                moving.add(node)
-                target = node.args[0] if _overwrites(node) else None
-                if isinstance(target, Node) and target not in moving:
-                    # Made once and overwritten by every product: make it anew each time.
-                    if target.op == "placeholder":
-                        raise TraceError("the model writes into a tensor that outlives the product")
-                    moving.add(target)
-    return moving

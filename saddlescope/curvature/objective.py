@@ -125,6 +125,19 @@ class Objective:
             values = values.sum() if self.reduction == "sum" else values.mean()
         return values * batch.share
 
+    def element_weight(self, batch: Batch, elements: int) -> float:
+        """The factor with which each unreduced loss of a batch enters the objective.
+
+        Args:
+            batch: one of `batches()`.
+            elements: losses a sample, 1 unless the criterion is elementwise.
+        """
+        if self.reduction == "sum":
+            return batch.share
+        if self.reduction == "mean" and hasattr(self.criterion, "reduction"):
+            return batch.share / batch_weight(self.criterion, batch.targets, "mean")
+        return batch.share / (len(batch.targets) * elements)
+
     def loss(self) -> float:
         """L(w), by forward passes alone."""
         with untouched(self.model), exact_arithmetic(), torch.no_grad():

@@ -144,25 +144,64 @@ class DoubleBackward:
 
 
 class Traced:
-    """The primal half of a traced program for one batch; a product runs the tangent half."""
+    """The primal half of a traced program for one batch; a product runs the tangent half.
+
+    Args:
+        program: the recording.
+        objective: whose batch it is.
+        batch: one of its batches.
+        exact: take the branches of a float64 forward pass; see `TracedProgram`.
+        size: fill the batch up to this many samples and replay a recording of that size.
+    """
 
     retained_cost: ClassVar[float] = 2.0
     streamed_cost: ClassVar[float] = 3.0
 
     def __init__(
-        self, program: TracedProgram, objective: Objective, batch: Batch, *, exact: bool = False
+        self,
+        program: TracedProgram,
+        objective: Objective,
+        batch: Batch,
+        *,
+        exact: bool = False,
+        size: int | None = None,
     ) -> None:
-        self._program, self._share, self.exact = program, batch.share, exact
-        value, gradient, self._values = program.linearise(
-            objective.vector, objective.model, batch.inputs, batch.targets, exact=exact
+        self._program, self._size, self.exact = program, size, exact
+        inputs, targets, count = batch.inputs, batch.targets, len(batch.targets)
+        weight = objective.element_weight(batch, program.elements) if program.elements else 1.0
+        weights = torch.full(
+            (count,), weight, dtype=objective.vector.dtype, device=objective.vector.device
         )
-        self.loss = value * batch.share
-        self.gradient: list[Tensor | None] = [g * batch.share for g in gradient]
+        if size is not None and size > count:
+            inputs, targets = _filled(inputs, size), _filled(targets, size)
+            weights = torch.cat([weights, weights.new_zeros(size - count)])
+        value, gradient, self._values = program.linearise(
+            objective.vector, objective.model, inputs, targets, weights, exact=exact
+        )
+        # A criterion that only tells a mean leaves the batch's share to be applied afterwards.
+        self._factor = None if program.elements else batch.share
+        self.loss = value * (self._factor or 1.0)
+        self.gradient: list[Tensor | None] = list(self._scaled(gradient))
         self.nbytes = storage_bytes(self._values)
 
     def apply(self, parts: list[Tensor]) -> list[Tensor | None]:
         """See `Linearisation`."""
-        return [part * self._share for part in self._program.product(self._values, parts)]
+        if self._size is None:
+            return list(self._scaled(self._program.product(self._values, parts)))
+        replay = self._program.replay(self._size, self._values, parts)
+        return list(self._scaled(replay(self, self._values, parts)))
+
+    def _scaled(self, parts: list[Tensor]) -> list[Tensor]:
+        return parts if self._factor is None else [part * self._factor for part in parts]
+
+
+def _filled(batch: Tensor, size: int) -> Tensor:
+    """The batch with its first sample repeated up to a size, in its memory layout."""
+    copies = batch[:1].expand(size - len(batch), *batch.shape[1:])
+    filled = torch.cat([batch, copies])
+    if batch.dim() == 4 and batch.is_contiguous(memory_format=torch.channels_last):
+        return filled.contiguous(memory_format=torch.channels_last)
+    return filled
 
 
 def differentiable_loss(

@@ -5,6 +5,7 @@ a job is long is decided from operation counts, never from a clock: a job that i
 started again must decide the same way, or its table would differ in the last digits.
 """
 
+import copy
 import logging
 from typing import Literal
 
@@ -13,8 +14,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from saddlescope.curvature.forward import call_model
-from saddlescope.curvature.objective import Batch, Objective
+from saddlescope.curvature.objective import Batch, Criterion, Objective
 from saddlescope.curvature.products import DoubleBackward, Linearisation, Traced
+from saddlescope.curvature.replay import recorded_size
 from saddlescope.curvature.state import exact_arithmetic, untouched
 from saddlescope.curvature.tracing import TracedProgram, TraceError
 from saddlescope.errors import UsageError
@@ -75,15 +77,11 @@ class Programs:
             return DoubleBackward(objective, batch)
         # By the sample count, never by free memory: a row must not depend on that.
         exact = program.exact and objective.n <= EXACT_UP_TO
-        return Traced(program, objective, batch, exact=exact)
+        return Traced(program, objective, batch, exact=exact, size=_size(program, objective, batch))
 
     def _program(self, objective: Objective, batch: Batch) -> TracedProgram | None:
         inputs, targets = batch.inputs, batch.targets
-        # The traced criterion is a batch mean; sums and class weights go the general way.
-        if (
-            not (isinstance(inputs, Tensor) and isinstance(targets, Tensor))
-            or objective.reduction != "mean"
-        ):
+        if not (isinstance(inputs, Tensor) and isinstance(targets, Tensor)):
             return None
         key = (
             id(objective.model),
@@ -92,6 +90,7 @@ class Programs:
             objective.vector.dtype,
             objective.vector.device,
             id(objective.criterion),
+            objective.reduction,
             inputs.shape[1:],
             inputs.dtype,
             targets.shape[1:],
@@ -111,7 +110,7 @@ class Programs:
                 objective.model,
                 objective.vector,
                 objective.plan,
-                objective.criterion,
+                unreduced(objective.criterion),
                 inputs,
                 targets,
             )
@@ -130,6 +129,26 @@ class Programs:
             ", forward pass in float64" if program.exact else "",
         )
         return program
+
+
+def unreduced(criterion: Criterion) -> Criterion:
+    """The criterion with one loss a sample, where it has a `reduction` to say so."""
+    if getattr(criterion, "reduction", "none") == "none":
+        return criterion
+    copied = copy.copy(criterion)
+    copied.reduction = "none"  # type: ignore[attr-defined]
+    return copied
+
+
+def _size(program: TracedProgram, objective: Objective, batch: Batch) -> int | None:
+    """The size to fill a batch up to and record; None where a product is run as it is.
+
+    Rows of several batches would copy what each needs into the buffers for every product.
+    """
+    alone = len(batch.targets) == objective.n
+    if objective.vector.device.type != "cuda" or not (alone and program.elements):
+        return None
+    return recorded_size(objective.n)
 
 
 def _exact_forward_agrees(program: TracedProgram, objective: Objective, few: Batch) -> bool:

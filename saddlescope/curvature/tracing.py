@@ -27,9 +27,11 @@ from torch.autograd import forward_ad
 from torch.func import functional_call, grad_and_value
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from saddlescope.curvature.division import divide
 from saddlescope.curvature.forward import ForwardPlan
-from saddlescope.curvature.graphs import TraceError, cleaned, divide, free_batch_size
+from saddlescope.curvature.graphs import TraceError, cleaned, free_batch_size
 from saddlescope.curvature.parameters import ParameterVector
+from saddlescope.curvature.replay import Recorder, Replay, cuda_graph
 
 _SIZES = (3, 5)
 
@@ -41,13 +43,17 @@ class TracedProgram:
         model: the module whose structure is recorded; its values are inputs.
         vector: the parameters that make up w.
         plan: how the forward pass is run.
-        criterion: `criterion(outputs, targets) -> scalar`.
+        criterion: `criterion(outputs, targets)`, one loss a sample (or an element of it); a scalar
+            is taken as their mean.
         inputs: one batch of inputs, a tensor of shape (n, …).
         targets: its targets, a tensor of shape (n, …).
 
     Attributes:
         parts: the recording, divided.
+        elements: losses a sample, each of which enters with the sample's weight; 0 for a criterion
+            that only tells their mean.
         exact: whether the forward half can run in float64 and be rounded; may be set to False.
+        record: how `replay` records a product.
 
     Raises:
         TraceError: the model or the criterion does something that cannot be recorded, or that
@@ -64,11 +70,13 @@ class TracedProgram:
         targets: Tensor,
     ) -> None:
         function = _dual_gradient(model, vector, plan, criterion)
+        self.elements = _elements(model, plan, criterion, inputs, targets)
         points = [p.detach() for p in vector.tensors]
-        others = _others(model, vector)
+        self._criterion = criterion
+        others = _others(model, vector, criterion)
         graphs = []
         for size in _SIZES:
-            batch = [_resized(inputs, size), _resized(targets, size)]
+            batch = [_resized(inputs, size), _resized(targets, size), points[0].new_ones(size)]
             directions = [torch.zeros_like(p) for p in points]
             try:
                 traced = make_fx(function, tracing_mode="fake")(points, others, *batch, directions)
@@ -78,8 +86,10 @@ class TracedProgram:
                 raise TraceError(f"recording failed ({reason})") from error
             graphs.append(cleaned(traced))
         free_batch_size(graphs[0].graph, graphs[1].graph, _SIZES)
-        self.parts = divide(graphs[0], first_direction=len(points) + len(others) + 2)
+        self.parts = divide(graphs[0], first_direction=len(points) + len(others) + 3)
         self.exact = vector.dtype == torch.float32 and self.parts.exact_forward is not None
+        self.record: Recorder = cuda_graph
+        self._replays: dict[int, Replay] = {}
         self._parameters = len(points)
 
     @property
@@ -93,6 +103,7 @@ class TracedProgram:
         model: nn.Module,
         inputs: Tensor,
         targets: Tensor,
+        weights: Tensor,
         *,
         exact: bool = False,
     ) -> tuple[Tensor, list[Tensor], list[Any]]:
@@ -103,13 +114,15 @@ class TracedProgram:
             model: holds the others, and the buffers.
             inputs: shape (n, …).
             targets: shape (n, …).
+            weights: of the samples, shape (n,); read if `elements` is not 0.
             exact: run the forward pass in float64; see `TracedProgram.exact`.
 
         Returns:
             The loss (a scalar), the gradient (a tensor a parameter) and what `product` needs.
         """
         points = [p.detach() for p in vector.tensors]
-        given = (*points, *_others(model, vector), inputs, targets)
+        others = _others(model, vector, self._criterion)
+        given = (*points, *others, inputs, targets, weights)
         forward = self.parts.exact_forward if exact else self.parts.forward
         assert forward is not None
         with torch.no_grad():
@@ -118,6 +131,12 @@ class TracedProgram:
             del doubled
             outputs = self.parts.backward(*given, len(inputs), *crossing)
         return loss, list(outputs[: self._parameters]), outputs[self._parameters :]
+
+    def replay(self, size: int, kept: list[Any], parts: list[Tensor]) -> Replay:
+        """The tangent half on fixed buffers, recorded at the first call for each batch size."""
+        if size not in self._replays:
+            self._replays[size] = Replay(self.product, kept, parts, record=self.record)
+        return self._replays[size]
 
     def product(self, kept: list[Any], parts: list[Tensor]) -> list[Tensor]:
         """Run the tangent half for a direction given as a tensor a parameter."""
@@ -137,14 +156,25 @@ def _dual_gradient(
     plan: ForwardPlan,
     criterion: Callable[[Any, Any], Tensor],
 ) -> Callable[..., Any]:
+    names = _other_names(model, vector)
+    own_names = list(_tensors(criterion)) if isinstance(criterion, nn.Module) else []
+
     def function(
         points: list[Tensor],
         others: list[Tensor],
         inputs: Tensor,
         targets: Tensor,
+        weights: Tensor,
         directions: list[Tensor],
     ) -> tuple[Any, ...]:
-        fixed = dict(zip(_other_names(model, vector), others, strict=True))
+        fixed = dict(zip(names, others[: len(names)], strict=True))
+        measure = criterion
+        if isinstance(criterion, nn.Module):
+            own = dict(zip(own_names, others[len(names) :], strict=True))
+
+            def measure(*arguments: Any) -> Tensor:
+                found: Tensor = functional_call(criterion, own, arguments)
+                return found
 
         def loss(at: list[Tensor]) -> Tensor:
             named = dict(zip(vector.names, at, strict=True)) | fixed
@@ -152,7 +182,10 @@ def _dual_gradient(
             def call(*arguments: Any) -> Any:
                 return functional_call(model, named, arguments)
 
-            return criterion(plan.run(call, inputs), targets)
+            values = measure(plan.run(call, inputs), targets)
+            if values.dim() == 0:
+                return values
+            return (values * weights.view(-1, *[1] * (values.dim() - 1))).sum()
 
         with forward_ad.dual_level():
             duals = [forward_ad.make_dual(p, v) for p, v in zip(points, directions, strict=True)]
@@ -170,16 +203,38 @@ def _dual_gradient(
     return function
 
 
+def _elements(
+    model: nn.Module,
+    plan: ForwardPlan,
+    criterion: Callable[[Any, Any], Tensor],
+    inputs: Tensor,
+    targets: Tensor,
+) -> int:
+    with torch.no_grad():
+        values = criterion(plan.run(model, inputs[:1]), targets[:1])
+    return values.numel() if values.dim() > 0 else 0
+
+
 def _other_names(model: nn.Module, vector: ParameterVector) -> list[str]:
-    """Buffers, and the parameters that w leaves out: inputs of the graph, not constants in it."""
+    """Buffers, and the parameters that w leaves out: inputs of the graph, not constants in it.
+
+    So are the criterion's own tensors (class weights, margins), which follow them.
+    """
     mine = set(vector.names)
     parameters = [name for name, _ in model.named_parameters() if name not in mine]
     return parameters + [name for name, _ in model.named_buffers()]
 
 
-def _others(model: nn.Module, vector: ParameterVector) -> list[Tensor]:
-    named = dict(model.named_parameters()) | dict(model.named_buffers())
-    return [named[name].detach() for name in _other_names(model, vector)]
+def _others(model: nn.Module, vector: ParameterVector, criterion: object) -> list[Tensor]:
+    named = _tensors(model)
+    own = _tensors(criterion).values() if isinstance(criterion, nn.Module) else ()
+    return [named[name] for name in _other_names(model, vector)] + list(own)
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, without their history."""
+    named = [*module.named_parameters(), *module.named_buffers()]
+    return {name: tensor.detach() for name, tensor in named}
 
 
 def _resized(batch: Tensor, size: int) -> Tensor:

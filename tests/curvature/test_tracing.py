@@ -5,13 +5,15 @@ import logging
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import convolutional, dense_hessian, images
+from networks import convolutional, dense_hessian, images, split_batches
+from test_replay import rerun
 from torch import nn
 
-from saddlescope.curvature import HessianOperator, Programs, class_spectra
+from saddlescope.curvature import HessianOperator, Programs, class_spectra, strategy, tracing
 from saddlescope.curvature.products import Traced
 from saddlescope.curvature.reference import dense_matrix
 from saddlescope.errors import UsageError
+from saddlescope.longtail import make_loss
 from saddlescope.models import build_model
 
 
@@ -71,8 +73,6 @@ def test_ragged_batches_and_streaming(budget):
 
 
 def test_one_program_serves_every_class_and_new_weights(monkeypatch):
-    from saddlescope.curvature import strategy
-
     traces = []
     real = strategy.TracedProgram
     monkeypatch.setattr(
@@ -181,8 +181,6 @@ def test_branches_are_those_of_exact_arithmetic():
 
 
 def test_large_sets_are_not_run_in_double(monkeypatch):
-    from saddlescope.curvature import strategy
-
     monkeypatch.setattr(strategy, "EXACT_UP_TO", 7)
     model = convolutional(dtype=torch.float32)
     for n, exact in ((7, True), (8, False)):
@@ -191,10 +189,39 @@ def test_large_sets_are_not_run_in_double(monkeypatch):
         assert operator.products.exact is exact
 
 
-def test_sums_go_the_general_way():
-    data = images(6)
-    operator = traced_operator(convolutional(), [data], nn.CrossEntropyLoss(reduction="sum"))
-    assert not is_traced(operator)
+CRITERIA = {
+    "mean": nn.CrossEntropyLoss(),
+    "sum": nn.CrossEntropyLoss(reduction="sum"),
+    "none": nn.CrossEntropyLoss(reduction="none"),
+    "weights": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 0.5, 3.0]).double()),
+    "ignored": nn.CrossEntropyLoss(ignore_index=1, label_smoothing=0.1),
+    "elementwise": nn.MSELoss(),
+    "margins": make_loss("ldam", [50, 20, 10, 5], reduction="mean").double(),
+    "function": F.cross_entropy,
+    "per-sample function": lambda o, t: F.cross_entropy(o, t, reduction="none"),
+}
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+@pytest.mark.parametrize("filled", [False, True])
+def test_every_reduction_and_batches_filled_up(name, filled, monkeypatch):
+    """Traced, recorded on buffers at a larger size, and differentiated twice: one product."""
+    model, (inputs, targets), criterion = convolutional(), images(11), CRITERIA[name]
+    if name == "elementwise":
+        targets = F.one_hot(targets, 4).double()
+    if filled:
+        monkeypatch.setattr(strategy, "_size", lambda program, *_: 16 if program.elements else None)
+        monkeypatch.setattr(tracing, "cuda_graph", rerun)
+    batches = [(inputs, targets)] if filled else split_batches((inputs, targets), 8, 3)
+    traced = traced_operator(model, batches, criterion)
+    plain = HessianOperator(model, criterion, batches)
+    assert is_traced(traced)
+    assert traced.loss == pytest.approx(plain.loss, rel=1e-12)
+    torch.testing.assert_close(traced.gradient, plain.gradient, rtol=1e-9, atol=1e-12)
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        probe = torch.randn(plain.size, generator=generator, dtype=torch.float64)
+        torch.testing.assert_close(traced.matvec(probe), plain.matvec(probe), rtol=1e-9, atol=1e-10)
 
 
 def test_auto_counts_operations(caplog):
