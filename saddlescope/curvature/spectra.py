@@ -146,7 +146,7 @@ def plan_programs(
     refuse_training_mode(model)
     programs = Programs(strategy)
     first = SampleBatches(samples, torch.zeros(1, dtype=torch.int64), 1)
-    total = sum(len(_indices(samples, subset)) for subset in subsets)
+    total = sum(len(subset_indices(samples, subset)) for subset in subsets)
     programs.expect(Objective(model, criterion, first), total)
     return programs
 
@@ -177,7 +177,7 @@ def measure_subset(
         programs: see `HessianOperator`.
         **options: of `extreme_eigenvalues`.
     """
-    indices = _indices(samples, subset)
+    indices = subset_indices(samples, subset)
     operator = HessianOperator(
         model,
         criterion,
@@ -271,7 +271,7 @@ def class_spectra(
     return pd.DataFrame([row.columns() for row in rows])
 
 
-def _indices(samples: Samples, subset: Subset) -> torch.Tensor:
+def subset_indices(samples: Samples, subset: Subset) -> torch.Tensor:
     """Positions of a subset's samples, int64, on the CPU."""
     if subset.classes is None:
         return torch.arange(len(samples.targets))
