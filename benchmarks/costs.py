@@ -62,6 +62,27 @@ class Cost:
         }
 
 
+class _Timed:
+    """An operator whose products are timed, and the moment its noise is asked for."""
+
+    def __init__(self, operator: HessianOperator, clock: Callable[[], float]) -> None:
+        self.size, self.dtype, self.device = operator.size, operator.dtype, operator.device
+        self.verify = operator.verify
+        self.seconds: list[float] = []
+        self.iterated: float | None = None
+        self._operator, self._clock = operator, clock
+
+    def matvec(self, vector: Tensor) -> Tensor:
+        began = self._clock()
+        result = self._operator.matvec(vector)
+        self.seconds.append(self._clock() - began)
+        return result
+
+    def product_error(self, vector: Tensor, product: Tensor) -> float | None:
+        self.iterated = self._clock()
+        return self._operator.product_error(vector, product)
+
+
 def gradient_seconds(
     target: Target, batches: Iterable[tuple[Tensor, Tensor]], clock: Callable[[], float]
 ) -> float:
@@ -98,30 +119,16 @@ def measure_cost(
     began = clock()
     operator = HessianOperator(target.model, target.criterion, batches, programs=programs)
     built = clock()
-    products: list[float] = []
-    real, real_error = operator.matvec, operator.product_error
-    marks = {}
-
-    def matvec(vector: Tensor) -> Tensor:
-        start = clock()
-        result = real(vector)
-        products.append(clock() - start)
-        return result
-
-    def product_error(vector: Tensor, product: Tensor) -> float | None:
-        marks["iterated"] = clock()
-        return real_error(vector, product)
-
-    operator.matvec, operator.product_error = matvec, product_error  # type: ignore[method-assign]
-    ends = extreme_eigenvalues(operator, **options)
+    timed = _Timed(operator, clock)
+    ends = extreme_eigenvalues(timed, **options)
     done = clock()
     gradients += [gradient_seconds(target, batches, clock) for _ in range(repeats)]
-    iterated = marks.get("iterated", done)
+    iterated = done if timed.iterated is None else timed.iterated
     return Cost(
         gradient=statistics.median(gradients),
         setup=built - began,
-        products=products,
-        beside=iterated - built - sum(products),
+        products=timed.seconds,
+        beside=iterated - built - sum(timed.seconds),
         noise=done - iterated,
         total=done - began,
         ends=ends,
