@@ -16,9 +16,11 @@ from saddlescope.curvature.strategy import Strategy
 from saddlescope.errors import Interrupted
 from saddlescope.measurement.directions import Direction, update_directions
 from saddlescope.measurement.kept import ViewRecords, in_order, is_outdated, row_key
+from saddlescope.measurement.row_work import RowWork
 from saddlescope.measurement.settings import Settings, ViewSettings
 from saddlescope.measurement.target import Target
-from saddlescope.measurement.views import FROM_THE_ROW, VIEWS, RowWork, check_views, view_settings
+from saddlescope.measurement.view_plan import check_views, view_settings
+from saddlescope.measurement.views import FROM_THE_ROW, VIEWS
 from saddlescope.runs import SPECTRUM_COLUMNS, read_spectrum, views_folder, write_spectrum
 
 

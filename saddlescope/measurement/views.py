@@ -5,8 +5,7 @@ is that of `saddlescope.curvature` (`density`, `eigenpairs`, `slices`, `second_d
 `resampling`) and of `directions`.
 """
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -25,18 +24,13 @@ from saddlescope.curvature import (
 )
 from saddlescope.curvature.resampling import NothingToResample
 from saddlescope.curvature.seeds import derived_seed
-from saddlescope.errors import UsageError
-from saddlescope.measurement.directions import UpdateRule
 from saddlescope.measurement.row_work import RowWork
-from saddlescope.measurement.settings import Settings, ViewSettings
+from saddlescope.measurement.view_plan import HESSIAN_ONLY
 
 Records = list[dict[str, Any]]
 
 GRID_POINTS: Final = 256
 """Points at which a density is evaluated for drawing."""
-
-HESSIAN_ONLY: Final = ("slices", "plane", "alignments")
-"""Views that set the eigenvectors against the loss, whose second derivative is the Hessian."""
 
 FROM_THE_ROW: Final = ("eigenvectors", *HESSIAN_ONLY, "bootstrap")
 """Views that start from the row's own iteration; the others from its matrix alone."""
@@ -237,39 +231,3 @@ VIEWS: Final[dict[str, Callable[[RowWork], Records]]] = {
     "bootstrap": bootstrap_view,
 }
 """View to what computes it, in the order of computation."""
-
-
-def check_views(views: Sequence[str], settings: Settings, path: Path | None) -> None:
-    """Refuse what cannot be meant.
-
-    Raises:
-        UsageError: an unknown view, one that this operator has not, or nowhere to keep it.
-    """
-    for view in views:
-        if view not in VIEWS:
-            raise UsageError(f"there is no view {view!r}: choose from {', '.join(VIEWS)}")
-        if view in HESSIAN_ONLY and settings.operator != "hessian":
-            raise UsageError(
-                f"the view {view!r} sets eigenvectors against the loss, whose second derivative is "
-                f"the Hessian, not {settings.operator}: leave it out, or the operator"
-            )
-    if views and path is None:
-        raise UsageError("views are files beside the table: name the table with -o")
-
-
-def view_settings(view: str, settings: Settings, options: ViewSettings, rule: UpdateRule) -> str:
-    """The `settings` column of a view: every option that decides its numbers, and no other."""
-    row = settings.column()
-    return {
-        "density": f"steps={options.steps} probes={options.density_probes}",
-        "trace": f"probes={options.trace_probes}",
-        "eigenvalues": (
-            f"k={options.k} rtol={settings.rtol:g} atol={settings.atol:g} "
-            f"max_matvecs={settings.max_matvecs}"
-        ),
-        "eigenvectors": row,
-        "slices": f"{row} radius={options.radius:g} points={options.points}",
-        "plane": f"{row} radius={options.radius:g} points={options.plane_points}",
-        "alignments": f"{row} {rule.column()} batchnorm=eval",
-        "bootstrap": f"{row} resamples={options.resamples} level={options.level:g}",
-    }[view]

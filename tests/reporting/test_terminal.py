@@ -46,6 +46,7 @@ def test_spectrum_text_is_aligned_and_shows_what_is_unresolved():
         "name": "9", "kind": "class", "n": 6, "lambda_max": 5.0, "lambda_min": -0.25,
         "lambda_ratio": 20.0, "lambda_ratio_lower": 19.0, "lambda_ratio_upper": 20.5,
         "confidence": 0.999, "gradient_norm": 0.18, "verdict": "negative-curvature",
+        "seed": 0, "operator": "hessian", "parameters": "*", "weight_decay": 0.0,
     }  # fmt: skip
     unresolved = row | {
         "name": "all", "kind": "group", "lambda_ratio": math.nan, "lambda_ratio_upper": math.inf,
