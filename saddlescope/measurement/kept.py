@@ -7,7 +7,7 @@ from typing import Any
 from saddlescope.runs import read_view, view_file, write_view
 from saddlescope.runs.schema import SPECTRUM_KEY
 from saddlescope.runs.tables import column_type
-from saddlescope.runs.views import view_columns, views_folder
+from saddlescope.runs.view_files import view_columns, views_folder
 
 Key = tuple[Any, ...]
 

@@ -16,7 +16,7 @@ from saddlescope.runs.schema import (
     VIEW_IDENTITY,
 )
 from saddlescope.runs.tables import append_row, read_rows, read_spectrum, write_spectrum
-from saddlescope.runs.views import read_view, view_file, views_folder, write_view
+from saddlescope.runs.view_files import read_view, view_file, views_folder, write_view
 
 __all__ = [
     "LOSSES",
