@@ -105,7 +105,10 @@ def read_csv(path: Path, columns: Sequence[str], *, what: str) -> list[dict[str,
     reader = csv.DictReader(io.StringIO(read_text(path)))
     missing = [name for name in columns if name not in (reader.fieldnames or [])]
     if missing:
-        raise DataError(f"{path}: not a {what}: missing columns {', '.join(missing)}")
+        raise DataError(
+            f"{path}: not a {what}: missing columns {', '.join(missing)}; if another version "
+            "wrote it, delete it and measure again"
+        )
     return [
         {column: _parse(path, number, column, row[column]) for column in columns}
         for number, row in enumerate(reader, start=2)

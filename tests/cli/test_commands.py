@@ -143,17 +143,18 @@ def test_spectrum_of_several_seeds_and_of_another_matrix(run, tmp_path):
     assert len(path.read_text().splitlines()) == 4
 
 
-def test_bootstrap_says_what_it_skipped(tmp_path):
-    (tmp_path / "mine.py").write_text(
+def test_bootstrap_says_what_it_skipped(tmp_path, monkeypatch):
+    (tmp_path / "lonely.py").write_text(
         "import torch\n"
         "def net():\n    torch.manual_seed(0); return torch.nn.Linear(3, 2)\n"
         "data = (torch.arange(12.).reshape(4, 3), torch.tensor([0, 0, 0, 1]))\n"
     )
-    done = separate(
-        "spectrum", "--model", "mine:net", "--data", "mine:data", "-o", "t.csv", "--with",
-        "bootstrap", cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ("spectrum", "--model", "lonely:net", "--data", "lonely:data")
+    refused(command(*arguments, "--with", "bootstrap"), ExitCode.USAGE, "name the table with -o")
+    done = command(*arguments, "--with", "bootstrap", "-o", "t.csv")
+    assert done.exit_code == 0, done.stderr
     assert "bootstrap skipped: class '1' has 1 sample" in done.stderr
 
 
