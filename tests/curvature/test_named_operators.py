@@ -99,11 +99,10 @@ def test_the_difference_is_what_the_two_parts_leave():
 
 def test_a_bootstrap_resamples_the_same_matrix():
     subset = select_subsets(SAMPLES, classes=[1], groups=())[0]
-    options = {"resamples": 19, "operator": "gauss-newton", "parameters": "6.*"}
+    options = {"resamples": 19, "operator": "gauss-newton", "parameters": ("0.*", "6.*")}
     row = bootstrap_spectra(MODEL, CRITERION, SAMPLES, subset, **options)
-    measured = measure_subset(
-        MODEL, CRITERION, SAMPLES, subset, operator="gauss-newton", parameters="6.*"
-    )
+    which = {key: options[key] for key in ("operator", "parameters")}
+    measured = measure_subset(MODEL, CRITERION, SAMPLES, subset, **which)
     assert row.lambda_max == measured.lambda_max
     assert (row.draws[:, 1] > -1e-9).all()  # a Hessian's λ_min would not be
     again = bootstrap_spectra(MODEL, CRITERION, SAMPLES, subset, measured=measured, **options)
