@@ -277,6 +277,24 @@ def test_other_options_seeds_and_rows_are_kept_beside_each_other(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("view", ["density", "trace", "eigenvalues", "slices", "bootstrap"])
+def test_a_view_can_be_stopped_in_its_middle(tmp_path, view):
+    path, calls = tmp_path / "t.csv", []
+    job(path, groups=()).run()
+    with pytest.raises(Interrupted, match=r"class 1; finished rows are in .*t\.csv"):
+        job(path, groups=(), views=[view]).run(should_stop=lambda: not calls.append(1))
+    assert len(calls) == 1
+    assert not view_file(path, view).exists()
+
+
+def test_rows_measured_in_another_order_end_in_the_order_asked_for(tmp_path):
+    path, straight = tmp_path / "t.csv", tmp_path / "straight.csv"
+    job(path, classes=(2,), groups=(), views=["trace"]).run()
+    for table in (path, straight):
+        job(table, classes=(1, 2), groups=("all",), views=["trace"]).run()
+    assert contents(path) == contents(straight)
+
+
 def test_a_view_added_later_is_what_it_would_have_been(tmp_path, whole):
     path = tmp_path / "t.csv"
     job(path, classes=(1, 2), seed=(0, 1)).run()
