@@ -177,8 +177,10 @@ def span(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
 
 
-def number_list(text: str) -> list[int]:
-    """Parse "0,80" or "0-9,80" into class numbers.
+def number_list(
+    text: str, option: str = "--classes", expected: str = "all, none, or numbers"
+) -> list[int]:
+    """Parse "0,80" or "0-9,80" into numbers; `option` and `expected` are for the message.
 
     Raises:
         UsageError: anything else.
@@ -187,8 +189,6 @@ def number_list(text: str) -> list[int]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdigit() or (dash and not last.isdigit()):
-            raise UsageError(
-                f"--classes {text}: expected all, none, or numbers such as 0,80 or 0-9"
-            )
+            raise UsageError(f"{option} {text}: expected {expected} such as 0,80 or 0-9")
         numbers += range(int(first), int(last if dash else first) + 1)
     return numbers

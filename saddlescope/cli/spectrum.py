@@ -2,8 +2,9 @@
 
 import sys
 from enum import StrEnum
+from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -18,6 +19,7 @@ from saddlescope.cli.console import (
     show_log,
     stop_on_signal,
 )
+from saddlescope.cli.views import say_view, say_view_costs, say_views_saved
 from saddlescope.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -74,9 +76,48 @@ def spectrum(
     certify: Annotated[
         bool, typer.Option("--certify", help="Stop when the intervals are below rtol instead.")
     ] = False,
+    atol: Annotated[float, typer.Option(help="Or below this share of the matrix's norm.")] = 1e-5,
     confidence: Annotated[float, typer.Option(help="Joint, of a row's intervals.")] = 0.999,
     max_matvecs: Annotated[int, typer.Option(help="Most products a row may take.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of the start vectors.")] = 0,
+    seed: Annotated[
+        str, typer.Option(help="Of the start vectors; several such as 0,1,2 give a row each.")
+    ] = "0",
+    operator: Annotated[
+        str,
+        typer.Option(
+            help="Which matrix: hessian, weingarten, gauss-newton or hessian-minus-gauss-newton."
+        ),
+    ] = "hessian",
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Only parameters whose name matches, such as 'layer3.*'; may be repeated.",
+        ),
+    ] = None,
+    weight_decay: Annotated[
+        float, typer.Option(help="Factor of an L2 term added to the loss.")
+    ] = 0.0,
+    views: Annotated[
+        str,
+        typer.Option(
+            "--with",
+            metavar="VIEWS",
+            help="What else to compute of each row and keep beside the table, of density, trace, "
+            "eigenvalues, eigenvectors, slices, plane, alignments, bootstrap.",
+            show_default=False,
+        ),
+    ] = "",
+    steps: Annotated[int, typer.Option(help="density: Lanczos steps a probe.")] = 60,
+    probes: Annotated[
+        int | None,
+        typer.Option(
+            help="density, trace: random probes; by default 8 and 30.", show_default=False
+        ),
+    ] = None,
+    k: Annotated[int, typer.Option("--k", help="eigenvalues: how many at each end.")] = 10,
+    radius: Annotated[float, typer.Option(help="slices, plane: how far from w they reach.")] = 0.5,
+    resamples: Annotated[int, typer.Option(help="bootstrap: how many.")] = 20,
     strategy: Annotated[
         str, typer.Option(help="Kind of product: auto, double-backward or traced.")
     ] = "auto",
@@ -98,15 +139,22 @@ def spectrum(
 ) -> None:
     """Measure λ_max, λ_min and λ_ratio of a checkpoint, for classes and groups of classes.
 
-    Every finished row is saved at once, with --model if -o names a file; started again, the
-    command goes on where it was cut.
+    Every finished row is saved at once, with --model if -o names a file, and its views (--with)
+    after it; started again, the command goes on where it was cut.
     Prints an aligned table on a terminal, CSV into a pipe.
     """
-    from saddlescope.measurement import Settings, SpectrumJob
+    from saddlescope.measurement import Settings, SpectrumJob, ViewSettings
 
     show_log()
     wanted: Any = classes if classes in ("all", "none") else number_list(classes)
-    settings = Settings(rtol=rtol, confidence=confidence, certify=certify, max_matvecs=max_matvecs)
+    settings = Settings(
+        rtol=rtol, atol=atol, confidence=confidence, certify=certify, max_matvecs=max_matvecs,
+        operator=cast("Any", operator), parameters=tuple(parameters) if parameters else None,
+        weight_decay=weight_decay,
+    )  # fmt: skip
+    view_options = ViewSettings(
+        steps=steps, probes=probes, k=k, radius=radius, resamples=resamples
+    )  # fmt: skip
     target, path = _target(
         run, model, data,
         checkpoint=checkpoint, split=split.value, criterion=criterion.value,
@@ -119,23 +167,26 @@ def spectrum(
         classes=wanted,
         groups=_groups(groups, target),
         settings=settings,
-        seed=seed,
+        seed=number_list(seed, "--seed", "numbers"),
         path=output or path,
         strategy=strategy,
+        views=[name.strip() for name in views.split(",")] if views else (),
+        view_options=view_options,
     )
     if dry_run:
         _print_plan(job)
+        say_view_costs(job)
         return
 
-    done, total = 0, len(job.subsets)
+    done, total = 0, len(job.rows)
     with stop_on_signal() as should_stop, Ticker("spectrum") as ticker:
 
         def progress(subset: Any, products: int, largest: float, smallest: float) -> None:
             ticker.update(
                 done / total,
                 lambda: (
-                    f"{subset.kind} {subset.name}: product {products}, "
-                    f"λ_max {largest:.4g}, λ_min {smallest:.4g}"
+                    f"{subset.kind} {subset.name}: product {products}"
+                    + ("" if isnan(largest) else f", λ_max {largest:.4g}, λ_min {smallest:.4g}")
                 ),
             )
 
@@ -145,8 +196,9 @@ def spectrum(
             if reused:
                 say(f"{row['kind']} {row['name']}: already measured")
 
-        rows = job.run(on_row=on_row, progress=progress, should_stop=should_stop)
+        rows = job.run(on_row=on_row, on_view=say_view, progress=progress, should_stop=should_stop)
     say(f"saved: {job.path}" if job.path else "not saved: name a file with -o to keep the table")
+    say_views_saved(job)
     _print_rows(rows, json=json)
     open_rows = [row["name"] for row in rows if not row["converged"]]
     if open_rows:

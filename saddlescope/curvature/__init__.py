@@ -11,6 +11,7 @@ from saddlescope.curvature.eigenpairs import Eigenpairs, save_eigenvectors, top_
 from saddlescope.curvature.extreme import Ends, extreme_eigenvalues
 from saddlescope.curvature.gauss_newton import GaussNewtonOperator
 from saddlescope.curvature.monitor import CurvatureMonitor
+from saddlescope.curvature.named_operators import NamedOperator, build_operator
 from saddlescope.curvature.objective import Objective
 from saddlescope.curvature.operators import HessianOperator, MatrixOperator, SymmetricOperator
 from saddlescope.curvature.resampling import bootstrap_spectra
@@ -21,9 +22,11 @@ from saddlescope.curvature.spectra import (
     SpectrumRow,
     class_spectra,
     iter_spectra,
+    measure_operator,
     measure_subset,
     plan_programs,
     select_subsets,
+    subset_operator,
 )
 from saddlescope.curvature.strategy import Programs
 from saddlescope.curvature.weingarten import WeingartenOperator
@@ -37,6 +40,7 @@ __all__ = [
     "HessianOperator",
     "LinearCombination",
     "MatrixOperator",
+    "NamedOperator",
     "Objective",
     "Programs",
     "Samples",
@@ -48,18 +52,21 @@ __all__ = [
     "alignment",
     "alignments",
     "bootstrap_spectra",
+    "build_operator",
     "class_spectra",
     "difference",
     "extreme_eigenvalues",
     "iter_spectra",
     "loss_plane",
     "loss_slice",
+    "measure_operator",
     "measure_subset",
     "measured_curvature",
     "plan_programs",
     "save_eigenvectors",
     "select_subsets",
     "spectral_density",
+    "subset_operator",
     "top_eigenpairs",
     "trace",
 ]

@@ -5,6 +5,7 @@ some eigenvalue is that near (Parlett, The Symmetric Eigenvalue Problem, 1980, Â
 say which one: `extreme_eigenvalues` bounds the ends themselves.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from saddlescope.curvature.extreme import Ends
 from saddlescope.curvature.lanczos import Lanczos, random_start
 from saddlescope.curvature.operators import SymmetricOperator
 from saddlescope.errors import UsageError
-from saddlescope.runs import atomic_path
+from saddlescope.runs import write_bytes
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def save_eigenvectors(
     """Write eigenvectors, eigenvalues and residuals as safetensors, atomically.
 
     The file holds `vectors` (k, n), `values` (k,) and `residuals` (k,); of `Ends` the rows are
-    v_max and v_min. Read it with `safetensors.torch.load_file`.
+    v_max and v_min. Read it with `safetensors.torch.load_file`. Equal content gives equal bytes.
 
     Args:
         path: of the file.
@@ -137,5 +138,12 @@ def save_eigenvectors(
         "residuals": torch.tensor(residuals, dtype=torch.float64),
     }
     header = {key: str(value) for key, value in {**(metadata or {}), "rows": rows}.items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=header)
+    write_bytes(path, _in_order(save(tensors, metadata=header)))
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same safetensors file with its header sorted: it comes in another order each time."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True, ensure_ascii=False).encode()
+    header += b" " * (-len(header) % 8)  # the tensors that follow stay aligned
+    return len(header).to_bytes(8, "little") + header + content[end:]

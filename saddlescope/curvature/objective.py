@@ -144,6 +144,24 @@ class Objective:
             total = sum(self.batch_loss(batch).double() for batch in self.batches())
             return float(total) + self._penalty()
 
+    def value_and_gradient(self) -> tuple[float, Tensor]:
+        """L(w) and ∇L(w), shape (n,): a forward and a backward pass a batch, nothing kept.
+
+        Raises:
+            RuntimeError: the loss does not depend on the parameters.
+        """
+        vector = self.vector
+        gradient = torch.zeros(vector.size, dtype=vector.dtype, device=vector.device)
+        value = torch.zeros((), dtype=torch.float64, device=vector.device)
+        with untouched(self.model), exact_arithmetic(), torch.enable_grad():
+            for batch in self.batches():
+                loss = self.batch_loss(batch)
+                gradient += vector.flatten(
+                    torch.autograd.grad(loss, vector.tensors, allow_unused=True)
+                )
+                value += loss.detach()
+        return self.with_penalty(value.item(), gradient)
+
     def with_penalty(self, value: float, gradient: Tensor) -> tuple[float, Tensor]:
         """Add the L2 term to a loss and its gradient (in place)."""
         if self.weight_decay:

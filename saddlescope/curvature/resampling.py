@@ -12,6 +12,7 @@ Jensen's inequality resampling pushes both outwards: E λ_max(H*) >= λ_max(H) a
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -20,12 +21,17 @@ import torch
 from torch import Tensor, nn
 
 from saddlescope.curvature.extreme import Ends, extreme_eigenvalues
+from saddlescope.curvature.named_operators import OperatorName, build_operator
 from saddlescope.curvature.objective import Criterion
-from saddlescope.curvature.operators import HessianOperator
 from saddlescope.curvature.samples import SampleBatches, as_samples
 from saddlescope.curvature.seeds import derived_seed
-from saddlescope.curvature.spectra import Subset, measure_subset
+from saddlescope.curvature.spectra import SpectrumRow, Subset, measure_subset
+from saddlescope.curvature.strategy import Programs
 from saddlescope.errors import UsageError
+
+
+class NothingToResample(UsageError):  # noqa: N818 - of the samples, not a mistake of the caller's
+    """No class has two samples, so that every resample would be the same."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class BootstrapRow:
         bootstrap_unconverged: resamples whose iteration ran out of products; they are counted
             with the values reached.
         bootstrap_matvecs: products used, those of the measured value left out.
+        bootstrap_gradient_cost: everything spent on the resamples, in gradients of the samples.
         bootstrap_seed: of the draws.
         draws: λ_max, λ_min, λ_ratio of each resample, shape (resamples, 3); not a column.
         ends: the measured value's full result; not a column.
@@ -67,6 +74,7 @@ class BootstrapRow:
     bootstrap_resamples: int
     bootstrap_unconverged: int
     bootstrap_matvecs: int
+    bootstrap_gradient_cost: float
     bootstrap_seed: int
     draws: np.ndarray = field(repr=False, compare=False)
     ends: Ends = field(repr=False, compare=False)
@@ -86,8 +94,13 @@ def bootstrap_spectra(
     resamples: int = 20,
     level: float = 0.9,
     seed: int = 0,
+    operator: OperatorName = "hessian",
+    parameters: Iterable[str] | str | None = None,
+    weight_decay: float = 0.0,
     batch_size: int = 256,
     memory_budget: int | None = None,
+    programs: Programs | None = None,
+    measured: SpectrumRow | None = None,
     **options: Any,
 ) -> BootstrapRow:
     """Percentile intervals of λ_max, λ_min and λ_ratio over the samples of a class or group.
@@ -103,57 +116,65 @@ def bootstrap_spectra(
         resamples: how many; the first ones are the same whatever the number.
         level: nominal coverage; needs resamples >= 2/(1 − level) − 1.
         seed: of the draws and of the start vectors.
+        operator: which matrix, see `build_operator`.
+        parameters: name patterns of the parameters that make up w; None for all trainable.
+        weight_decay: factor of an optional L2 term.
         batch_size: samples per forward pass.
         memory_budget: see `HessianOperator`.
+        programs: see `HessianOperator`.
+        measured: the row of the samples themselves, measured with the same options; None measures
+            it.
         **options: of `extreme_eigenvalues`. The noise is measured once, on the samples
             themselves, and carried over to the resamples.
 
     Raises:
-        UsageError: level out of range, too few resamples for it, or no class in the subset has
-            two samples, so that every resample would be the same.
+        UsageError: level out of range, or too few resamples for it.
+        NothingToResample: no class in the subset has two samples.
     """
-    if not 0.0 < level < 1.0:
-        raise UsageError(f"level = {level}: expected a probability between 0 and 1")
-    rank = _rank(resamples, level)
+    rank = interval_rank(resamples, level)
     data = as_samples(samples)
     targets = data.targets.cpu()
     members = _members(targets, subset)
     if all(len(indices) < 2 for indices in members):
         counted = sum(len(indices) for indices in members)
-        raise UsageError(
+        raise NothingToResample(
             f"{subset.kind} {subset.name!r} has {counted} sample{'s' * (counted != 1)}, at most "
             "one a class: drawing with replacement gives the same set each time, so a bootstrap "
             "says nothing of sampling error"
         )
-    row = measure_subset(
+    which: dict[str, Any] = {
+        "parameters": parameters,
+        "weight_decay": weight_decay,
+        "memory_budget": memory_budget,
+        "programs": programs,
+    }
+    row = measured or measure_subset(
         model,
         criterion,
         data,
         subset,
         seed=seed,
+        operator=operator,
         batch_size=batch_size,
-        memory_budget=memory_budget,
+        **which,
         **options,
     )
     options = {**options, "noise": row.noise, "eigenvectors": False}
     generator = torch.Generator().manual_seed(
         derived_seed(seed, "bootstrap", subset.kind, subset.name)
     )
-    draws, unconverged, matvecs = np.empty((resamples, 3)), 0, 0
+    draws, unconverged, matvecs, cost = np.empty((resamples, 3)), 0, 0, 0.0
     for index in range(resamples):
         chosen = torch.cat([_draw(indices, generator) for indices in members])
-        operator = HessianOperator(
-            model,
-            criterion,
-            SampleBatches(data, chosen, batch_size),
-            memory_budget=memory_budget,
-        )
+        batches = SampleBatches(data, chosen, batch_size)
+        resample = build_operator(operator, model, criterion, batches, **which).matrix
         start = derived_seed(seed, "bootstrap", index, subset.kind, subset.name)
-        ends = extreme_eigenvalues(operator, seed=start, **options)
+        ends = extreme_eigenvalues(resample, seed=start, **options)
         found = (ends.lambda_max.value, ends.lambda_min.value, ends.lambda_ratio.value)
         draws[index] = np.nan_to_num(found, nan=math.inf, posinf=math.inf)
         unconverged += not ends.converged
         matvecs += ends.matvecs
+        cost += resample.gradient_cost
     lower, upper = np.sort(draws, axis=0)[[rank - 1, resamples - rank]]
     return BootstrapRow(
         name=subset.name,
@@ -174,14 +195,21 @@ def bootstrap_spectra(
         bootstrap_resamples=resamples,
         bootstrap_unconverged=unconverged,
         bootstrap_matvecs=matvecs,
+        bootstrap_gradient_cost=round(cost, 2),
         bootstrap_seed=seed,
         draws=draws,
         ends=row.ends,
     )
 
 
-def _rank(resamples: int, level: float) -> int:
-    """Which order statistic from either side bounds the interval: ⌊(B+1)·(1−level)/2⌋."""
+def interval_rank(resamples: int, level: float) -> int:
+    """Which order statistic from either side bounds the interval: ⌊(B+1)·(1−level)/2⌋.
+
+    Raises:
+        UsageError: level out of range, or too few resamples for it.
+    """
+    if not 0.0 < level < 1.0:
+        raise UsageError(f"level = {level}: expected a probability between 0 and 1")
     rank = math.floor((resamples + 1) * (1.0 - level) / 2.0 + 1e-9)
     if rank < 1:
         raise UsageError(

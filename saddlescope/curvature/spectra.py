@@ -5,7 +5,7 @@ Fig. 4: all samples of the class, no augmentation, eval mode).
 """
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from saddlescope.curvature.extreme import Ends, StopRule, Verdict, extreme_eigenvalues
+from saddlescope.curvature.named_operators import NamedOperator, OperatorName, build_operator
 from saddlescope.curvature.objective import Criterion, Objective
-from saddlescope.curvature.operators import HessianOperator
 from saddlescope.curvature.samples import SampleBatches, Samples, as_samples
 from saddlescope.curvature.state import refuse_training_mode
 from saddlescope.curvature.strategy import Programs, Strategy
@@ -37,6 +37,7 @@ class SpectrumRow:
         matvecs: Hessian-vector products used by Lanczos.
         gradient_cost: everything spent, in gradients of the same samples, by operation count.
         noise: absolute rounding error of a product; the intervals contain it.
+        operator, parameters, weight_decay: which matrix, see `NamedOperator`.
         ends: the full result, eigenvectors included; not a column.
     """
 
@@ -66,6 +67,9 @@ class SpectrumRow:
     seed: int
     dtype: str
     device: str
+    operator: str
+    parameters: str
+    weight_decay: float
     ends: Ends = field(repr=False, compare=False)
 
     def columns(self) -> dict[str, Any]:
@@ -151,6 +155,95 @@ def plan_programs(
     return programs
 
 
+def subset_operator(
+    model: nn.Module,
+    criterion: Criterion,
+    samples: Samples,
+    subset: Subset,
+    *,
+    operator: OperatorName = "hessian",
+    parameters: Iterable[str] | str | None = None,
+    weight_decay: float = 0.0,
+    batch_size: int = 256,
+    memory_budget: int | None = None,
+    programs: Programs | None = None,
+) -> NamedOperator:
+    """The matrix that a row is about.
+
+    Args:
+        model: in eval mode.
+        criterion: see `Objective`.
+        samples: the data set.
+        subset: which samples of it.
+        operator: which matrix of their mean loss, see `build_operator`.
+        parameters: name patterns of the parameters that make up w; None for all trainable.
+        weight_decay: factor of an optional L2 term.
+        batch_size: samples per forward pass; changes nothing but memory and speed.
+        memory_budget: see `HessianOperator`.
+        programs: see `HessianOperator`.
+    """
+    return build_operator(
+        operator,
+        model,
+        criterion,
+        SampleBatches(samples, subset_indices(samples, subset), batch_size),
+        parameters=parameters,
+        weight_decay=weight_decay,
+        memory_budget=memory_budget,
+        programs=programs,
+    )
+
+
+def measure_operator(
+    built: NamedOperator, subset: Subset, *, seed: int = 0, **options: Any
+) -> SpectrumRow:
+    """Measure the matrix of a row.
+
+    Args:
+        built: what `subset_operator` returned for `subset`, not used before if its
+            `gradient_cost` is to be the row's own.
+        subset: names the row.
+        seed: see `measure_subset`.
+        **options: of `extreme_eigenvalues`.
+    """
+    matrix, base = built.matrix, built.base
+    start = zlib.crc32(f"{seed}/{subset.kind}/{subset.name}".encode())
+    ends = extreme_eigenvalues(matrix, seed=start, **options)
+    largest, smallest, both = ends.lambda_max, ends.lambda_min, ends.lambda_ratio
+    return SpectrumRow(
+        name=subset.name,
+        kind=subset.kind,
+        n=base.objective.n,
+        lambda_max=largest.value,
+        lambda_max_lower=largest.lower,
+        lambda_max_upper=largest.upper,
+        lambda_max_residual=largest.residual,
+        lambda_min=smallest.value,
+        lambda_min_lower=smallest.lower,
+        lambda_min_upper=smallest.upper,
+        lambda_min_residual=smallest.residual,
+        lambda_ratio=both.value,
+        lambda_ratio_lower=both.lower,
+        lambda_ratio_upper=both.upper,
+        confidence=ends.confidence,
+        gradient_norm=float(base.gradient.double().norm()),
+        loss=base.loss,
+        matvecs=ends.matvecs,
+        gradient_cost=round(matrix.gradient_cost, 2),
+        noise=ends.noise,
+        stop_rule=ends.stop_rule,
+        converged=ends.converged,
+        verdict=ends.verdict,
+        seed=seed,
+        dtype=str(matrix.dtype).removeprefix("torch."),
+        device=matrix.device.type,
+        operator=built.name,
+        parameters=built.parameters,
+        weight_decay=built.weight_decay,
+        ends=ends,
+    )
+
+
 def measure_subset(
     model: nn.Module,
     criterion: Criterion,
@@ -158,6 +251,9 @@ def measure_subset(
     subset: Subset,
     *,
     seed: int = 0,
+    operator: OperatorName = "hessian",
+    parameters: Iterable[str] | str | None = None,
+    weight_decay: float = 0.0,
     batch_size: int = 256,
     memory_budget: int | None = None,
     programs: Programs | None = None,
@@ -172,51 +268,27 @@ def measure_subset(
         subset: which samples of it.
         seed: of the table; each row derives its own start vector from it and its name, so a
             row's numbers do not depend on which other rows are measured.
+        operator: which matrix of their mean loss, see `build_operator`.
+        parameters: name patterns of the parameters that make up w; None for all trainable.
+        weight_decay: factor of an optional L2 term.
         batch_size: samples per forward pass; changes nothing but memory and speed.
         memory_budget: see `HessianOperator`.
         programs: see `HessianOperator`.
         **options: of `extreme_eigenvalues`.
     """
-    indices = subset_indices(samples, subset)
-    operator = HessianOperator(
+    built = subset_operator(
         model,
         criterion,
-        SampleBatches(samples, indices, batch_size),
+        samples,
+        subset,
+        operator=operator,
+        parameters=parameters,
+        weight_decay=weight_decay,
+        batch_size=batch_size,
         memory_budget=memory_budget,
         programs=programs,
     )
-    start = zlib.crc32(f"{seed}/{subset.kind}/{subset.name}".encode())
-    ends = extreme_eigenvalues(operator, seed=start, **options)
-    largest, smallest, both = ends.lambda_max, ends.lambda_min, ends.lambda_ratio
-    return SpectrumRow(
-        name=subset.name,
-        kind=subset.kind,
-        n=len(indices),
-        lambda_max=largest.value,
-        lambda_max_lower=largest.lower,
-        lambda_max_upper=largest.upper,
-        lambda_max_residual=largest.residual,
-        lambda_min=smallest.value,
-        lambda_min_lower=smallest.lower,
-        lambda_min_upper=smallest.upper,
-        lambda_min_residual=smallest.residual,
-        lambda_ratio=both.value,
-        lambda_ratio_lower=both.lower,
-        lambda_ratio_upper=both.upper,
-        confidence=ends.confidence,
-        gradient_norm=float(operator.gradient.double().norm()),
-        loss=operator.loss,
-        matvecs=ends.matvecs,
-        gradient_cost=round(operator.gradient_cost, 2),
-        noise=ends.noise,
-        stop_rule=ends.stop_rule,
-        converged=ends.converged,
-        verdict=ends.verdict,
-        seed=seed,
-        dtype=str(operator.dtype).removeprefix("torch."),
-        device=operator.device.type,
-        ends=ends,
-    )
+    return measure_operator(built, subset, seed=seed, **options)
 
 
 def iter_spectra(
@@ -257,7 +329,8 @@ def class_spectra(
         classes: class numbers, "all" or "none".
         groups: "all", or names that `dataset.groups` maps to class numbers.
         strategy: "auto", "traced" or "double-backward"; see `Programs`.
-        **options: `seed`, `batch_size`, `memory_budget`, and those of `extreme_eigenvalues`.
+        **options: `seed`, `operator`, `parameters`, `weight_decay`, `batch_size`,
+            `memory_budget` (see `measure_subset`), and those of `extreme_eigenvalues`.
 
     Returns:
         A DataFrame with the fields of `SpectrumRow` as columns.

@@ -4,8 +4,22 @@ Joins what the other rooms know: a network and its data (from a run folder, or a
 instrument, and the table's file.
 """
 
+from saddlescope.measurement.directions import Direction, UpdateRule, update_directions
 from saddlescope.measurement.foreign import foreign_target
-from saddlescope.measurement.job import Settings, SpectrumJob
+from saddlescope.measurement.job import SpectrumJob
+from saddlescope.measurement.settings import Settings, ViewSettings
 from saddlescope.measurement.target import Target, run_target
+from saddlescope.measurement.views import VIEWS
 
-__all__ = ["Settings", "SpectrumJob", "Target", "foreign_target", "run_target"]
+__all__ = [
+    "VIEWS",
+    "Direction",
+    "Settings",
+    "SpectrumJob",
+    "Target",
+    "UpdateRule",
+    "ViewSettings",
+    "foreign_target",
+    "run_target",
+    "update_directions",
+]

@@ -1,44 +1,27 @@
-"""A spectrum table as a restartable job: each row is on disk before the next one begins."""
+"""A spectrum table as a restartable job: each row is on disk before the next one begins.
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+So is each view of it (`views`): more of the row's matrix than two numbers, in files of their own.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from saddlescope.curvature import (
-    Programs,
-    SpectrumRow,
-    measure_subset,
-    plan_programs,
-    select_subsets,
-)
+from saddlescope.curvature import SpectrumRow, plan_programs, select_subsets
+from saddlescope.curvature.parameters import select_parameters
 from saddlescope.curvature.spectra import Subset
 from saddlescope.curvature.strategy import Strategy
 from saddlescope.errors import Interrupted
+from saddlescope.measurement.directions import Direction, update_directions
+from saddlescope.measurement.kept import ViewRecords, in_order, is_outdated, row_key
+from saddlescope.measurement.row_work import RowWork
+from saddlescope.measurement.settings import Settings, ViewSettings
 from saddlescope.measurement.target import Target
-from saddlescope.runs import SPECTRUM_COLUMNS, read_spectrum, write_spectrum
-from saddlescope.runs.schema import SPECTRUM_KEY
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Options of `extreme_eigenvalues` that decide a row's numbers, as one column."""
-
-    rtol: float = 1e-2
-    confidence: float = 0.999
-    certify: bool = False
-    max_matvecs: int = 200
-
-    def column(self) -> str:
-        """The `settings` column: "rtol=0.01 confidence=0.999 certify=0 max_matvecs=200"."""
-        return (
-            f"rtol={self.rtol:g} confidence={self.confidence:g} certify={int(self.certify)} "
-            f"max_matvecs={self.max_matvecs}"
-        )
-
-    def options(self) -> dict[str, Any]:
-        """Keyword arguments for `extreme_eigenvalues`."""
-        return vars(self).copy()
+from saddlescope.measurement.view_plan import check_views, view_settings
+from saddlescope.measurement.views import FROM_THE_ROW, VIEWS
+from saddlescope.runs import SPECTRUM_COLUMNS, read_spectrum, views_folder, write_spectrum
 
 
 @dataclass(frozen=True)
@@ -49,19 +32,24 @@ class SpectrumJob:
         target: what is measured.
         subsets: its rows.
         settings: how.
-        seed: of the start vectors.
+        seeds: of the start vectors; each subset has one row a seed.
         path: CSV that holds finished rows and takes new ones; None keeps nothing.
         batch_size: samples a forward pass; changes memory and speed only.
         strategy: the kind of product, see `saddlescope.curvature.Programs`.
+        views: what else is computed of each row and kept beside the table, see
+            `saddlescope.measurement.views`.
+        view_options: how.
     """
 
     target: Target
     subsets: tuple[Subset, ...]
     settings: Settings
-    seed: int = 0
+    seeds: tuple[int, ...] = (0,)
     path: Path | None = None
     batch_size: int = 256
     strategy: Strategy = "auto"
+    views: tuple[str, ...] = ()
+    view_options: ViewSettings = field(default_factory=ViewSettings)
 
     @classmethod
     def plan(
@@ -70,37 +58,66 @@ class SpectrumJob:
         *,
         classes: Literal["all", "none"] | Sequence[int] = "all",
         groups: Sequence[str] = ("all",),
+        settings: Settings,
+        seed: int | Sequence[int] = 0,
+        path: Path | None = None,
+        views: Sequence[str] = (),
         **rest: Any,
     ) -> "SpectrumJob":
         """Check what is asked for before anything is computed.
 
         Raises:
-            UsageError, DataError: see `select_subsets`.
+            UsageError: a view that there is not, or that this operator has not, or nowhere to
+                keep it; no parameter that matches; see `select_subsets`.
+            DataError: see `select_subsets`.
         """
         subsets = select_subsets(target.samples, classes=classes, groups=groups)
-        return cls(target=target, subsets=tuple(subsets), **rest)
+        select_parameters(target.model, settings.parameters)
+        check_views(views, settings, path)
+        return cls(
+            target=target,
+            subsets=tuple(subsets),
+            settings=settings,
+            seeds=(seed,) if isinstance(seed, int) else tuple(dict.fromkeys(seed)),
+            path=path,
+            views=tuple(view for view in VIEWS if view in views),
+            **rest,
+        )
+
+    @property
+    def rows(self) -> tuple[tuple[Subset, int], ...]:
+        """Subset and seed of each row, the seeds of a subset beside each other."""
+        return tuple((subset, seed) for subset in self.subsets for seed in self.seeds)
 
     def run(
         self,
         *,
         on_row: Callable[[dict[str, Any], bool], None] | None = None,
+        on_view: Callable[[dict[str, Any], str, bool], None] | None = None,
         progress: Callable[[Subset, int, float, float], None] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> list[dict[str, Any]]:
         """Measure what is missing and return all rows asked for, in order.
 
+        The views of a row follow it, and are on disk before the next row begins.
+
         Args:
             on_row: called with each row and whether it was already there.
-            progress: called after each product with (subset, products, θ_max, θ_min).
+            on_view: called with the row, the view and whether that was already there.
+            progress: called after each product with (subset, products, θ_max, θ_min); of a view
+                the last two are NaN.
             should_stop: asked after each product; True ends the job, finished rows kept.
 
         Raises:
             Interrupted: `should_stop` said so.
-            DataError: the file at `path` is not a spectrum table.
+            DataError: the file at `path` is not a spectrum table, or that of a view no view.
         """
         stored = read_spectrum(self.path) if self.path and self.path.is_file() else []
-        finished = {_key(row): row for row in stored if not self._outdated(row)}
-        rows = []
+        identity = self.target.identity
+        finished = {row_key(row): row for row in stored if not is_outdated(row, identity)}
+        expected = {pair: row_key(self._words(*pair)) for pair in self.rows}
+        kept = {view: ViewRecords(self.path, view, identity) for view in self.views if self.path}
+        directions = functools.cache(self._directions)
         # Planned over all rows, finished or not, so that a restarted job decides the same way.
         programs = plan_programs(
             self.target.model,
@@ -109,26 +126,51 @@ class SpectrumJob:
             self.subsets,
             strategy=self.strategy,
         )
-        for subset in self.subsets:
-            row = finished.get(self._expected_key(subset))
-            reused = row is not None
-            if row is None:
-                row = self._columns(self._measure(subset, programs, progress, should_stop))
-                finished[_key(row)] = row
+        rows = []
+        for subset, seed in self.rows:
+            work = RowWork(
+                target=self.target,
+                subset=subset,
+                seed=seed,
+                settings=self.settings,
+                options=self.view_options,
+                programs=programs,
+                batch_size=self.batch_size,
+                directions=directions,
+                check=self._watch(subset, progress, should_stop),
+                folder=views_folder(self.path) if self.path else None,
+            )
+            open_views = [
+                view for view in kept if not kept[view].has(self._words(subset, seed, view))
+            ]
+            key = expected[subset, seed]
+            reused = key in finished
+            if not reused:
+                needed = any(view in FROM_THE_ROW for view in open_views)
+                finished[key] = self._columns(work.measure(eigenvectors=needed))
                 if self.path:
-                    write_spectrum(self.path, self._ordered(finished))
+                    write_spectrum(self.path, in_order(finished, expected.values()))
+            row = finished[key]
             if on_row is not None:
                 on_row(row, reused)
             rows.append(row)
+            for view, records in kept.items():
+                if view in open_views:
+                    words = row | self._words(subset, seed, view)
+                    order = [self._words(*pair, view) for pair in self.rows]
+                    records.put(words, VIEWS[view](work), order=order)
+                if on_view is not None:
+                    on_view(row, view, view not in open_views)
         return rows
 
-    def _measure(
+    def _watch(
         self,
         subset: Subset,
-        programs: Programs,
         progress: Callable[[Subset, int, float, float], None] | None,
         should_stop: Callable[[], bool],
-    ) -> SpectrumRow:
+    ) -> Callable[[int, float, float], None]:
+        """What is called after each product of a row and its views."""
+
         def after_product(products: int, largest: float, smallest: float) -> None:
             if progress is not None:
                 progress(subset, products, largest, smallest)
@@ -138,45 +180,35 @@ class SpectrumJob:
                 )
                 raise Interrupted(f"stopped at {subset.kind} {subset.name}{where}")
 
-        return measure_subset(
-            self.target.model,
-            self.target.criterion,
-            self.target.samples,
-            subset,
-            seed=self.seed,
+        return after_product
+
+    def _directions(self) -> tuple[Direction, ...]:
+        target = self.target
+        return update_directions(
+            target.model,
+            target.criterion,
+            target.samples,
+            rule=target.rule,
             batch_size=self.batch_size,
-            programs=programs,
-            progress=after_product,
-            **self.settings.options(),
         )
 
     def _columns(self, row: SpectrumRow) -> dict[str, Any]:
         known = row.columns() | self.target.identity | {"settings": self.settings.column()}
         return {column: known[column] for column in SPECTRUM_COLUMNS}
 
-    def _outdated(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row speaks of weights that this checkpoint's file no longer holds."""
-        mine = self.target.identity
-        same_file = all(row[column] == mine[column] for column in ("run", "checkpoint", "split"))
-        return same_file and row["digest"] != mine["digest"]
-
-    def _expected_key(self, subset: Subset) -> tuple[Any, ...]:
-        dtype = str(next(self.target.model.parameters()).dtype).removeprefix("torch.")
-        known = self.target.identity | {
+    def _words(self, subset: Subset, seed: int, view: str | None = None) -> dict[str, Any]:
+        """What identifies a row, or a view of it, before it is measured."""
+        parameter = next(self.target.model.parameters())
+        settings, rule = self.settings, self.target.rule
+        return {
+            **self.target.identity,
+            **settings.key(),
             "kind": subset.kind,
             "name": subset.name,
-            "seed": self.seed,
-            "dtype": dtype,
-            "settings": self.settings.column(),
+            "seed": seed,
+            "dtype": str(parameter.dtype).removeprefix("torch."),
+            "device": parameter.device.type,
+            "settings": view_settings(view, settings, self.view_options, rule)
+            if view
+            else settings.column(),
         }
-        return _key(known)
-
-    def _ordered(self, finished: Mapping[tuple[Any, ...], dict[str, Any]]) -> list[dict[str, Any]]:
-        """This job's rows in its order, after the rows of other settings."""
-        mine = [key for subset in self.subsets if (key := self._expected_key(subset)) in finished]
-        others = [row for key, row in finished.items() if key not in set(mine)]
-        return [*others, *(finished[key] for key in mine)]
-
-
-def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[column] for column in SPECTRUM_KEY)

@@ -1,6 +1,6 @@
 """What is measured: a network, a criterion, samples, and the words that identify them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import nn
 from saddlescope.curvature import Samples
 from saddlescope.errors import UsageError
 from saddlescope.longtail import ImageSamples, make_loss
+from saddlescope.measurement.directions import UpdateRule
 from saddlescope.runs import RunFolder
 from saddlescope.training import restore_run
 
@@ -23,12 +24,14 @@ class Target:
         criterion: mean loss.
         samples: what `class_spectra` reads.
         identity: the columns run, method, split, criterion, epoch, checkpoint and digest.
+        rule: the radii for update directions; of a run, its recipe's.
     """
 
     model: nn.Module
     criterion: nn.Module
     samples: Samples
     identity: dict[str, Any]
+    rule: UpdateRule = field(default_factory=UpdateRule)
 
 
 def run_target(
@@ -62,17 +65,19 @@ def run_target(
     loss = run.recipe.loss
     key = loss.name if criterion == "training" else "ce"
     options = loss.options() if criterion == "training" else {}
+    method = run.recipe.method
     return Target(
         model=run.model,
         criterion=make_loss(key, run.data.counts, **options).to(device),
         samples=ImageSamples(getattr(run.data, split), run.data.groups),
         identity={
             "run": folder.name,
-            "method": run.recipe.method.name,
+            "method": method.name,
             "split": split,
             "criterion": key,
             "epoch": run.epoch,
             "checkpoint": run.checkpoint,
             "digest": run.digest,
         },
+        rule=UpdateRule(method.rho, method.rho_head, method.rho_tail, method.group_reduction),
     )

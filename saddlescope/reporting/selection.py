@@ -8,9 +8,10 @@ another start vector for the same network.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
@@ -20,6 +21,10 @@ from saddlescope.runs import METHODS
 
 WORST_FIRST = ("not-converged", "unresolved", "positive", "negative-curvature")
 """Verdicts, so that several starts of one row get the most cautious of theirs."""
+
+
+WHOLE_HESSIAN = "hessian"
+"""The matrix that is compared where it was measured."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class Selection:
         rows: The spectrum rows, with `index` (into `runs`) and `label` added.
         split: Their split, or an empty string when there are none.
         criterion: Their criterion.
+        matrix: Which matrix, in words.
     """
 
     runs: tuple[Run, ...]
@@ -78,6 +84,7 @@ class Selection:
     rows: pd.DataFrame
     split: str
     criterion: str
+    matrix: str
 
     @cached_property
     def panels(self) -> tuple[Panel, ...]:
@@ -144,6 +151,8 @@ class Selection:
         if len(everything) and everything["n"].notna().any():
             parts.append(f"n = {spread(everything['n'].dropna().astype(int))}")
         parts.append(f"loss {shorten(self.criterion, 24)}")
+        if self.matrix != WHOLE_HESSIAN:
+            parts.append(shorten(self.matrix, 40))
         level = self.rows["confidence"].min()
         if level == level:
             parts.append(f"bounds at {100 * level:g} %")
@@ -170,7 +179,7 @@ def select(runs: Sequence[Run], *, split: str = "train") -> Selection:
     ]
     if not frames:
         columns = ["kind", "name", "index", "label", "seed", "n", "verdict", "method", "epoch"]
-        return Selection(tuple(ordered), labels, pd.DataFrame(columns=columns), "", "")
+        return Selection(tuple(ordered), labels, pd.DataFrame(columns=columns), "", "", "")
     rows = pd.concat([frame.astype(object) for frame in frames], ignore_index=True)
     rows = rows.infer_objects()
     if not (rows["split"] == split).any():
@@ -178,11 +187,15 @@ def select(runs: Sequence[Run], *, split: str = "train") -> Selection:
     rows = rows[rows["split"] == split]
     criterion = _commonest(rows["criterion"])
     rows = rows[rows["criterion"] == criterion]
+    # The Hessian of all parameters where there is one; two matrices are never set side by side.
+    matrices = rows[["operator", "parameters", "weight_decay"]].apply(matrix_words, axis=1)
+    matrix = WHOLE_HESSIAN if (matrices == WHOLE_HESSIAN).any() else _commonest(matrices)
+    rows = rows[matrices == matrix]
     epoch = pd.to_numeric(rows["epoch"], errors="coerce").fillna(-1)
     rows = rows[epoch == epoch.groupby(rows["index"]).transform("max")]
     # Several files may hold the same epoch (last.pt, epoch-059.pt); the last one read stands.
     rows = rows.drop_duplicates(["index", "kind", "name", "seed"], keep="last")
-    return Selection(tuple(ordered), labels, rows.reset_index(drop=True), split, criterion)
+    return Selection(tuple(ordered), labels, rows.reset_index(drop=True), split, criterion, matrix)
 
 
 def class_order(name: str) -> tuple[int, int, str]:
@@ -217,6 +230,16 @@ def _labels(runs: Sequence[Run]) -> tuple[str, ...]:
             label += f" seed {run.seed}" if alone else f": {shorten(run.name, 24)}"
         labels.append(label)
     return tuple(labels)
+
+
+def matrix_words(row: Mapping[str, Any]) -> str:
+    """`hessian`, or `gauss-newton of fc.* with weight decay 0.01`: which matrix a row is about."""
+    words = str(row["operator"])
+    if row["parameters"] != "*":
+        words += f" of {row['parameters']}"
+    if row["weight_decay"]:
+        words += f" with weight decay {row['weight_decay']:g}"
+    return words
 
 
 def _commonest(values: pd.Series) -> str:

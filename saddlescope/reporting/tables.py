@@ -24,7 +24,8 @@ CLASS_COLUMNS: Final = (
     "lambda_min", "lambda_min_lower", "lambda_min_upper",
     "lambda_ratio", "lambda_ratio_lower", "lambda_ratio_upper",
     "confidence", "gradient_norm", "verdict", "converged",
-    "split", "criterion", "epoch", "checkpoint", "seed", "dtype", "device", "matvecs",
+    "split", "criterion", "operator", "parameters", "weight_decay", "epoch", "checkpoint", "seed",
+    "dtype", "device", "matvecs",
 )  # fmt: skip
 """`train_seed` is the network's, `seed` that of the Lanczos start vector."""
 

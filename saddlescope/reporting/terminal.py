@@ -8,7 +8,13 @@ from typing import Any
 
 from saddlescope.reporting.findings import find
 from saddlescope.reporting.loading import Run
-from saddlescope.reporting.selection import Estimate, Selection, select
+from saddlescope.reporting.selection import (
+    WHOLE_HESSIAN,
+    Estimate,
+    Selection,
+    matrix_words,
+    select,
+)
 from saddlescope.reporting.tables import accuracy_table
 from saddlescope.reporting.text import interval, number, plural, shorten, shorten_middle
 
@@ -113,9 +119,14 @@ def _whole(value: float | None) -> str:
 def spectrum_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Spectrum rows as an aligned table of at most 100 columns.
 
+    Of several start vectors the lowest seed's rows are shown, and below it is said how far the
+    others lie from them.
+
     Args:
-        rows: Rows with the columns of `saddlescope.runs.SPECTRUM_COLUMNS`.
+        rows: Rows with the columns of `saddlescope.runs.SPECTRUM_COLUMNS`, of one matrix.
     """
+    every, seeds = rows, sorted({row["seed"] for row in rows})
+    rows = [row for row in rows if row["seed"] == seeds[0]]
     top = max(
         (row["lambda_ratio"] for row in rows if math.isfinite(row["lambda_ratio"])),
         default=math.nan,
@@ -135,4 +146,29 @@ def spectrum_text(rows: Sequence[Mapping[str, Any]]) -> str:
         )
     shares = sorted({f"{100 * row['confidence']:g} %" for row in rows})
     lines.append(f"Intervals hold jointly for a row with a probability of {', '.join(shares)}.")
+    matrix = matrix_words(rows[0])
+    if matrix != WHOLE_HESSIAN:
+        lines.append(f"The matrix is {shorten(matrix, 80)}.")
+    if len(seeds) > 1:
+        lines.append(_wrap(_starts(every, seeds)))
     return "\n".join(lines)
+
+
+def _starts(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> str:
+    """Which start vectors there are, and how far apart they end."""
+    parts = []
+    for column, label in (("lambda_max", "λ_max"), ("lambda_min", "λ_min")):
+        found: dict[tuple[str, str], list[float]] = {}
+        for row in rows:
+            found.setdefault((row["kind"], row["name"]), []).append(row[column])
+        spans = [
+            (max(values) - min(values)) / max(map(abs, values), default=0.0)
+            for values in found.values()
+            if any(values)
+        ]
+        parts.append(f"{label} by {100 * max(spans, default=0.0):.2g} %")
+    listed = ", ".join(map(str, seeds))
+    return (
+        f"Start vectors {listed} were measured; {seeds[0]} is shown. Within a row they differ in "
+        f"{' and in '.join(parts)} at most."
+    )

@@ -6,22 +6,38 @@ A leaf: it imports no other room, and anyone may use it.
 from saddlescope.runs.atomic import atomic_path, write_bytes, write_json, write_text
 from saddlescope.runs.folder import RunFolder
 from saddlescope.runs.provenance import provenance
-from saddlescope.runs.schema import LOSSES, METHODS, METRIC_COLUMNS, SPECTRUM_COLUMNS
+from saddlescope.runs.schema import (
+    LOSSES,
+    METHODS,
+    METRIC_COLUMNS,
+    OPERATORS,
+    SPECTRUM_COLUMNS,
+    VIEW_COLUMNS,
+    VIEW_IDENTITY,
+)
 from saddlescope.runs.tables import append_row, read_rows, read_spectrum, write_spectrum
+from saddlescope.runs.view_files import read_view, view_file, views_folder, write_view
 
 __all__ = [
     "LOSSES",
     "METHODS",
     "METRIC_COLUMNS",
+    "OPERATORS",
     "SPECTRUM_COLUMNS",
+    "VIEW_COLUMNS",
+    "VIEW_IDENTITY",
     "RunFolder",
     "append_row",
     "atomic_path",
     "provenance",
     "read_rows",
     "read_spectrum",
+    "read_view",
+    "view_file",
+    "views_folder",
     "write_bytes",
     "write_json",
     "write_spectrum",
     "write_text",
+    "write_view",
 ]

@@ -2,7 +2,7 @@
 
 runs/NAME/  recipe.toml, run.json, metrics.jsonl
             checkpoints/last.pt, best.pt, epoch-NNN.pt
-            spectrum/CHECKPOINT-SPLIT.csv + .json
+            spectrum/CHECKPOINT-SPLIT.csv + .json, CHECKPOINT-SPLIT.views/ (see `view_files`)
 """
 
 import json

@@ -23,6 +23,14 @@ LOSSES: Final[dict[str, str]] = {
 }
 """Loss key to the name the paper prints."""
 
+OPERATORS: Final[dict[str, str]] = {
+    "hessian": "∇²L",
+    "weingarten": "C·∇²L·C/α",
+    "gauss-newton": "G",
+    "hessian-minus-gauss-newton": "∇²L − G",
+}
+"""Operator key to the matrix it stands for; see `saddlescope.curvature.build_operator`."""
+
 METRIC_COLUMNS: Final[tuple[str, ...]] = (
     "epoch",
     "stage",
@@ -69,6 +77,9 @@ SPECTRUM_COLUMNS: Final[tuple[str, ...]] = (
     "method",
     "split",
     "criterion",
+    "operator",
+    "parameters",
+    "weight_decay",
     "epoch",
     "checkpoint",
     "seed",
@@ -78,8 +89,9 @@ SPECTRUM_COLUMNS: Final[tuple[str, ...]] = (
     "settings",
 )
 """One row a class or group: kind is "group" or "class", name "all", "head", … or the class
-number. `digest` identifies the checkpoint's content and `settings` the options of the run;
-with split, kind, name, criterion, seed and dtype they key a row for restart."""
+number. `operator`, `parameters` and `weight_decay` say which matrix, `digest` identifies the
+checkpoint's content and `settings` the options of the run; with split, kind, name, criterion,
+seed and dtype they key a row for restart."""
 
 SPECTRUM_KEY: Final[tuple[str, ...]] = (
     "digest",
@@ -87,7 +99,111 @@ SPECTRUM_KEY: Final[tuple[str, ...]] = (
     "kind",
     "name",
     "criterion",
+    "operator",
+    "parameters",
+    "weight_decay",
     "seed",
     "dtype",
     "settings",
 )
+
+VIEW_IDENTITY: Final[tuple[str, ...]] = (
+    "kind",
+    "name",
+    "n",
+    "run",
+    "method",
+    "split",
+    "criterion",
+    "operator",
+    "parameters",
+    "weight_decay",
+    "epoch",
+    "checkpoint",
+    "seed",
+    "dtype",
+    "device",
+    "digest",
+    "settings",
+    "gradient_cost",
+)
+"""What every record of a view says of itself. All but `settings` and `gradient_cost`, which are
+the view's own, mean what they mean in a spectrum table; `SPECTRUM_KEY` keys a record too."""
+
+VIEW_COLUMNS: Final[dict[str, tuple[str, ...]]] = {
+    "density": (
+        "steps",
+        "probes",
+        "size",
+        "matvecs",
+        "nodes",
+        "weights",
+        "sigma",
+        "grid",
+        "density",
+        "density_spread",
+    ),
+    "trace": ("trace", "trace_error", "probes", "matvecs"),
+    "eigenvalues": ("end", "rank", "eigenvalue", "residual", "matvecs", "converged"),
+    "eigenvectors": (
+        "file",
+        "lambda_max",
+        "lambda_max_residual",
+        "lambda_min",
+        "lambda_min_residual",
+        "converged",
+    ),
+    "slices": (
+        "direction",
+        "eigenvalue",
+        "eigenvalue_lower",
+        "eigenvalue_upper",
+        "measured",
+        "measured_error",
+        "measured_step",
+        "loss_noise",
+        "agrees",
+        "converged",
+        "radii",
+        "losses",
+    ),
+    "plane": ("lambda_max", "lambda_min", "converged", "v_max_radii", "v_min_radii", "losses"),
+    "alignments": (
+        "vector",
+        "stage",
+        "rho",
+        "norm",
+        "cos_v_max",
+        "cos_v_min",
+        "update_cost",
+        "converged",
+    ),
+    "bootstrap": (
+        "lambda_max",
+        "lambda_max_bootstrap_lower",
+        "lambda_max_bootstrap_upper",
+        "lambda_max_bootstrap_bias",
+        "lambda_min",
+        "lambda_min_bootstrap_lower",
+        "lambda_min_bootstrap_upper",
+        "lambda_min_bootstrap_bias",
+        "lambda_ratio",
+        "lambda_ratio_bootstrap_lower",
+        "lambda_ratio_bootstrap_upper",
+        "bootstrap_level",
+        "bootstrap_resamples",
+        "bootstrap_unconverged",
+        "bootstrap_matvecs",
+        "bootstrap_seed",
+        "skipped",
+    ),
+}
+"""View to the columns it has beside `VIEW_IDENTITY`."""
+
+ARRAY_COLUMNS: Final[frozenset[str]] = frozenset(
+    {
+        "nodes", "weights", "grid", "density", "density_spread",
+        "radii", "losses", "v_max_radii", "v_min_radii",
+    }
+)  # fmt: skip
+"""Columns that hold (nested) lists of numbers. A view that has one is kept as JSON, else as CSV."""

@@ -5,7 +5,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,15 @@ from saddlescope.errors import DataError
 from saddlescope.runs.atomic import to_json, write_json, write_text
 from saddlescope.runs.schema import SPECTRUM_COLUMNS
 
-_INTEGERS = {"n", "matvecs", "epoch", "seed"}
+_INTEGERS = {
+    "n", "matvecs", "epoch", "seed", "steps", "probes", "size", "rank", "stage",
+    "bootstrap_resamples", "bootstrap_unconverged", "bootstrap_matvecs", "bootstrap_seed",
+}  # fmt: skip
+_FLAGS = {"converged", "agrees"}
 _TEXT = {
     "name", "kind", "stop_rule", "verdict", "run", "method", "split", "criterion",
-    "checkpoint", "dtype", "device", "digest", "settings",
+    "checkpoint", "dtype", "device", "digest", "settings", "operator", "parameters",
+    "end", "file", "direction", "vector", "rho", "skipped",
 }  # fmt: skip
 
 
@@ -68,8 +73,13 @@ def write_spectrum(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def spectrum_csv(rows: Iterable[Mapping[str, Any]]) -> str:
     """Spectrum rows as CSV text with the columns of the schema."""
+    return csv_text(rows, SPECTRUM_COLUMNS)
+
+
+def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Rows as CSV text with these columns; None becomes an empty cell."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, SPECTRUM_COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(
         {key: "" if value is None else value for key, value in row.items()} for row in rows
@@ -83,30 +93,58 @@ def read_spectrum(path: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: columns missing, or a cell that does not parse, named by line and column.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not readable: {error}") from None
-    reader = csv.DictReader(io.StringIO(text))
-    missing = [name for name in SPECTRUM_COLUMNS if name not in (reader.fieldnames or [])]
+    return read_csv(path, SPECTRUM_COLUMNS, what="spectrum table")
+
+
+def read_csv(path: Path, columns: Sequence[str], *, what: str) -> list[dict[str, Any]]:
+    """Read a CSV with at least these columns, with types; others are left out.
+
+    Raises:
+        DataError: not readable, columns missing, or a cell that does not parse.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(path)))
+    missing = [name for name in columns if name not in (reader.fieldnames or [])]
     if missing:
-        raise DataError(f"{path}: not a spectrum table: missing columns {', '.join(missing)}")
+        raise DataError(
+            f"{path}: not a {what}: missing columns {', '.join(missing)}; if another version "
+            "wrote it, delete it and measure again"
+        )
     return [
-        {column: _parse(path, number, column, row[column]) for column in SPECTRUM_COLUMNS}
+        {column: _parse(path, number, column, row[column]) for column in columns}
         for number, row in enumerate(reader, start=2)
     ]
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        DataError: it is not readable as UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not readable: {error}") from None
+
+
+def column_type(column: str) -> type:
+    """What a column holds: str, int (or None), bool, or float; of an array column, its items."""
+    if column in _TEXT:
+        return str
+    return int if column in _INTEGERS else bool if column in _FLAGS else float
 
 
 def _parse(path: Path, line: int, column: str, text: str | None) -> Any:
     if text is None:
         raise DataError(f"{path}:{line}: the row ends before column {column!r}")
-    if column in _TEXT:
+    kind = column_type(column)
+    if kind is str:
         return text
     try:
-        if column == "converged":
+        if kind is bool:
             return {"True": True, "False": False}[text]
         if text == "":
-            return None if column in _INTEGERS else math.nan
-        return int(text) if column in _INTEGERS else float(text)
+            return None if kind is int else math.nan
+        return kind(text)
     except (KeyError, ValueError):
         raise DataError(f"{path}:{line}: {column} = {text!r} is not a value") from None

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import saddlescope
 from saddlescope.cli.main import app
 from saddlescope.errors import ExitCode
-from saddlescope.runs import SPECTRUM_COLUMNS
+from saddlescope.runs import SPECTRUM_COLUMNS, read_view, view_file
 
 TINY = ["--set", "training.epochs=1"]
 
@@ -101,6 +101,61 @@ def test_spectrum_json_and_output_file(run, tmp_path):
     assert row["converged"] is True
     assert path.is_file()
     assert path.with_suffix(".json").is_file()
+
+
+def test_spectrum_with_views(run, tmp_path):
+    path = tmp_path / "t.csv"
+    arguments = (
+        "spectrum", run, "--classes", "9", "--groups", "none", "--rtol", "0.1", "-o", path,
+        "--with", "trace, alignments", "--probes", "2",
+    )  # fmt: skip
+    plan = command(*arguments, "--dry-run")
+    assert "with trace: about 4 gradients a row" in plan.stderr
+    assert not path.exists()
+    done = command(*arguments)
+    assert done.exit_code == 0, done.stderr
+    assert f"views: {tmp_path / 't.views'}: trace, alignments" in done.stderr
+    (record,) = read_view(view_file(path, "trace"))
+    assert (record["name"], record["probes"], record["settings"]) == ("9", 2, "probes=2")
+    vectors = [r["vector"] for r in read_view(view_file(path, "alignments"))]
+    assert vectors == ["gradient", "sgd", "sam", "imbsam", "sam-ext", "sse-sam", "sse-sam"]
+    again = command(*arguments)
+    assert "class 9: trace already there" in again.stderr
+    assert again.stdout == done.stdout
+
+
+def test_spectrum_of_several_seeds_and_of_another_matrix(run, tmp_path):
+    path = tmp_path / "t.csv"
+    arguments = ("spectrum", run, "--classes", "9", "--groups", "none", "--rtol", "0.1", "-o", path)
+    done = command(*arguments, "--seed", "0,2")
+    assert done.exit_code == 0, done.stderr
+    assert [row["seed"] for row in csv.DictReader(io.StringIO(done.stdout))] == ["0", "2"]
+    done = command(
+        *arguments, "--operator", "gauss-newton", "--parameters", "*.bias", "--parameters",
+        "*.weight", "--weight-decay", "0.25", "--atol", "1e-4",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    (row,) = csv.DictReader(io.StringIO(done.stdout))
+    assert (row["operator"], row["parameters"]) == ("gauss-newton", "*.bias,*.weight")
+    # Positive semidefinite, moved up by the L2 term.
+    assert float(row["lambda_min"]) == pytest.approx(0.25, abs=0.02)
+    assert "atol=0.0001" in row["settings"]
+    assert len(path.read_text().splitlines()) == 4
+
+
+def test_bootstrap_says_what_it_skipped(tmp_path, monkeypatch):
+    (tmp_path / "lonely.py").write_text(
+        "import torch\n"
+        "def net():\n    torch.manual_seed(0); return torch.nn.Linear(3, 2)\n"
+        "data = (torch.arange(12.).reshape(4, 3), torch.tensor([0, 0, 0, 1]))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ("spectrum", "--model", "lonely:net", "--data", "lonely:data")
+    refused(command(*arguments, "--with", "bootstrap"), ExitCode.USAGE, "name the table with -o")
+    done = command(*arguments, "--with", "bootstrap", "-o", "t.csv")
+    assert done.exit_code == 0, done.stderr
+    assert "bootstrap skipped: class '1' has 1 sample" in done.stderr
 
 
 def test_not_converged_is_exit_code_3_and_still_a_table(run, tmp_path):
@@ -221,6 +276,20 @@ class TestRefusals:
 
     def test_unknown_group(self, run):
         refused(command("spectrum", run, "--groups", "middle"), ExitCode.USAGE, "middle", "medium")
+
+    @pytest.mark.parametrize(
+        ("option", "value", "word"),
+        [
+            ("--with", "hologram", "hologram"),
+            ("--operator", "fisher", "fisher"),
+            ("--parameters", "nothing.*", "nothing.*"),
+            ("--weight-decay", "-1", "weight_decay"),
+            ("--seed", "zero", "--seed zero: expected numbers"),
+            ("--resamples", "3", "resamples = 3"),
+        ],
+    )
+    def test_options_that_cannot_be_meant(self, run, option, value, word):
+        refused(command("spectrum", run, option, value), ExitCode.USAGE, word)
 
     def test_no_run_folder(self, tmp_path):
         refused(command("spectrum", tmp_path), ExitCode.DATA, "not a run folder")

@@ -109,3 +109,15 @@ def test_eigenvectors_are_saved_and_read_back(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["v.safetensors"]
     with pytest.raises(UsageError, match="eigenvectors=True"):
         save_eigenvectors(path, extreme_eigenvalues(operator))
+
+
+def test_equal_eigenvectors_give_equal_files(tmp_path):
+    pairs = top_eigenpairs(MatrixOperator(with_spectrum(network_like(10))), k=2)
+    words = {letter: letter for letter in "qwertyuiop"}
+    contents = set()
+    for number in range(4):  # the library writes its header in another order each time
+        save_eigenvectors(tmp_path / f"{number}", pairs, metadata=words)
+        contents.add((tmp_path / f"{number}").read_bytes())
+    assert len(contents) == 1
+    with safe_open(tmp_path / "0", "pt") as opened:
+        assert opened.metadata() == words | {"rows": "2 from max inwards"}

@@ -8,7 +8,13 @@ import torch.nn.functional as F
 from networks import Augmented, Restless, convolutional, dense_hessian, images, split_batches
 from torch import nn
 
-from saddlescope.curvature import HessianOperator, MatrixOperator, Programs, extreme_eigenvalues
+from saddlescope.curvature import (
+    HessianOperator,
+    MatrixOperator,
+    Objective,
+    Programs,
+    extreme_eigenvalues,
+)
 from saddlescope.curvature.reference import dense_matrix, pyhessian_lambda_max
 from saddlescope.errors import DataError, OperatorError, UsageError
 
@@ -370,3 +376,15 @@ def test_lambda_max_agrees_with_pyhessian():
         abs(theirs), rel=1e-5
     )
     assert all(math.isfinite(x) for x in (theirs, ours.lambda_min.value))
+
+
+def test_value_and_gradient_are_those_of_the_operator():
+    model, data = convolutional(), images(11)
+    before = [p.grad for p in model.parameters()]
+    for batches in (split_batches(data, 11), split_batches(data, 4, 4, 3)):
+        objective = Objective(model, nn.CrossEntropyLoss(), batches, weight_decay=0.3)
+        value, gradient = objective.value_and_gradient()
+        H = HessianOperator.from_objective(objective)
+        assert value == pytest.approx(H.loss, rel=1e-14)
+        torch.testing.assert_close(gradient, H.gradient, rtol=1e-12, atol=1e-15)
+    assert [p.grad for p in model.parameters()] == before

@@ -16,7 +16,15 @@ from pydantic import BaseModel
 
 from saddlescope.cli.main import app
 from saddlescope.errors import ExitCode
-from saddlescope.runs import LOSSES, METHODS, METRIC_COLUMNS, SPECTRUM_COLUMNS
+from saddlescope.runs import (
+    LOSSES,
+    METHODS,
+    METRIC_COLUMNS,
+    OPERATORS,
+    SPECTRUM_COLUMNS,
+    VIEW_COLUMNS,
+    VIEW_IDENTITY,
+)
 from saddlescope.training import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,6 +118,21 @@ def test_every_column_is_explained():
     explained = code_words((DOCS / "howto" / "read-a-table.md").read_text(encoding="utf-8"))
     missing = [c for c in (*SPECTRUM_COLUMNS, *METRIC_COLUMNS) if c not in explained]
     assert not missing, f"docs/howto/read-a-table.md: explain {', '.join(missing)}"
+
+
+def test_every_view_and_its_columns_are_explained():
+    files = code_words((DOCS / "reference" / "files.md").read_text(encoding="utf-8"))
+    howto = code_words((DOCS / "howto" / "see-more.md").read_text(encoding="utf-8"))
+    row = code_words(section(CLI, "saddlescope spectrum"))
+    for view, columns in VIEW_COLUMNS.items():
+        # Of the three λ the bootstrap's columns are explained together.
+        short = {re.sub(r"^lambda_\w+?(?=_bootstrap)", "…", column) for column in columns}
+        missing = {*short, *VIEW_IDENTITY} - files
+        assert not missing, f"docs/reference/files.md, {view}: explain {', '.join(missing)}"
+        assert view in howto, f"docs/howto/see-more.md: explain {view}"
+        assert view in row, f"docs/reference/cli.md: explain --with {view}"
+    operators = code_words((DOCS / "howto" / "read-a-table.md").read_text(encoding="utf-8"))
+    assert set(OPERATORS) <= operators
 
 
 def recipe_keys() -> Iterator[tuple[str, str]]:

@@ -90,3 +90,23 @@ def test_no_spectrum_gives_an_empty_selection(make_run):
     assert chosen.panels == ()
     assert chosen.rows.empty
     assert chosen.scope() == "no spectrum was measured"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"operator": "weingarten"}, {"parameters": "fc.*"}, {"weight_decay": 0.5}],
+    ids=lambda other: next(iter(other)),
+)
+def test_two_matrices_are_never_set_side_by_side(make_run, other):
+    rows = [
+        spectrum_row("sam", "group", "all", 9, 10.0),
+        spectrum_row("sam", "group", "all", 9, 3.0, seed=1, **other),
+        spectrum_row("sam", "class", "0", 9, 3.0, **other),
+    ]
+    chosen = select(load_runs([make_run("sam", rows=rows)])[0])
+    assert chosen.estimate(0, "group", "all").starts == 1
+    assert chosen.estimate(0, "class", "0") is None
+    assert "hessian" not in chosen.scope()
+    alone = select(load_runs([make_run("sgd", rows=rows[1:])])[0])
+    assert alone.estimate(0, "group", "all").value == 3.0
+    assert next(iter(other.values())) == 0.5 or str(next(iter(other.values()))) in alone.scope()

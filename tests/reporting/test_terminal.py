@@ -46,6 +46,7 @@ def test_spectrum_text_is_aligned_and_shows_what_is_unresolved():
         "name": "9", "kind": "class", "n": 6, "lambda_max": 5.0, "lambda_min": -0.25,
         "lambda_ratio": 20.0, "lambda_ratio_lower": 19.0, "lambda_ratio_upper": 20.5,
         "confidence": 0.999, "gradient_norm": 0.18, "verdict": "negative-curvature",
+        "seed": 0, "operator": "hessian", "parameters": "*", "weight_decay": 0.0,
     }  # fmt: skip
     unresolved = row | {
         "name": "all", "kind": "group", "lambda_ratio": math.nan, "lambda_ratio_upper": math.inf,
@@ -61,3 +62,26 @@ def test_spectrum_text_is_aligned_and_shows_what_is_unresolved():
         first.index("negative-curvature") == second.index("unresolved") == header.index("verdict")
     )
     assert "99.9 %" in note
+
+
+def test_of_several_start_vectors_the_lowest_is_shown_and_the_spread_said():
+    def row(seed, lambda_max, lambda_min):
+        return spectrum_row(
+            "x", "class", "9", 6, 20.0, seed=seed, lambda_max=lambda_max, lambda_min=lambda_min
+        )
+
+    text = spectrum_text([row(2, 5.0, -0.26), row(1, 5.05, -0.25)])
+    assert sum(line.startswith("class 9") for line in text.splitlines()) == 1
+    assert " 5.05 " in text
+    folded = " ".join(text.split())
+    assert "Start vectors 1, 2 were measured; 1 is shown." in folded
+    # 0.05/5.05 and 0.01/0.26
+    assert "λ_max by 0.99 % and in λ_min by 3.8 % at most" in folded
+    assert max(map(len, text.splitlines())) <= 100
+    assert "Start vectors" not in spectrum_text([row(0, 5.0, -0.2)])
+
+
+def test_another_matrix_than_the_hessian_is_named():
+    row = spectrum_row("x", "group", "all", 6, 20.0, operator="gauss-newton", parameters="fc.*")
+    assert "The matrix is gauss-newton of fc.*." in spectrum_text([row | {"weight_decay": 0.0}])
+    assert "matrix" not in spectrum_text([spectrum_row("x", "group", "all", 6, 20.0)])

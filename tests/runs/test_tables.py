@@ -22,6 +22,7 @@ ROW = {
     "stop_rule": "residual", "converged": True, "verdict": "negative-curvature", "run": "a,\"b\"\n",
     "method": "sgd", "split": "train", "criterion": "ce", "epoch": 60, "checkpoint": "last",
     "seed": 0, "dtype": "float32", "device": "cpu", "digest": "abc", "settings": "rtol=0.01",
+    "operator": "hessian", "parameters": "*",
 }  # fmt: skip
 ROW = {column: ROW.get(column, 0.1) for column in SPECTRUM_COLUMNS}
 

@@ -1,0 +1,115 @@
+"""Which matrix of an objective, by name: the one place that turns a word of a table into products.
+
+| name                         | matrix                                                         |
+|------------------------------|----------------------------------------------------------------|
+| `hessian`                    | ∇²L                                                            |
+| `weingarten`                 | C·∇²L·C/α, the principal curvatures of the graph (`weingarten`) |
+| `gauss-newton`               | G (`gauss_newton`)                                             |
+| `hessian-minus-gauss-newton` | ∇²L − G: what is left where the network is not linear in w     |
+
+An L2 term adds its factor to every eigenvalue of ∇²L and of G, and cancels in their difference.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from torch import nn
+
+from saddlescope.curvature.algebra import LinearCombination, difference
+from saddlescope.curvature.gauss_newton import GaussNewtonOperator
+from saddlescope.curvature.memory import default_budget
+from saddlescope.curvature.objective import Criterion
+from saddlescope.curvature.operators import HessianOperator, ObjectiveOperator
+from saddlescope.curvature.strategy import Programs
+from saddlescope.curvature.weingarten import WeingartenOperator
+from saddlescope.errors import UsageError
+
+OperatorName = Literal["hessian", "weingarten", "gauss-newton", "hessian-minus-gauss-newton"]
+
+
+@dataclass(frozen=True)
+class NamedOperator:
+    """A matrix of an objective, and what of it goes into a table.
+
+    Attributes:
+        name: the `operator` column.
+        parameters: the `parameters` column: name patterns joined by commas, "*" for all.
+        weight_decay: factor of the L2 term.
+        matrix: the operator itself.
+        base: the operator of the objective behind it, with loss, gradient and objective; of a
+            difference, its first term.
+    """
+
+    name: OperatorName
+    parameters: str
+    weight_decay: float
+    matrix: ObjectiveOperator | WeingartenOperator | LinearCombination
+    base: ObjectiveOperator
+
+
+def build_operator(
+    name: OperatorName,
+    model: nn.Module,
+    criterion: Criterion,
+    batches: Iterable[Any],
+    *,
+    parameters: Iterable[str] | str | None = None,
+    weight_decay: float = 0.0,
+    memory_budget: int | None = None,
+    programs: Programs | None = None,
+) -> NamedOperator:
+    """Build a matrix by its name.
+
+    Args:
+        name: "hessian", "weingarten", "gauss-newton" or "hessian-minus-gauss-newton".
+        model: see `HessianOperator`.
+        criterion: see `Objective`.
+        batches: see `HessianOperator`.
+        parameters: name patterns of the parameters that make up w; None for all trainable.
+        weight_decay: factor of an optional L2 term.
+        memory_budget: see `HessianOperator`; the two terms of a difference share it.
+        programs: see `HessianOperator`; the Gauss-Newton matrix does not use them.
+
+    Raises:
+        UsageError: an unknown name.
+        OperatorError, UsageError, DataError: see `HessianOperator`.
+    """
+    if name not in get_args(OperatorName):
+        raise UsageError(
+            f"operator {name!r}: expected one of {', '.join(map(str, get_args(OperatorName)))}"
+        )
+    patterns = (parameters,) if isinstance(parameters, str) else parameters
+    wanted = None if patterns is None else tuple(patterns)
+    matrix: ObjectiveOperator | WeingartenOperator | LinearCombination
+    base: ObjectiveOperator
+    if name == "gauss-newton":
+        matrix = base = GaussNewtonOperator(
+            model,
+            criterion,
+            batches,
+            parameters=wanted,
+            weight_decay=weight_decay,
+            memory_budget=memory_budget,
+        )
+    else:
+        budget = memory_budget
+        if name == "hessian-minus-gauss-newton":
+            device = next(model.parameters()).device
+            budget = (default_budget(device) if budget is None else budget) // 2
+        matrix = base = HessianOperator(
+            model,
+            criterion,
+            batches,
+            parameters=wanted,
+            weight_decay=weight_decay,
+            memory_budget=budget,
+            programs=programs,
+        )
+        if name == "weingarten":
+            matrix = WeingartenOperator(base)
+        elif name == "hessian-minus-gauss-newton":
+            rest = GaussNewtonOperator.from_objective(base.objective, memory_budget=budget)
+            matrix = difference(base, rest)
+    label = "*" if wanted is None else ",".join(wanted)
+    return NamedOperator(name, label, float(weight_decay), matrix, base)

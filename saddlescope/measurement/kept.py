@@ -1,0 +1,92 @@
+"""What a job finds on disk and adds to: by key, in one order whether it was cut or not."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from saddlescope.runs import read_view, view_file, write_view
+from saddlescope.runs.schema import SPECTRUM_KEY
+from saddlescope.runs.tables import column_type
+from saddlescope.runs.view_files import view_columns, views_folder
+
+Key = tuple[Any, ...]
+
+
+def row_key(row: Mapping[str, Any]) -> Key:
+    """What a row, or a record of a view, is found by."""
+    return tuple(row[column] for column in SPECTRUM_KEY)
+
+
+def is_outdated(row: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
+    """Whether a row speaks of weights that this checkpoint's file no longer holds."""
+    same_file = all(row[column] == identity[column] for column in ("run", "checkpoint", "split"))
+    return bool(same_file and row["digest"] != identity["digest"])
+
+
+def in_order(finished: Mapping[Key, Any], job: Iterable[Key]) -> list[Any]:
+    """What a job has finished in its own order, after what it does not ask for."""
+    mine = [key for key in job if key in finished]
+    others = [row for key, row in finished.items() if key not in set(mine)]
+    return [*others, *(finished[key] for key in mine)]
+
+
+class ViewRecords:
+    """The records of one view, on disk beside its table after each `put`.
+
+    Args:
+        table: of the spectrum.
+        view: which.
+        identity: of the target; records of other weights in the same checkpoint are dropped.
+
+    Raises:
+        DataError: the file is not one of this view.
+    """
+
+    def __init__(self, table: Path, view: str, identity: Mapping[str, Any]) -> None:
+        self.view, self.path = view, view_file(table, view)
+        self._folder = views_folder(table)
+        self._records: dict[Key, list[dict[str, Any]]] = {}
+        self._stale: list[str] = []
+        for record in read_view(self.path) if self.path.is_file() else []:
+            if is_outdated(record, identity):
+                self._stale += [record["file"]] if "file" in record else []
+            else:
+                self._records.setdefault(row_key(record), []).append(record)
+
+    def has(self, words: Mapping[str, Any]) -> bool:
+        """Whether the view of this row is there, the files that it names included."""
+        records = self._records.get(row_key(words), [])
+        return bool(records) and all(
+            (self._folder / record["file"]).is_file() for record in records if "file" in record
+        )
+
+    def put(
+        self,
+        words: Mapping[str, Any],
+        records: Iterable[Mapping[str, Any]],
+        *,
+        order: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Add the view of a row and write the file.
+
+        Args:
+            words: the row's own columns, `settings` being the view's.
+            records: what was computed; a column that a record lacks is left empty.
+            order: the words of all rows of the job.
+        """
+        columns = view_columns(self.view)
+        self._records[row_key(words)] = [
+            {column: _empty(column) for column in columns}
+            | {column: value for column, value in words.items() if column in columns}
+            | dict(record)
+            for record in records
+        ]
+        ordered = in_order(self._records, map(row_key, order))
+        write_view(self.path, [record for found in ordered for record in found])
+        while self._stale:  # after the index no longer names them
+            (self._folder / self._stale.pop()).unlink(missing_ok=True)
+
+
+def _empty(column: str) -> Any:
+    kind = column_type(column)
+    return "" if kind is str else float("nan") if kind is float else None

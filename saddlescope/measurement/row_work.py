@@ -1,0 +1,115 @@
+"""One row of a job: its matrix and its two ends, made once and shared by the row and its views."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from saddlescope.curvature import (
+    Ends,
+    NamedOperator,
+    Programs,
+    SpectrumRow,
+    measure_operator,
+    subset_operator,
+)
+from saddlescope.curvature.seeds import derived_seed
+from saddlescope.curvature.spectra import Subset
+from saddlescope.measurement.directions import Direction
+from saddlescope.measurement.settings import Settings, ViewSettings
+from saddlescope.measurement.target import Target
+
+
+@dataclass(eq=False)
+class RowWork:
+    """One row of a job, and what its views share; each part is made when a view asks for it.
+
+    Attributes:
+        target: what is measured.
+        subset: of which samples.
+        seed: of the table.
+        settings: of the row.
+        options: of the views.
+        programs: traced products of the job.
+        batch_size: samples a forward pass.
+        directions: gives the update directions of the job.
+        check: called after every product; raises to stop the job.
+        folder: of the views' files; None keeps no views.
+    """
+
+    target: Target
+    subset: Subset
+    seed: int
+    settings: Settings
+    options: ViewSettings
+    programs: Programs
+    batch_size: int
+    directions: Callable[[], tuple[Direction, ...]]
+    check: Callable[[int, float, float], None]
+    folder: Path | None
+
+    @cached_property
+    def built(self) -> NamedOperator:
+        """The row's matrix."""
+        target = self.target
+        return subset_operator(
+            target.model,
+            target.criterion,
+            target.samples,
+            self.subset,
+            batch_size=self.batch_size,
+            programs=self.programs,
+            **self.settings.matrix(),
+        )
+
+    @cached_property
+    def measured(self) -> SpectrumRow:
+        """The row with its eigenvectors; the same numbers as in the table."""
+        return self.measure(eigenvectors=True)
+
+    @property
+    def ends(self) -> Ends:
+        """Both ends, with eigenvectors."""
+        return self.measured.ends
+
+    def measure(self, *, eigenvectors: bool) -> SpectrumRow:
+        """The row of the table."""
+        row = measure_operator(
+            self.built,
+            self.subset,
+            seed=self.seed,
+            progress=self.check,
+            eigenvectors=eigenvectors,
+            **self.settings.iteration(),
+        )
+        if eigenvectors:
+            self.measured = row
+        return row
+
+    def own_seed(self, view: str) -> int:
+        """The seed of a view of this row."""
+        return derived_seed(self.seed, view, self.subset.kind, self.subset.name)
+
+    def count(self, compute: Callable[[Any], Any]) -> tuple[Any, float]:
+        """Run something on the matrix, and count the gradients that it spends."""
+        matrix = self.built.matrix
+        matrix.gradient_cost = 0.0
+        found = compute(_Watched(matrix, self.check))
+        return found, round(matrix.gradient_cost, 2)
+
+
+class _Watched:
+    """An operator that lets a job stop after each of its products."""
+
+    def __init__(self, matrix: Any, check: Callable[[int, float, float], None]) -> None:
+        self._matrix, self._check, self._products = matrix, check, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._matrix, name)
+
+    def matvec(self, vector: Any) -> Any:
+        product = self._matrix.matvec(vector)
+        self._products += 1
+        self._check(self._products, float("nan"), float("nan"))
+        return product

@@ -1,0 +1,72 @@
+"""What is known of a view before it is computed: whether it can be, its settings, its cost."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from saddlescope.errors import UsageError
+from saddlescope.measurement.directions import UpdateRule
+from saddlescope.measurement.settings import Settings, ViewSettings
+from saddlescope.runs import VIEW_COLUMNS
+
+HESSIAN_ONLY: Final = ("slices", "plane", "alignments")
+"""Views that set the eigenvectors against the loss, whose second derivative is the Hessian."""
+
+SECOND_DIFFERENCE: Final = 60
+"""Losses that a measured second difference takes, about."""
+
+
+def check_views(views: Sequence[str], settings: Settings, path: Path | None) -> None:
+    """Refuse what cannot be meant.
+
+    Raises:
+        UsageError: an unknown view, one that this operator has not, or nowhere to keep it.
+    """
+    for view in views:
+        if view not in VIEW_COLUMNS:
+            raise UsageError(f"there is no view {view!r}: choose from {', '.join(VIEW_COLUMNS)}")
+        if view in HESSIAN_ONLY and settings.operator != "hessian":
+            raise UsageError(
+                f"the view {view!r} sets eigenvectors against the loss, whose second derivative is "
+                f"the Hessian, not {settings.operator}: leave it out, or the operator"
+            )
+    if views and path is None:
+        raise UsageError("views are files beside the table: name the table with -o")
+
+
+def view_settings(view: str, settings: Settings, options: ViewSettings, rule: UpdateRule) -> str:
+    """The `settings` column of a view: every option that decides its numbers, and no other."""
+    row = settings.column()
+    return {
+        "density": f"steps={options.steps} probes={options.density_probes}",
+        "trace": f"probes={options.trace_probes}",
+        "eigenvalues": (
+            f"k={options.k} rtol={settings.rtol:g} atol={settings.atol:g} "
+            f"max_matvecs={settings.max_matvecs}"
+        ),
+        "eigenvectors": row,
+        "slices": f"{row} radius={options.radius:g} points={options.points}",
+        "plane": f"{row} radius={options.radius:g} points={options.plane_points}",
+        "alignments": f"{row} {rule.column()} batchnorm=eval",
+        "bootstrap": f"{row} resamples={options.resamples} level={options.level:g}",
+    }[view]
+
+
+def expected_gradients(view: str, options: ViewSettings, *, products: int) -> float:
+    """About what a view costs, in gradients of the row's samples, by operation count.
+
+    Args:
+        view: which.
+        options: how.
+        products: that an iteration for both ends takes, about; a product costs 2 gradients.
+    """
+    return {
+        "density": 2.0 * options.steps * options.density_probes,
+        "trace": 2.0 * options.trace_probes,
+        "eigenvalues": 2.0 * 2.0 * max(products, 2 * options.k),
+        "eigenvectors": 0.0,
+        "slices": 2.0 * (options.points + SECOND_DIFFERENCE) / 3.0,
+        "plane": options.plane_points**2 / 3.0,
+        "alignments": 1.0,
+        "bootstrap": options.resamples * (2.0 * products + 2.0),
+    }[view]

@@ -1,0 +1,117 @@
+"""Views on disk: what `saddlescope spectrum --with` adds beside a spectrum table.
+
+    spectrum/last-train.csv             the table
+    spectrum/last-train.views/          its views, one file each
+        trace.csv, eigenvalues.csv, alignments.csv, bootstrap.csv, eigenvectors.csv
+        density.json, slices.json, plane.json
+        eigenvectors/class-9-1a2b3c4d.safetensors
+
+A view is a list of records, one or several a row of the table. Records of numbers and words are
+CSV; records that hold arrays are JSON, a list with one record a line.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from saddlescope.errors import DataError, UsageError
+from saddlescope.runs.atomic import to_json, write_text
+from saddlescope.runs.schema import ARRAY_COLUMNS, VIEW_COLUMNS, VIEW_IDENTITY
+from saddlescope.runs.tables import column_type, csv_text, read_csv, read_text
+
+
+def views_folder(table: Path) -> Path:
+    """Where the views of the spectrum table at `table` are kept."""
+    return table.with_suffix(".views")
+
+
+def view_file(table: Path, view: str) -> Path:
+    """Where a view of the spectrum table at `table` is kept.
+
+    Raises:
+        UsageError: there is no such view.
+    """
+    holds_arrays = bool(ARRAY_COLUMNS & set(view_columns(view)))
+    return views_folder(table) / f"{view}.{'json' if holds_arrays else 'csv'}"
+
+
+def view_columns(view: str) -> tuple[str, ...]:
+    """All columns of a view, in order.
+
+    Raises:
+        UsageError: there is no such view.
+    """
+    if view not in VIEW_COLUMNS:
+        raise UsageError(f"there is no view {view!r}: choose from {', '.join(VIEW_COLUMNS)}")
+    return (*VIEW_IDENTITY, *VIEW_COLUMNS[view])
+
+
+def write_view(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write the records of a view, named by the file's stem, atomically.
+
+    In CSV floats read back to the same bits. In JSON too, but NaN and Inf, which it lacks,
+    become null.
+    """
+    columns = view_columns(path.stem)
+    kept = [{column: record[column] for column in columns} for record in records]
+    if path.suffix == ".csv":
+        write_text(path, csv_text(kept, columns))
+    else:
+        write_text(path, "[\n" + ",\n".join(to_json(record) for record in kept) + "\n]\n")
+
+
+def read_view(path: Path) -> list[dict[str, Any]]:
+    """Read the records of a view back, with types; null is NaN where a number is expected.
+
+    Raises:
+        DataError: not readable, columns missing, or a value of another type, named by line and
+            column.
+        UsageError: the file's stem names no view.
+    """
+    columns = view_columns(path.stem)
+    if path.suffix == ".csv":
+        return read_csv(path, columns, what=f"view {path.stem!r}")
+    try:
+        content = json.loads(read_text(path))
+    except ValueError as error:
+        raise DataError(f"{path}: not readable as JSON: {error}") from None
+    if not isinstance(content, list):
+        raise DataError(f"{path}: not a view: expected a JSON list of records")
+    return [
+        {column: _value(path, line, column, record) for column in columns}
+        for line, record in enumerate(content, start=2)
+    ]
+
+
+def _value(path: Path, line: int, column: str, record: Any) -> Any:
+    if not isinstance(record, dict):
+        raise DataError(f"{path}:{line}: expected a JSON object")
+    if column not in record:
+        raise DataError(f"{path}:{line}: the record has no {column!r}")
+    value = record[column]
+    try:
+        if column in ARRAY_COLUMNS:
+            return _numbers(value)
+        return _typed(value, column_type(column))
+    except TypeError:
+        shown = str(value)[:40]
+        raise DataError(f"{path}:{line}: {column} = {shown!r} is not a value") from None
+
+
+def _numbers(value: Any) -> Any:
+    """A (nested) list of floats."""
+    if not isinstance(value, list):
+        raise TypeError
+    return [_numbers(item) if isinstance(item, list) else _typed(item, float) for item in value]
+
+
+def _typed(value: Any, kind: type) -> Any:
+    if value is None and kind in (int, float):
+        return None if kind is int else math.nan
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise TypeError
+    return value

@@ -1,0 +1,407 @@
+"""Views against dense matrices and formulas, and as files that a cut job ends with all the same."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from small import Dense, job, target
+
+from saddlescope.curvature import bootstrap_spectra, select_subsets
+from saddlescope.curvature.density import probe_start
+from saddlescope.curvature.seeds import derived_seed
+from saddlescope.errors import Interrupted, UsageError
+from saddlescope.measurement import VIEWS, Settings, UpdateRule, ViewSettings, update_directions
+from saddlescope.runs import (
+    OPERATORS,
+    VIEW_COLUMNS,
+    read_spectrum,
+    read_view,
+    view_file,
+    views_folder,
+)
+
+CLASS = (1,)
+QUICK = ViewSettings(steps=6, probes=3, k=2, points=5, plane_points=3, resamples=19)
+
+
+def measured(tmp_path, *views, options=QUICK, **rest):
+    """The records of each view of class 1 and of all samples, read back."""
+    path = tmp_path / "t.csv"
+    job(path, views=views, view_options=options, **rest).run()
+    return [read_view(view_file(path, view)) for view in views]
+
+
+def of(records, name="1"):
+    return [record for record in records if record["name"] == name]
+
+
+def test_every_view_has_columns_and_a_function():
+    assert set(VIEWS) == set(VIEW_COLUMNS)
+
+
+def test_a_record_says_what_it_is_about(tmp_path):
+    found = measured(tmp_path, *VIEWS)
+    for (view, columns), records in zip(VIEW_COLUMNS.items(), found, strict=True):
+        assert {record["name"] for record in records} == {"all", "1"}
+        for record in of(records):
+            words = ("run", "method", "checkpoint", "epoch", "split", "criterion", "digest")
+            assert tuple(record[word] for word in words) == (
+                "small", "sgd", "last", 3, "train", "ce", "abc",
+            )  # fmt: skip
+            assert (record["kind"], record["n"], record["seed"]) == ("class", 10, 0)
+            assert (record["dtype"], record["device"]) == ("float64", "cpu")
+            assert record["operator"] == "hessian"
+            assert record["settings"]
+            assert record["gradient_cost"] > 0 or view == "eigenvectors"
+            assert set(columns) <= set(record)
+
+
+def test_density_is_the_quadrature_of_the_dense_hessian(tmp_path):
+    (records,) = measured(tmp_path, "density")
+    (record,) = of(records)
+    hessian = Dense(target(), CLASS).hessian
+    nodes, weights = (np.array(record[key]) for key in ("nodes", "weights"))
+    assert nodes.shape == weights.shape == (3, 6)
+    for index in range(3):
+        v = probe_start(43, derived_seed(0, "density", "class", "1"), index)
+        moment = v
+        for power in range(2 * 6):  # exact up to degree 2·steps − 1
+            quadrature = float((weights[index] * nodes[index] ** power).sum())
+            assert quadrature == pytest.approx(float(v @ moment), rel=1e-8)
+            moment = hessian @ moment
+    grid, density = np.array(record["grid"]), np.array(record["density"])
+    # The mean of the density is tr(H)/n, up to the spread over three probes.
+    mean = float(np.trapezoid(density * grid, grid))
+    assert mean == pytest.approx(float((weights * nodes).sum() / 3), rel=1e-3)
+    assert np.trapezoid(density, grid) == pytest.approx(1.0, rel=1e-3)
+    assert record["gradient_cost"] == pytest.approx(2 * 18 + 1 / 3, abs=0.01)
+
+
+def test_trace_holds_the_dense_trace(tmp_path):
+    (records,) = measured(tmp_path, "trace", options=ViewSettings(probes=400))
+    (record,) = of(records)
+    wanted = float(Dense(target(), CLASS).hessian.trace())
+    assert abs(record["trace"] - wanted) < 4 * record["trace_error"]
+    assert record["trace_error"] < 0.1 * wanted
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_eigenvalues_are_the_outermost_dense_ones(tmp_path, operator):
+    settings = Settings(rtol=1e-8, atol=1e-9, operator=operator)
+    (records,) = measured(tmp_path, "eigenvalues", settings=settings)
+    ends = {
+        end: [r["eigenvalue"] for r in of(records) if r["end"] == end] for end in ("max", "min")
+    }
+    assert ends["max"] == sorted(ends["max"], reverse=True)
+    assert ends["min"] == sorted(ends["min"])
+    if operator == "hessian":
+        wanted = np.linalg.eigvalsh(Dense(target(), CLASS).hessian.numpy())
+        np.testing.assert_allclose(ends["max"], wanted[:-3:-1], rtol=1e-6)
+        np.testing.assert_allclose(ends["min"], wanted[:2], rtol=1e-6)
+    row = next(r for r in read_spectrum(tmp_path / "t.csv") if r["name"] == "1")
+    assert ends["max"][0] == pytest.approx(row["lambda_max"], rel=1e-6, abs=1e-9)
+
+
+def test_eigenvectors_are_those_of_the_row(tmp_path):
+    (records,) = measured(tmp_path, "eigenvectors")
+    (record,) = of(records)
+    path = views_folder(tmp_path / "t.csv") / record["file"]
+    tensors = load_file(path)
+    hessian = Dense(target(), CLASS).hessian
+    for vector, value in zip(tensors["vectors"], tensors["values"], strict=True):
+        # A Ritz vector's residual is below 1e-8·|θ|, or 1e-9·‖T‖.
+        assert float((hessian @ vector - value * vector).norm()) < 1e-7
+    assert tensors["values"].tolist() == [record["lambda_max"], record["lambda_min"]]
+    with safe_open(path, "pt") as opened:
+        header = opened.metadata()
+    assert (header["name"], header["digest"], header["rows"]) == ("1", "abc", "v_max v_min")
+
+
+def test_slices_and_plane_are_the_loss_itself(tmp_path):
+    slices, plane = measured(tmp_path, "slices", "plane", "eigenvectors")[:2]
+    dense = Dense(target(), CLASS)
+    vectors = np.linalg.eigh(dense.hessian.numpy())[1]
+    for record, column in zip(of(slices), (-1, 0), strict=True):
+        v = torch.tensor(vectors[:, column])
+        straight, mirrored = (
+            [float(dense.loss(dense.w + sign * a * v)) for a in record["radii"]] for sign in (1, -1)
+        )
+        # An eigenvector's sign is arbitrary.
+        nearer = min(straight, mirrored, key=lambda side: abs(side[0] - record["losses"][0]))
+        np.testing.assert_allclose(record["losses"], nearer, rtol=1e-6)
+        assert record["radii"] == [-0.5, -0.25, 0.0, 0.25, 0.5]
+        assert record["measured"] == pytest.approx(
+            record["eigenvalue"], abs=record["measured_error"]
+        )
+        assert abs(record["measured"] - record["eigenvalue"]) < 1e-5
+        assert record["agrees"] is True
+    (record,) = of(plane)
+    losses = np.array(record["losses"])
+    by_direction = {r["direction"]: r["losses"] for r in of(slices)}
+    # The plane's middle lines are the slices.
+    np.testing.assert_allclose(losses[:, 1], np.array(by_direction["v_max"])[::2], rtol=1e-12)
+    np.testing.assert_allclose(losses[1, :], np.array(by_direction["v_min"])[::2], rtol=1e-12)
+    assert losses.shape == (3, 3)
+
+
+def test_a_curvature_that_is_not_the_eigenvalue_is_told(tmp_path, monkeypatch):
+    from saddlescope.measurement import views
+
+    real = views.measured_curvature
+
+    def along_the_other(objective, direction):
+        return real(objective, torch.roll(direction, 1))
+
+    monkeypatch.setattr(views, "measured_curvature", along_the_other)
+    (records,) = measured(tmp_path, "slices")
+    assert not any(record["agrees"] for record in of(records))
+
+
+def test_alignments_are_cosines_with_dense_eigenvectors(tmp_path):
+    rule = UpdateRule(rho=0.3, rho_head=0.2, rho_tail=0.5)
+    (records,) = measured(tmp_path, "alignments", on=target(rule=rule))
+    dense = Dense(target(), CLASS)
+    gradient, vectors = dense.gradient(), torch.linalg.eigh(dense.hessian)[1]
+    v_max, v_min = (v if float(v @ gradient) > 0 else -v for v in (vectors[:, -1], vectors[:, 0]))
+    on = target()
+    names = tuple(name for name, _ in on.model.named_parameters())
+    # Held to the rules written out in test_directions.
+    updates = update_directions(on.model, on.criterion, on.samples, rule=rule)
+    wanted = {("gradient", None): gradient} | {(d.method, d.stage): d.flat(names) for d in updates}
+    found = {(r["vector"], r["stage"]): r for r in of(records)}
+    assert list(found) == list(wanted)
+    for key, vector in wanted.items():
+        assert found[key]["norm"] == pytest.approx(float(vector.norm()), rel=1e-9)
+        for column, v in (("cos_v_max", v_max), ("cos_v_min", v_min)):
+            cosine = float(vector @ v / vector.norm())
+            assert found[key][column] == pytest.approx(cosine, abs=1e-6)
+    assert found["imbsam", 1]["rho"] == "head=0 tail=0.5"
+    assert "rho_tail=0.5 group_reduction=batch batchnorm=eval" in found["sgd", 1]["settings"]
+
+
+def test_alignments_of_some_parameters_take_their_part_of_the_update(tmp_path):
+    settings = Settings(rtol=1e-8, atol=1e-9, parameters=("2.*",))
+    (records,) = measured(tmp_path, "alignments", settings=settings)
+    on = target()
+    updates = update_directions(on.model, on.criterion, on.samples)
+    sam = next(d for d in updates if d.method == "sam").flat(("2.weight", "2.bias"))
+    record = next(r for r in of(records) if r["vector"] == "sam")
+    assert record["norm"] == pytest.approx(float(sam.norm()), rel=1e-12)
+
+
+def test_bootstrap_is_that_of_the_library_and_one_sample_is_skipped(tmp_path):
+    (records,) = measured(tmp_path, "bootstrap", classes=(1, 2))
+    (record,), (skipped,) = of(records), of(records, "2")
+    on = target()
+    subset = select_subsets(on.samples, classes=[1], groups=())[0]
+    row = bootstrap_spectra(
+        on.model, on.criterion, on.samples, subset, resamples=19, rtol=1e-8, atol=1e-9
+    )
+    wanted = {k: v for k, v in row.columns().items() if k in VIEW_COLUMNS["bootstrap"]}
+    assert {key: record[key] for key in wanted} == wanted
+    assert record["skipped"] == ""
+    assert "class '2' has 1 sample" in skipped["skipped"]
+    assert math.isnan(skipped["lambda_max_bootstrap_lower"])
+
+
+def contents(path):
+    """The table and all files of its views, whatever the table is called."""
+    folder = views_folder(path)
+    files = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {name: p.read_bytes() for name, p in ({"table": path} | files).items()}
+
+
+ALL = {"views": list(VIEWS), "view_options": QUICK, "classes": (1, 2), "seed": (0, 1)}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uncut job's files, and the products it took."""
+    path, products = tmp_path_factory.mktemp("whole") / "whole.csv", 0
+
+    def count():
+        nonlocal products
+        products += 1
+        return False
+
+    job(path, **ALL).run(should_stop=count)
+    return contents(path), products
+
+
+@pytest.mark.parametrize("share", [0.01, 0.4, 0.97])
+def test_a_cut_job_ends_with_the_same_files(tmp_path, whole, share):
+    wanted, products = whole
+    path, left = tmp_path / "cut.csv", int(share * products)
+
+    def stop():
+        nonlocal left
+        left -= 1
+        return left < 0
+
+    with pytest.raises(Interrupted):
+        job(path, **ALL).run(should_stop=stop)
+    job(path, **ALL).run()
+    assert contents(path) == wanted
+
+
+def test_a_finished_view_is_not_computed_again(tmp_path, monkeypatch):
+    path = tmp_path / "t.csv"
+    job(path, **ALL).run()
+    before = contents(path)
+
+    def refuse(work):
+        raise AssertionError(f"{work.subset} computed again")
+
+    for view in VIEWS:
+        monkeypatch.setitem(VIEWS, view, refuse)
+    seen = []
+    job(path, **ALL).run(on_view=lambda row, view, reused: seen.append((view, reused)))
+    assert len(seen) == 3 * 2 * len(VIEWS)
+    assert all(reused for _, reused in seen)
+    assert contents(path) == before
+
+
+def test_other_options_seeds_and_rows_are_kept_beside_each_other(tmp_path):
+    path = tmp_path / "t.csv"
+    for probes, seed, classes in ((3, 0, (1,)), (4, 0, (1,)), (3, 1, (1,)), (3, 0, (0,))):
+        options = ViewSettings(probes=probes)
+        job(
+            path, views=["trace"], view_options=options, seed=seed, classes=classes, groups=()
+        ).run()
+    records = read_view(view_file(path, "trace"))
+    assert [(r["name"], r["seed"], r["probes"]) for r in records] == [
+        ("1", 0, 3), ("1", 0, 4), ("1", 1, 3), ("0", 0, 3),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("view", ["density", "trace", "eigenvalues", "slices", "bootstrap"])
+def test_a_view_can_be_stopped_in_its_middle(tmp_path, view):
+    path, calls = tmp_path / "t.csv", []
+    job(path, groups=()).run()
+    with pytest.raises(Interrupted, match=r"class 1; finished rows are in .*t\.csv"):
+        job(path, groups=(), views=[view]).run(should_stop=lambda: not calls.append(1))
+    assert len(calls) == 1
+    assert not view_file(path, view).exists()
+
+
+def test_rows_measured_in_another_order_end_in_the_order_asked_for(tmp_path):
+    path, straight = tmp_path / "t.csv", tmp_path / "straight.csv"
+    job(path, classes=(2,), groups=(), views=["trace"]).run()
+    for table in (path, straight):
+        job(table, classes=(1, 2), groups=("all",), views=["trace"]).run()
+    assert contents(path) == contents(straight)
+
+
+def test_a_view_added_later_is_what_it_would_have_been(tmp_path, whole):
+    path = tmp_path / "t.csv"
+    job(path, classes=(1, 2), seed=(0, 1)).run()
+    for view in reversed(VIEWS):
+        job(path, **ALL | {"views": [view]}).run()
+    assert contents(path) == whole[0]
+
+
+def test_seeds_give_the_rows_that_they_give_alone(tmp_path, whole):
+    path = tmp_path / "t.csv"
+    rows = []
+    for seed in (0, 1):
+        rows += job(path, classes=(1, 2), seed=seed).run()
+    together = job(tmp_path / "both.csv", classes=(1, 2), seed=(0, 1)).run()
+    assert [(r["name"], r["seed"]) for r in together] == [
+        ("all", 0), ("all", 1), ("1", 0), ("1", 1), ("2", 0), ("2", 1),
+    ]  # fmt: skip
+    assert sorted(map(str, together)) == sorted(map(str, rows))
+
+
+def test_views_of_other_weights_are_dropped_with_their_files(tmp_path):
+    path = tmp_path / "t.csv"
+    job(path, views=["eigenvectors"]).run()
+    old = {record["file"] for record in read_view(view_file(path, "eigenvectors"))}
+    job(path, views=["eigenvectors"], on=target(digest="other")).run()
+    records = read_view(view_file(path, "eigenvectors"))
+    assert {record["digest"] for record in records} == {"other"}
+    there = {f"eigenvectors/{p.name}" for p in (views_folder(path) / "eigenvectors").iterdir()}
+    assert there == {record["file"] for record in records}
+    assert not there & old
+
+
+def test_a_lost_eigenvector_file_is_written_again(tmp_path):
+    path = tmp_path / "t.csv"
+    job(path, views=["eigenvectors"], groups=()).run()
+    before = contents(path)
+    (record,) = read_view(view_file(path, "eigenvectors"))
+    (views_folder(path) / record["file"]).unlink()
+    job(path, views=["eigenvectors"], groups=()).run()
+    assert contents(path) == before
+
+
+@pytest.mark.parametrize(
+    ("rest", "message"),
+    [
+        ({"views": ["density", "tracé"]}, "no view 'tracé': choose from density, trace, eig"),
+        (
+            {"views": ["slices"], "settings": Settings(operator="weingarten")},
+            "'slices' sets eigenvectors against the loss.*not weingarten",
+        ),
+        ({"settings": Settings(parameters=("conv.*",))}, r"no trainable parameter matching"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_is_computed(tmp_path, rest, message):
+    with pytest.raises(UsageError, match=message):
+        job(tmp_path / "t.csv", **rest)
+
+
+def test_views_need_a_place():
+    with pytest.raises(UsageError, match="name the table with -o"):
+        job(None, views=["trace"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"resamples": 5}, "resamples = 5 cannot support level = 0.9"),
+        ({"steps": 0}, "steps = 0: expected at least 1"),
+        ({"radius": -1.0}, "radius = -1.0: expected a positive distance"),
+    ],
+)
+def test_options_out_of_range(changes, message):
+    with pytest.raises(UsageError, match=message):
+        ViewSettings(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"operator": "fisher"}, "operator 'fisher': expected one of hessian"),
+        ({"weight_decay": -1.0}, "weight_decay = -1.0"),
+        ({"weight_decay": math.inf}, "weight_decay = inf"),
+    ],
+)
+def test_settings_out_of_range(changes, message):
+    with pytest.raises(UsageError, match=message):
+        Settings(**changes)
+
+
+def test_which_matrix_is_part_of_a_rows_key(tmp_path):
+    path = tmp_path / "t.csv"
+    chosen = [
+        Settings(),
+        Settings(operator="gauss-newton"),
+        Settings(parameters=("2.*",)),
+        Settings(weight_decay=0.5),
+    ]
+    for settings in chosen:
+        job(path, settings=settings, groups=()).run()
+    rows = read_spectrum(path)
+    assert [(r["operator"], r["parameters"], r["weight_decay"]) for r in rows] == [
+        ("hessian", "*", 0.0), ("gauss-newton", "*", 0.0), ("hessian", "2.*", 0.0),
+        ("hessian", "*", 0.5),
+    ]  # fmt: skip
+    # An L2 term moves every eigenvalue by its factor.
+    assert rows[3]["lambda_max"] - rows[0]["lambda_max"] == pytest.approx(0.5, rel=1e-2)
+    reused = []
+    for settings in chosen:
+        job(path, settings=settings, groups=()).run(on_row=lambda _, old: reused.append(old))
+    assert all(reused)
