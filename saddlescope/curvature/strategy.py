@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from saddlescope.curvature.batches import BatchLoss, batch_length
 from saddlescope.curvature.forward import call_model
 from saddlescope.curvature.objective import Batch, Objective
 from saddlescope.curvature.products import DoubleBackward, Linearisation, Traced
@@ -54,6 +55,11 @@ class Programs:
         self._programs: dict[object, TracedProgram | None] = {}
         self._named: list[object] = []
 
+    @property
+    def traced(self) -> bool:
+        """Whether any program was traced, and not refused."""
+        return any(program is not None for program in self._programs.values())
+
     def expect(self, objective: Objective, samples: int) -> None:
         """Announce a job over this many samples in all; "auto" decides here, and logs why."""
         if self.strategy != "auto":
@@ -79,7 +85,8 @@ class Programs:
 
     def _program(self, objective: Objective, batch: Batch) -> TracedProgram | None:
         inputs, targets = batch.inputs, batch.targets
-        # The traced criterion is a batch mean; sums and class weights go the general way.
+        # The traced criterion is a batch mean; sums, class weights and losses over batches of
+        # another kind go the general way.
         if (
             not (isinstance(inputs, Tensor) and isinstance(targets, Tensor))
             or objective.reduction != "mean"
@@ -167,9 +174,12 @@ def _difference(
 def _forward_operations(objective: Objective, batch: Batch) -> float:
     """Floating-point operations of one sample's forward pass, convolutions and products only."""
     inputs = batch.inputs
-    one = inputs[:1] if isinstance(inputs, Tensor) else inputs
     counter = FlopCounterMode(display=False)
     with untouched(objective.model), exact_arithmetic(), torch.no_grad(), counter:
-        call_model(objective.model, one)
-    shared = 1 if isinstance(inputs, Tensor) else len(batch.targets)
+        if isinstance(objective.criterion, BatchLoss):
+            objective.batch_loss(batch)
+            shared = batch_length(inputs) or 1
+        else:
+            call_model(objective.model, inputs[:1] if isinstance(inputs, Tensor) else inputs)
+            shared = 1 if isinstance(inputs, Tensor) else len(batch.targets)
     return float(counter.get_total_flops()) / shared

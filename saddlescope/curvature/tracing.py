@@ -24,12 +24,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.func import functional_call, grad_and_value
+from torch.func import grad_and_value
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from saddlescope.curvature.forward import ForwardPlan
 from saddlescope.curvature.graphs import TraceError, cleaned, divide, free_batch_size
-from saddlescope.curvature.parameters import ParameterVector
+from saddlescope.curvature.parameters import ParameterVector, call_with
 
 _SIZES = (3, 5)
 
@@ -150,7 +150,7 @@ def _dual_gradient(
             named = dict(zip(vector.names, at, strict=True)) | fixed
 
             def call(*arguments: Any) -> Any:
-                return functional_call(model, named, arguments)
+                return call_with(model, named, arguments)
 
             return criterion(plan.run(call, inputs), targets)
 
