@@ -5,7 +5,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,13 @@ def write_spectrum(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def spectrum_csv(rows: Iterable[Mapping[str, Any]]) -> str:
     """Spectrum rows as CSV text with the columns of the schema."""
+    return csv_text(rows, SPECTRUM_COLUMNS)
+
+
+def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Rows as CSV text with these columns; None becomes an empty cell."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, SPECTRUM_COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(
         {key: "" if value is None else value for key, value in row.items()} for row in rows

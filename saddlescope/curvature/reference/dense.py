@@ -3,7 +3,6 @@
 import time
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -57,7 +56,7 @@ def dense_reference(
     """
     began = time.perf_counter()
     values = torch.linalg.eigvalsh(dense_hessian(model, criterion, batch, limit=limit))
-    error = len(values) * np.finfo(float).eps * float(values.abs().max())
+    error = len(values) * torch.finfo(values.dtype).eps * float(values.abs().max())
     return Reference(
         tool="dense",
         lambda_max=float(values[-1]),
