@@ -15,7 +15,6 @@ from saddlescope.cli.console import (
     number_list,
     one_line_errors,
     say,
-    span,
 )
 from saddlescope.cli.targets import Criterion, Split, find_target, group_names
 from saddlescope.errors import ExitCode
@@ -85,8 +84,8 @@ def check(
         wanted = number_list(classes)
     with Ticker("check") as ticker:
 
-        def on_row(row: "CheckRow") -> None:
-            ticker.update(0.0, lambda: f"{row.kind} {row.name}: {row.tool} in {span(row.seconds)}")
+        def on_row(row: "CheckRow", share: float) -> None:
+            ticker.update(share, lambda: f"{row.kind} {row.name}: {row.tool} done")
 
         rows = check_target(
             target,

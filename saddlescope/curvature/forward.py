@@ -15,7 +15,7 @@ out of the model). A loss that calls the model itself is watched, and folded, fr
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -76,8 +76,8 @@ class ForwardPlan:
 
 
 def call_model(model: Callable[..., Any], inputs: Any) -> Any:
-    """Call a model with a tensor, a tuple of arguments or a dict of keywords."""
-    if isinstance(inputs, dict):
+    """Call a model with a tensor, a tuple of arguments or a mapping of keywords."""
+    if isinstance(inputs, Mapping):
         return model(**inputs)
     if isinstance(inputs, tuple | list):
         return model(*inputs)

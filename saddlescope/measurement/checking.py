@@ -47,6 +47,9 @@ _REFERENCES: dict[str, Callable[..., Reference]] = {
     "pyhessian": pyhessian_reference,
 }
 _STRATEGIES: tuple[Strategy, ...] = ("double-backward", "traced")
+_TESTS = 1 + len(_REFERENCES) + 2 + 2 + len(_STRATEGIES)
+"""Rows a class or group: the instrument, the references, both curvatures, symmetry and repetition,
+and each kind of product."""
 
 
 def smallest_class(target: Target) -> int:
@@ -63,7 +66,7 @@ def check_target(
     samples: int = 50,
     settings: Settings | None = None,
     seed: int = 0,
-    on_row: Callable[[CheckRow], None] = lambda _: None,
+    on_row: Callable[[CheckRow, float], None] = lambda _row, _share: None,
 ) -> list[CheckRow]:
     """Compare the instrument with every reference, and test what it rests on.
 
@@ -74,19 +77,20 @@ def check_target(
         samples: of each row at most so many take part, its first ones.
         settings: of the instrument; always certified.
         seed: of all start vectors.
-        on_row: called with each row as it is finished.
+        on_row: called with each row as it is finished, and the share of rows done.
 
     Raises:
         UsageError, DataError: see `select_subsets`; a model that cannot be copied to float64.
     """
     if samples < 1:
         raise UsageError(f"samples = {samples}: expected at least 1")
-    rows = []
-    for subset in select_subsets(target.samples, classes=classes, groups=groups):
+    subsets = select_subsets(target.samples, classes=classes, groups=groups)
+    rows: list[CheckRow] = []
+    for subset in subsets:
         problem = _Problem(target, subset, samples, settings or Settings(), seed)
         for row in problem.rows():
-            on_row(row)
             rows.append(row)
+            on_row(row, len(rows) / (_TESTS * len(subsets)))
     return rows
 
 

@@ -2,6 +2,7 @@
 tracing is asked for."""
 
 import logging
+from collections import UserDict
 
 import pytest
 import torch
@@ -139,7 +140,7 @@ class TwoInputs(nn.Module):
         return torch.tanh(self.left(x)) * self.right(y) * scale
 
 
-@pytest.mark.parametrize("kind", [tuple, list, dict])
+@pytest.mark.parametrize("kind", [tuple, list, dict, UserDict])
 @pytest.mark.parametrize("strategy", ["double-backward", "traced"])
 def test_several_inputs(kind, strategy):
     torch.manual_seed(0)
@@ -147,12 +148,12 @@ def test_several_inputs(kind, strategy):
     x, y, targets = torch.randn(7, 3).double(), torch.randn(7, 2).double(), torch.arange(7) % 4
 
     def batch(some):
-        if kind is dict:
-            return {"x": x[some], "y": y[some], "scale": 0.5}, targets[some]
+        if kind in (dict, UserDict):
+            return kind({"x": x[some], "y": y[some], "scale": 0.5}), targets[some]
         return kind((x[some], y[some])), targets[some]
 
     batches = [batch(slice(0, 2)), batch(slice(2, 7))]
     operator = HessianOperator(model, nn.CrossEntropyLoss(), batches, programs=Programs(strategy))
-    scale = 0.5 if kind is dict else 1.0
+    scale = 0.5 if kind in (dict, UserDict) else 1.0
     truth = dense_hessian(model, lambda f: F.cross_entropy(f(x, y, scale), targets))
     torch.testing.assert_close(dense_matrix(operator), truth, rtol=1e-9, atol=1e-12)

@@ -36,9 +36,13 @@ def target(*, dtype=torch.float32, width=5, make=nn.Tanh):
 def test_all_agree_on_a_right_instrument(dtype, make):
     seen = []
     rows = check_target(
-        target(dtype=dtype, make=make), classes=[2], groups=("tail",), on_row=seen.append
+        target(dtype=dtype, make=make),
+        classes=[2],
+        groups=("tail",),
+        on_row=lambda row, share: seen.append((row, share)),
     )
-    assert rows == seen
+    assert [row for row, _ in seen] == rows
+    assert [share for _, share in seen] == pytest.approx(np.linspace(0.05, 1, 20))
     assert [row.tool for row in rows] == 2 * TOOLS
     assert [(row.kind, row.name, row.n) for row in rows[:: len(TOOLS)]] == [
         ("group", "tail", 20), ("class", "2", 8),
@@ -178,5 +182,5 @@ class TestRefusals:
         seen = []
         stuck = replace(target(), model=Stuck(4, 3).eval())
         with pytest.raises(UsageError, match="no float64 copy of Stuck"):
-            check_target(stuck, classes=[2], on_row=seen.append)
+            check_target(stuck, classes=[2], on_row=lambda row, share: seen.append(row))
         assert not seen

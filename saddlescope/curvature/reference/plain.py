@@ -1,6 +1,7 @@
 """What the references share: what they answer, and products by plain double backward in float64."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,7 +109,7 @@ def _mean_loss(model: nn.Module, criterion: Any, batch: Any) -> Tensor:
     if isinstance(criterion, BatchLoss):
         return criterion(model, batch)
     inputs, targets = batch
-    if isinstance(inputs, dict):
+    if isinstance(inputs, Mapping):
         outputs = model(**inputs)
     else:
         outputs = model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
