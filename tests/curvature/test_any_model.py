@@ -56,13 +56,15 @@ class Odd(nn.Module):
         self.again = self.tied
         self.unused = nn.Linear(2, 3)
         self.frozen = nn.Linear(6, 6).requires_grad_(False)
+        self.transposed = nn.Linear(6, 6, bias=False)
+        self.transposed.weight = self.tied.weight
         self.last = nn.Linear(6, 4)
         self.frozen_bias = nn.Linear(4, 4)
         self.frozen_bias.bias.requires_grad_(False)
 
     def forward(self, x):
         y = torch.tanh(self.tied(x.flatten(1)[:, :6]))
-        y = self.last(torch.tanh(self.frozen(self.again(y) @ self.tied.weight)))
+        y = self.last(torch.tanh(self.frozen(self.transposed(self.again(y)))))
         return self.frozen_bias(y)
 
 

@@ -103,12 +103,12 @@ def test_float32_has_a_float64_reference_that_is_another_model():
 def test_autoencoder_with_batchnorm_folded():
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.Tanh(), nn.Conv2d(2, 1, 3, padding=1)
+        nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2), nn.Tanh(), nn.Conv2d(2, 2, 3, padding=1)
     ).double()
     model[1].running_mean.normal_()
     model[1].running_var.uniform_(0.5, 2.0)
     model.eval()
-    inputs, _ = images(6)
+    inputs = torch.randn(6, 2, 5, 5).double()
     loss = BatchLoss(lambda model, x: (model(x) - x).view(len(x), -1).square().mean())
     operator = HessianOperator(model, loss, inputs.split([2, 4]))
     assert operator.objective.plan.folded == {0}
@@ -218,6 +218,13 @@ class TestRefusals:
         closed_over = BatchLoss(lambda _, x: mine(x).square().mean())
         with pytest.raises(OperatorError, match="another model than the one it is given"):
             HessianOperator(convolutional(seed=1), closed_over, [data])
+
+    def test_the_function_holds_its_model_and_so_never_sees_the_float64_copy(self):
+        mine = LanguageModel().eval()
+        closed_over = BatchLoss(lambda _, batch: mine(**batch).loss, weight=counted)
+        operator = HessianOperator(mine, closed_over, [tokens()])
+        with pytest.raises(OperatorError, match="another model than the one it is given"):
+            operator.reference()
 
     def test_no_mean_is_returned(self):
         loss = BatchLoss(lambda model, x: model(x))
