@@ -10,6 +10,7 @@ from saddlescope._version import __version__
 
 if TYPE_CHECKING:
     from saddlescope.curvature import (
+        BatchLoss,
         Ends,
         Estimate,
         GaussNewtonOperator,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from saddlescope.sharpness import SharpnessAware
 
 __all__ = [
+    "BatchLoss",
     "Ends",
     "Estimate",
     "GaussNewtonOperator",

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from saddlescope._version import __version__
-from saddlescope.cli import data, demo, report, spectrum, train
+from saddlescope.cli import check, data, demo, report, spectrum, train
 
 app = typer.Typer(
     name="saddlescope",
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("spectrum")(spectrum.spectrum)
+app.command("check")(check.check)
 app.command("report")(report.report)
 app.add_typer(data.app, name="data")
 

@@ -1,7 +1,6 @@
 """`saddlescope spectrum`: λ_max, λ_min and λ_ratio of a checkpoint, by class and group."""
 
 import sys
-from enum import StrEnum
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -19,27 +18,12 @@ from saddlescope.cli.console import (
     show_log,
     stop_on_signal,
 )
+from saddlescope.cli.targets import Criterion, Split, find_target, group_names
 from saddlescope.cli.views import say_view, say_view_costs, say_views_saved
-from saddlescope.errors import ExitCode, UsageError
+from saddlescope.errors import ExitCode
 
 if TYPE_CHECKING:
-    import torch
-
-    from saddlescope.measurement import SpectrumJob, Target
-
-
-class Split(StrEnum):
-    """Which samples."""
-
-    TRAIN = "train"
-    TEST = "test"
-
-
-class Criterion(StrEnum):
-    """Which loss."""
-
-    CE = "ce"
-    TRAINING = "training"
+    from saddlescope.measurement import SpectrumJob
 
 
 @one_line_errors
@@ -155,7 +139,7 @@ def spectrum(
     view_options = ViewSettings(
         steps=steps, probes=probes, k=k, radius=radius, resamples=resamples
     )  # fmt: skip
-    target, path = _target(
+    target, path = find_target(
         run, model, data,
         checkpoint=checkpoint, split=split.value, criterion=criterion.value,
         data_root=data_root, device=choose_device(device),
@@ -165,7 +149,7 @@ def spectrum(
     job = SpectrumJob.plan(
         target,
         classes=wanted,
-        groups=_groups(groups, target),
+        groups=group_names(groups, target),
         settings=settings,
         seed=number_list(seed, "--seed", "numbers"),
         path=output or path,
@@ -207,49 +191,6 @@ def spectrum(
             "raise --max-matvecs or --rtol"
         )
         raise typer.Exit(ExitCode.NOT_CONVERGED)
-
-
-def _target(
-    run: Path | None,
-    model: str | None,
-    data: str | None,
-    *,
-    checkpoint: str,
-    split: str,
-    criterion: str,
-    data_root: Path | None,
-    device: "torch.device",
-) -> "tuple[Target, Path | None]":
-    """The target asked for, and where its table belongs."""
-    from saddlescope.measurement import foreign_target, run_target
-    from saddlescope.runs import RunFolder
-
-    if (run is None) == (model is None):
-        raise UsageError("give a run folder, or --model with --data: one of the two")
-    if run is not None:
-        if data is not None:
-            raise UsageError("--data goes with --model; a run folder knows its own data")
-        folder = RunFolder(run)
-        target = run_target(
-            folder, checkpoint=checkpoint, split=split, criterion=criterion, device=device,
-            data_root=data_root,
-        )  # fmt: skip
-        return target, folder.spectrum_file(target.identity["checkpoint"], split)
-    if data is None:
-        raise UsageError("--model needs --data package.module:dataset")
-    if criterion != "ce":
-        raise UsageError("--criterion training is known of run folders only")
-    assert model is not None
-    weights = None if checkpoint == "last" else Path(checkpoint)
-    return foreign_target(model, data, checkpoint=weights, split=split, device=device), None
-
-
-def _groups(text: str | None, target: "Target") -> list[str]:
-    """The groups asked for; by default those that this data set has."""
-    if text is None:
-        known = getattr(target.samples, "groups", {})
-        return ["all", *(name for name in ("head", "tail") if name in known)]
-    return [] if text == "none" else [name.strip() for name in text.split(",")]
 
 
 def _print_rows(rows: list[dict[str, Any]], *, json: bool) -> None:

@@ -5,6 +5,7 @@ criterion, any data.
 """
 
 from saddlescope.curvature.algebra import LinearCombination, difference
+from saddlescope.curvature.batches import BatchLoss
 from saddlescope.curvature.bounds import Estimate
 from saddlescope.curvature.density import SpectralDensity, spectral_density, trace
 from saddlescope.curvature.eigenpairs import Eigenpairs, save_eigenvectors, top_eigenpairs
@@ -32,6 +33,7 @@ from saddlescope.curvature.strategy import Programs
 from saddlescope.curvature.weingarten import WeingartenOperator
 
 __all__ = [
+    "BatchLoss",
     "CurvatureMonitor",
     "Eigenpairs",
     "Ends",

@@ -10,17 +10,19 @@ unchanged, and every product saves the normalisation's own sweeps. Images go cha
 which convolutions are faster.
 
 Which layers may be folded is not read off the modules but seen: one pass records every torch
-call, and a layer qualifies if its output goes to exactly one BatchNorm and to nothing else.
+call, and a layer qualifies if its output goes to exactly one BatchNorm and to nothing else (nor
+out of the model). A loss that calls the model itself is watched, and folded, from end to end.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves  # as torch.func does
 
 _LAYERS = (torch.conv1d, torch.conv2d, torch.conv3d, F.linear)
 _BATCH_NORM = inspect.signature(F.batch_norm)
@@ -32,14 +34,26 @@ class ForwardPlan:
     Args:
         model: in the mode it will be evaluated in.
         inputs: any valid inputs; of a tensor, only the first sample is used.
+        loss: `loss(model, batch)`, run in place of a plain call of the model; `inputs` is then
+            the batch, and is used as it is.
     """
 
-    def __init__(self, model: nn.Module, inputs: Any) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        *,
+        loss: Callable[[Any, Any], Tensor] | None = None,
+    ) -> None:
+        self._call: Callable[[Any, Any], Any] = call_model if loss is None else loss
+        first = inputs[:1] if isinstance(inputs, Tensor) and loss is None else inputs
         watch = _Watch()
         with torch.no_grad(), watch:
-            call_model(model, inputs[:1] if isinstance(inputs, Tensor) else inputs)
+            watch.leave(self._call(model, first))
         self.folded = frozenset(watch.foldable())
-        self.channels_last = torch.conv2d in watch.called
+        self.channels_last = (
+            loss is None and torch.conv2d in watch.called and _runs_channels_last(model, first)
+        )
 
     def prepare(self, inputs: Any) -> Any:
         """Lay a batch out for the convolutions that will read it (float64 ones gain nothing)."""
@@ -49,25 +63,38 @@ class ForwardPlan:
         return inputs
 
     def run(self, model: Callable[..., Any], inputs: Any) -> Any:
-        """The model's outputs."""
+        """The model's outputs, or the loss that calls it."""
         if not self.folded:
-            return call_model(model, inputs)
+            return self._call(model, inputs)
         try:
             with _Fold(self.folded):
-                return call_model(model, inputs)
+                return self._call(model, inputs)
         except _PlanMismatchError:
             # The model took another path than when it was watched: stop folding, for good.
             self.folded = frozenset()
-            return call_model(model, inputs)
+            return self._call(model, inputs)
 
 
 def call_model(model: Callable[..., Any], inputs: Any) -> Any:
-    """Call a model with a tensor, a tuple of arguments or a dict of keywords."""
-    if isinstance(inputs, dict):
+    """Call a model with a tensor, a tuple of arguments or a mapping of keywords."""
+    if isinstance(inputs, Mapping):
         return model(**inputs)
     if isinstance(inputs, tuple | list):
         return model(*inputs)
     return model(inputs)
+
+
+def _runs_channels_last(model: Callable[..., Any], first: Any) -> bool:
+    """Whether the model can read images laid out so: `view` across channels cannot."""
+    if not isinstance(first, Tensor) or first.dim() != 4:
+        return False
+    pair = torch.cat([first, first]).contiguous(memory_format=torch.channels_last)
+    try:
+        with torch.no_grad():
+            call_model(model, pair)
+    except RuntimeError:
+        return False
+    return True
 
 
 class _PlanMismatchError(Exception):
@@ -101,6 +128,17 @@ class _Watch(TorchFunctionMode):
             self._numbers[id(result)] = number
             self._uses[number] = []
         return result
+
+    def leave(self, outputs: Any) -> None:
+        """Note what leaves the model: somebody else will read it."""
+        for value in tree_leaves(outputs):
+            if isinstance(value, Tensor):
+                number = self._numbers.get(id(value))
+                if number is not None:
+                    self._uses[number].append(False)
+            elif value is not None and not isinstance(value, bool | int | float | str):
+                # An object of an unknown kind may hold any of them.
+                self._uses.clear()
 
     def foldable(self) -> list[int]:
         return [number for number, uses in self._uses.items() if uses == [True]]

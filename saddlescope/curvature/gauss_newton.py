@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten  # as torch.func does
 
+from saddlescope.curvature.batches import BatchLoss
 from saddlescope.curvature.memory import StorageMeter
 from saddlescope.curvature.objective import Batch, Criterion, Objective
 from saddlescope.curvature.operators import ObjectiveOperator
 from saddlescope.curvature.products import Lineariser, differentiable_loss, pull_back
+from saddlescope.errors import UsageError
 
 
 class GaussNewtonOperator(ObjectiveOperator):
@@ -39,6 +41,7 @@ class GaussNewtonOperator(ObjectiveOperator):
     Raises:
         OperatorError: a layer in train mode makes the loss random or batch-dependent, or the
             loss, the gradient or a parameter is NaN or Inf.
+        UsageError: a `BatchLoss`, of which outputs and criterion cannot be told apart.
         UsageError, DataError: see `Objective`.
 
     Example:
@@ -51,6 +54,11 @@ class GaussNewtonOperator(ObjectiveOperator):
     """
 
     def _lineariser(self) -> Lineariser:
+        if isinstance(self.objective.criterion, BatchLoss):
+            raise UsageError(
+                "the Gauss-Newton matrix needs the model's outputs apart from the criterion: give "
+                "criterion(outputs, targets) and batches (inputs, targets), not a BatchLoss"
+            )
         return GaussNewtonBatch
 
 

@@ -13,17 +13,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from saddlescope.curvature.batches import (
+    BatchLoss,
+    InDouble,
+    batch_length,
+    detached,
+    map_tensors,
+)
 from saddlescope.curvature.forward import ForwardPlan
 from saddlescope.curvature.parameters import ParameterVector, select_parameters
 from saddlescope.curvature.state import exact_arithmetic, untouched
 from saddlescope.errors import DataError, UsageError
 
-Criterion = Callable[[Any, Any], Tensor]
+Criterion = Callable[[Any, Any], Tensor] | BatchLoss
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch on the device, with its share of the objective."""
+    """One batch on the device, with its share of the objective.
+
+    Under a `BatchLoss` the inputs are the whole batch, and there are no targets.
+    """
 
     inputs: Any
     targets: Any
@@ -33,13 +43,16 @@ class Batch:
 class Objective:
     """L(w) = Σ_b share_b · criterion(model(x_b), y_b) + ½·weight_decay·‖w‖².
 
+    With a `BatchLoss` a term is function(model, batch_b) instead.
+
     Args:
         model: any module, in the mode it is to be analysed in.
         criterion: `criterion(outputs, targets) -> scalar`, or one loss a sample. Its
             `reduction` attribute ("mean", "sum", "none"), its `weight` and `ignore_index` are
-            honoured; a plain function is taken as a mean over the samples.
-        batches: iterable of (inputs, targets), read anew at each pass; a one-shot iterator is
-            kept in memory. Inputs that are tuples or dicts are unpacked into the model's call.
+            honoured; a plain function is taken as a mean over the samples. Or a `BatchLoss`.
+        batches: iterable of (inputs, targets), with a `BatchLoss` of anything, read anew at each
+            pass; a one-shot iterator is kept in memory. Inputs that are tuples or dicts are
+            unpacked into the model's call.
         parameters: name patterns of the parameters that make up w; None for all trainable.
         weight_decay: factor of the optional L2 term.
         reduction: overrides what the criterion says of itself.
@@ -74,16 +87,16 @@ class Objective:
         self._source = list(batches) if iter(batches) is batches else batches
         counts, weights = [], []
         for batch in self._source:
-            _, targets = _pair(batch)
-            counts.append(len(targets))
-            weights.append(batch_weight(criterion, targets, self.reduction))
+            count, weight = self._count(batch)
+            counts.append(count)
+            weights.append(weight)
         self.n = sum(counts)
         self._total = 1.0 if self.reduction == "sum" else float(sum(weights))
         if self.n == 0 or self._total <= 0:
             raise DataError(
                 "no samples: the loss of an empty set has no Hessian"
                 if self.n == 0
-                else "the class weights of these samples sum to zero: their mean is undefined"
+                else "the weights of these samples sum to zero: their mean is undefined"
             )
 
     @property
@@ -97,20 +110,20 @@ class Objective:
     def batches(self) -> Iterator[Batch]:
         """Yield every batch on the parameters' device with its exact share."""
         for batch in self._source:
-            inputs, targets = _pair(batch)
-            weight = batch_weight(self.criterion, targets, self.reduction)
+            _, weight = self._count(batch)
             # Empty, or all targets ignored: the criterion would return NaN, and count for nothing.
             if weight == 0:
                 continue
-            inputs = _move(inputs, self.vector.device)
+            whole = self.criterion if isinstance(self.criterion, BatchLoss) else None
+            if whole is not None:
+                inputs, targets = detached(batch, self.vector.device), None
+            else:
+                inputs, targets = (_move(part, self.vector.device) for part in _pair(batch))
             if self._plan is None:
                 with untouched(self.model), exact_arithmetic():
-                    self._plan = ForwardPlan(self.model, inputs)
-            yield Batch(
-                self.plan.prepare(inputs),
-                _move(targets, self.vector.device),
-                1.0 if self.reduction == "sum" else weight / self._total,
-            )
+                    self._plan = ForwardPlan(self.model, inputs, loss=whole)
+            share = 1.0 if self.reduction == "sum" else weight / self._total
+            yield Batch(self.plan.prepare(inputs), targets, share)
 
     def batch_loss(self, batch: Batch, *, criterion: Criterion | None = None) -> Tensor:
         """The batch's term of the objective, a scalar with a graph.
@@ -120,7 +133,9 @@ class Objective:
             criterion: called in place of the objective's own, and reduced as that one.
         """
         criterion = self.criterion if criterion is None else criterion
-        values = criterion(self.plan.run(self.model, batch.inputs), batch.targets)
+        values = self.plan.run(self.model, batch.inputs)
+        if not isinstance(criterion, BatchLoss):  # whose forward pass ends with the loss
+            values = criterion(values, batch.targets)
         if values.dim() > 0:
             values = values.sum() if self.reduction == "sum" else values.mean()
         return values * batch.share
@@ -175,34 +190,35 @@ class Objective:
         Raises:
             Exception: whatever the model's deepcopy raises where it cannot be copied.
         """
-        criterion = copy.deepcopy(self.criterion)
-        if isinstance(criterion, nn.Module):
+        criterion = self.criterion
+        if isinstance(criterion, BatchLoss):
             criterion = criterion.double()
+        else:
+            criterion = copy.deepcopy(criterion)
+            if isinstance(criterion, nn.Module):
+                criterion = criterion.double()
         return Objective(
             copy.deepcopy(self.model).double(),
             criterion,
-            _InDouble(self._source),
+            InDouble(self._source),
             parameters=self._patterns,
             weight_decay=self.weight_decay,
             reduction=self.reduction,
         )
+
+    def _count(self, batch: Any) -> tuple[int, float]:
+        """A batch's number of samples, and what its mean was divided by."""
+        if isinstance(self.criterion, BatchLoss):
+            length = batch_length(batch)
+            return 1 if length is None else length, self.criterion.weigh(batch)
+        _, targets = _pair(batch)
+        return len(targets), batch_weight(self.criterion, targets, self.reduction)
 
     def _penalty(self) -> float:
         if not self.weight_decay:
             return 0.0
         squares = sum(p.detach().double().square().sum() for p in self.vector.tensors)
         return 0.5 * self.weight_decay * float(squares)
-
-
-@dataclass(frozen=True)
-class _InDouble:
-    """Batches with their floating-point tensors in float64."""
-
-    source: Iterable[Any]
-
-    def __iter__(self) -> Iterator[Any]:
-        for batch in self.source:
-            yield _map(batch, lambda t: t.double() if t.is_floating_point() else t)
 
 
 def batch_weight(criterion: Criterion, targets: Any, reduction: str) -> float:
@@ -233,19 +249,10 @@ def _pair(batch: Any) -> tuple[Any, Any]:
         raise DataError(
             f"a batch must be a pair (inputs, targets), not {type(batch).__name__}"
             + (f" of {len(batch)}" if isinstance(batch, tuple | list | dict) else "")
+            + "; batches of another kind go with a loss of your own, BatchLoss(function)"
         )
     return batch[0], batch[1]
 
 
-def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: _map(item, change) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)(_map(item, change) for item in value)
-    return value
-
-
 def _move(value: Any, device: torch.device) -> Any:
-    return _map(value, lambda tensor: tensor.to(device, non_blocking=True))
+    return map_tensors(value, lambda tensor: tensor.to(device, non_blocking=True))

@@ -126,16 +126,18 @@ class ObjectiveOperator(ABC):
         return self.products(vector)
 
     def reference(self) -> Self | None:
-        """The same matrix in float64 on a copy of the model; None where it cannot be copied."""
+        """The same matrix in float64 on a copy of the model; None where that cannot be had."""
         if self.dtype == torch.float64:
             return self
-        try:
-            objective = self.objective.double()
-        except (RuntimeError, TypeError, NotImplementedError):
-            return None
         # What is retained in the working precision stays in memory: count only what is left.
         budget = min(self._budget, default_budget(self.device))
-        return self.from_objective(objective, memory_budget=budget)
+        try:
+            return self.from_objective(self.objective.double(), memory_budget=budget)
+        except OperatorError:
+            raise
+        except (RuntimeError, TypeError, NotImplementedError):
+            # A model that cannot be copied, or a loss that holds float32 tensors of its own.
+            return None
 
     def product_error(self, vector: Tensor, product: Tensor) -> float | None:
         """‖(H₃₂ − H₆₄)·v‖ for a product at hand, on all samples or on some chosen at random.
@@ -248,8 +250,9 @@ class HessianOperator(ObjectiveOperator):
 
     Args:
         model: any module in eval mode (or without random and batch-dependent layers).
-        criterion: see `Objective`.
-        batches: iterable of (inputs, targets); ragged batches are weighted exactly.
+        criterion: `criterion(outputs, targets)`, or a `BatchLoss`; see `Objective`.
+        batches: iterable of (inputs, targets), with a `BatchLoss` of anything; ragged batches are
+            weighted exactly.
         parameters: name patterns of the parameters that make up w; None for all trainable.
         weight_decay: λ of an optional ½λ‖w‖² term, which adds λ to every eigenvalue.
         reduction: overrides what the criterion says of itself.

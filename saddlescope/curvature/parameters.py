@@ -1,11 +1,13 @@
 """The flat parameter vector w: which tensors it is made of, and how to get in and out of it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from saddlescope.errors import UsageError
 
@@ -96,3 +98,22 @@ def select_parameters(
         )
     names, tensors = zip(*named, strict=True)
     return ParameterVector(names, tensors)
+
+
+def call_with(model: nn.Module, values: Mapping[str, Tensor], arguments: tuple[Any, ...]) -> Any:
+    """Call the model with other tensors in place of its parameters and buffers.
+
+    Args:
+        model: left as it was.
+        values: by the names of `named_parameters()` and `named_buffers()`, tied ones once.
+        arguments: of the call.
+    """
+    first = {id(p): name for name, p in [*model.named_parameters(), *model.named_buffers()]}
+    slots = {}
+    # One name a place. Left to find ties itself, torch (2.13) fills a module that hangs under two
+    # names twice, and then restores what it had filled in first: the model keeps the substitutes.
+    for prefix, module in model.named_modules():
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is not None and first[id(tensor)] in values:
+                slots[f"{prefix}.{name}" if prefix else name] = values[first[id(tensor)]]
+    return functional_call(model, slots, arguments, tie_weights=False)

@@ -136,6 +136,11 @@ class DoubleBackward:
                     self.loss, self._parameters, create_graph=True, allow_unused=True
                 )
             )
+        if all(part is None for part in self.gradient):
+            raise OperatorError(
+                "the loss depends on none of the parameters: does it call another model than the "
+                "one it is given, or do the chosen parameters take no part?"
+            )
         self.nbytes = meter.nbytes
 
     def apply(self, parts: list[Tensor]) -> list[Tensor | None]:

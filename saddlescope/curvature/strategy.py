@@ -7,12 +7,13 @@ started again must decide the same way, or its table would differ in the last di
 
 import copy
 import logging
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from saddlescope.curvature.batches import BatchLoss, batch_length
 from saddlescope.curvature.forward import call_model
 from saddlescope.curvature.objective import Batch, Criterion, Objective
 from saddlescope.curvature.products import DoubleBackward, Linearisation, Traced
@@ -55,6 +56,11 @@ class Programs:
         self._traces = strategy == "traced"
         self._programs: dict[object, TracedProgram | None] = {}
         self._named: list[object] = []
+
+    @property
+    def traced(self) -> bool:
+        """Whether any program was traced, and not refused."""
+        return any(program is not None for program in self._programs.values())
 
     def expect(self, objective: Objective, samples: int) -> None:
         """Announce a job over this many samples in all; "auto" decides here, and logs why."""
@@ -135,8 +141,8 @@ def unreduced(criterion: Criterion) -> Criterion:
     """The criterion with one loss a sample, where it has a `reduction` to say so."""
     if getattr(criterion, "reduction", "none") == "none":
         return criterion
-    copied = copy.copy(criterion)
-    copied.reduction = "none"  # type: ignore[attr-defined]
+    copied: Any = copy.copy(criterion)
+    copied.reduction = "none"
     return copied
 
 
@@ -186,9 +192,12 @@ def _difference(
 def _forward_operations(objective: Objective, batch: Batch) -> float:
     """Floating-point operations of one sample's forward pass, convolutions and products only."""
     inputs = batch.inputs
-    one = inputs[:1] if isinstance(inputs, Tensor) else inputs
     counter = FlopCounterMode(display=False)
     with untouched(objective.model), exact_arithmetic(), torch.no_grad(), counter:
-        call_model(objective.model, one)
-    shared = 1 if isinstance(inputs, Tensor) else len(batch.targets)
+        if isinstance(objective.criterion, BatchLoss):
+            objective.batch_loss(batch)
+            shared = batch_length(inputs) or 1
+        else:
+            call_model(objective.model, inputs[:1] if isinstance(inputs, Tensor) else inputs)
+            shared = 1 if isinstance(inputs, Tensor) else len(batch.targets)
     return float(counter.get_total_flops()) / shared

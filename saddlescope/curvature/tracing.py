@@ -24,13 +24,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.func import functional_call, grad_and_value
+from torch.func import grad_and_value
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from saddlescope.curvature.division import divide
 from saddlescope.curvature.forward import ForwardPlan
 from saddlescope.curvature.graphs import TraceError, cleaned, free_batch_size
-from saddlescope.curvature.parameters import ParameterVector
+from saddlescope.curvature.parameters import ParameterVector, call_with
 from saddlescope.curvature.replay import Recorder, Replay, cuda_graph
 
 _SIZES = (3, 5)
@@ -173,14 +173,14 @@ def _dual_gradient(
             own = dict(zip(own_names, others[len(names) :], strict=True))
 
             def measure(*arguments: Any) -> Tensor:
-                found: Tensor = functional_call(criterion, own, arguments)
+                found: Tensor = call_with(criterion, own, arguments)
                 return found
 
         def loss(at: list[Tensor]) -> Tensor:
             named = dict(zip(vector.names, at, strict=True)) | fixed
 
             def call(*arguments: Any) -> Any:
-                return functional_call(model, named, arguments)
+                return call_with(model, named, arguments)
 
             values = measure(plan.run(call, inputs), targets)
             if values.dim() == 0:

@@ -1,9 +1,11 @@
-"""From a checkpoint to a spectrum table on disk, restartable row by row.
+"""From a checkpoint to a spectrum table on disk, restartable row by row, and checks of it.
 
 Joins what the other rooms know: a network and its data (from a run folder, or anybody's), the
 instrument, and the table's file.
 """
 
+from saddlescope.measurement.agreement import CheckRow, contradictions
+from saddlescope.measurement.checking import check_target, smallest_class
 from saddlescope.measurement.directions import Direction, UpdateRule, update_directions
 from saddlescope.measurement.foreign import foreign_target
 from saddlescope.measurement.job import SpectrumJob
@@ -13,13 +15,17 @@ from saddlescope.measurement.views import VIEWS
 
 __all__ = [
     "VIEWS",
+    "CheckRow",
     "Direction",
     "Settings",
     "SpectrumJob",
     "Target",
     "UpdateRule",
     "ViewSettings",
+    "check_target",
+    "contradictions",
     "foreign_target",
     "run_target",
+    "smallest_class",
     "update_directions",
 ]

@@ -1,5 +1,6 @@
 """Tables, figures and the HTML report, drawn from run folders and from nothing else."""
 
+from saddlescope.reporting.checks import check_text
 from saddlescope.reporting.figures import (
     extremes_by_class,
     fig4,
@@ -29,6 +30,7 @@ __all__ = [
     "Report",
     "Run",
     "accuracy_table",
+    "check_text",
     "class_table",
     "extremes_by_class",
     "fig4",

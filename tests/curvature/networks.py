@@ -1,5 +1,7 @@
 """Small networks and data sets with known or dense Hessians."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -75,7 +77,9 @@ def dense_hessian(model: nn.Module, loss) -> Tensor:
             name: part.view(shape)
             for part, (name, shape) in zip(parts, shapes.items(), strict=True)
         }
-        return loss(lambda *args, **kwargs: functional_call(model, parameters, args, kwargs))
+        # On a copy: torch 2.13 leaves a module that hangs under two names with the substitutes.
+        copied = copy.deepcopy(model)
+        return loss(lambda *args, **kwargs: functional_call(copied, parameters, args, kwargs))
 
     return torch.autograd.functional.hessian(
         of_vector, torch.cat([p.reshape(-1) for p in named.values()])

@@ -122,3 +122,17 @@ def test_repeating_gives_the_same_bits():
 def test_options_out_of_range_are_named(options):
     with pytest.raises(UsageError, match=next(iter(options))):
         extreme_eigenvalues(with_spectrum(BULK), **options)
+
+
+@pytest.mark.parametrize("end", ["lambda_max", "lambda_min"])
+def test_an_error_along_one_eigenvector_alone_is_covered(end):
+    matrix = with_spectrum(BULK).matrix
+    values, vectors = torch.linalg.eigh(matrix)
+    index = -1 if end == "lambda_max" else 0
+    error = 1e-3 * torch.outer(vectors[:, index], vectors[:, index])
+    for sign in (1.0, -1.0):
+        operator = MatrixOperator((matrix + sign * error).float(), exact=matrix)
+        ends = extreme_eigenvalues(operator, rtol=1e-4, certify=True)
+        estimate = getattr(ends, end)
+        assert estimate.lower <= values[index].item() <= estimate.upper
+        assert 1e-3 <= ends.noise < 1.2e-3

@@ -1,5 +1,7 @@
 """Folding BatchNorm changes the cost of a product and nothing else."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -47,6 +49,25 @@ class Twice(nn.Module):
     def forward(self, x):
         y = torch.tanh(self.one(self.conv(x)))
         return self.last(torch.tanh(self.two(self.conv(y))).flatten(1))
+
+
+class Features(nn.Module):
+    """Returns its convolution's output beside the logits: it must not be folded either."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.last = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(72, 4)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return {"logits": self.last(torch.tanh(self.norm(y)).flatten(1)), "more": [y]}
+
+
+class Wrapped(Features):
+    """The same, in a class that torch does not know."""
+
+    def forward(self, x):
+        return SimpleNamespace(**super().forward(x))
 
 
 MODELS = {
@@ -104,6 +125,37 @@ def test_a_model_that_takes_another_path_is_run_unfolded():
     assert plan.folded == {0}
     torch.testing.assert_close(plan.run(model, inputs), model(inputs))
     assert not plan.folded
+
+
+@pytest.mark.parametrize("make", [Features, Wrapped])
+def test_layers_whose_output_leaves_the_model_are_not_folded(make):
+    def criterion(outputs, targets):
+        outputs = outputs if isinstance(outputs, dict) else vars(outputs)
+        return F.cross_entropy(outputs["logits"], targets) + outputs["more"][0].square().mean()
+
+    torch.manual_seed(0)
+    model, (inputs, targets) = statistics(make()), images(7)
+    operator = HessianOperator(model, criterion, [(inputs, targets)])
+    assert not operator.objective.plan.folded
+    truth = dense_hessian(model, lambda f: criterion(f(inputs), targets))
+    torch.testing.assert_close(dense_matrix(operator), truth, rtol=1e-9, atol=1e-12)
+
+
+def test_a_model_that_views_its_images_keeps_their_layout():
+    class Viewing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.last = nn.Conv2d(3, 2, 3), nn.Linear(72, 4)
+
+        def forward(self, x):
+            return self.last(torch.tanh(self.conv(x)).view(-1, 72))
+
+    torch.manual_seed(0)
+    model = Viewing()
+    batch = (torch.randn(5, 3, 8, 8), torch.tensor([0, 1, 2, 3, 0]))
+    operator = HessianOperator(model, nn.CrossEntropyLoss(), [batch])
+    assert not operator.objective.plan.channels_last
+    assert operator.loss == pytest.approx(F.cross_entropy(model(batch[0]), batch[1]).item())
 
 
 def test_images_go_channels_last_and_vectors_do_not():

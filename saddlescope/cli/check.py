@@ -1,0 +1,129 @@
+"""`saddlescope check`: the instrument against independent tools, on the user's own problem."""
+
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from saddlescope.cli import options
+from saddlescope.cli.console import (
+    Ticker,
+    choose_device,
+    choose_threads,
+    number_list,
+    one_line_errors,
+    say,
+)
+from saddlescope.cli.targets import Criterion, Split, find_target, group_names
+from saddlescope.errors import ExitCode
+
+if TYPE_CHECKING:
+    from saddlescope.measurement import CheckRow
+
+
+@one_line_errors
+def check(
+    run: Annotated[
+        Path | None, typer.Argument(help="A run folder.", metavar="[RUN]", show_default=False)
+    ] = None,
+    checkpoint: Annotated[
+        str,
+        typer.Option(help="last, best or an epoch number; with --model, a file of weights."),
+    ] = "last",
+    model: Annotated[
+        str | None, typer.Option(help="package.module:factory of a network from elsewhere.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="package.module:dataset to go with --model.")
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="all, none, or numbers such as 0,80; by default the smallest class.",
+            show_default=False,
+        ),
+    ] = None,
+    groups: Annotated[str, typer.Option(help="Groups to check as well, or none.")] = "none",
+    samples: Annotated[int, typer.Option(min=1, help="Most samples, the first of each row.")] = 50,
+    split: Annotated[Split, typer.Option(help="train or test.")] = Split.TRAIN,
+    criterion: Annotated[
+        Criterion, typer.Option(help="ce, or training for the loss the network was trained with.")
+    ] = Criterion.CE,
+    rtol: Annotated[float, typer.Option(help="Half-width of the intervals to check.")] = 1e-2,
+    confidence: Annotated[float, typer.Option(help="Joint, of a row's intervals.")] = 0.999,
+    max_matvecs: Annotated[int, typer.Option(help="Most products of the instrument.")] = 500,
+    seed: Annotated[int, typer.Option(help="Of the start vectors.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="CSV to write; a JSON beside it.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    data_root: options.DataRoot = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+) -> None:
+    """Hold the instrument to a dense Hessian, SciPy and PyHessian on a few of your own samples.
+
+    Prints an aligned table on a terminal, CSV into a pipe. Ends with 1 if any tool contradicts an
+    interval.
+    """
+    from saddlescope.measurement import Settings, check_target, contradictions, smallest_class
+
+    target, _ = find_target(
+        run, model, data,
+        checkpoint=checkpoint, split=split.value, criterion=criterion.value,
+        data_root=data_root, device=choose_device(device),
+    )  # fmt: skip
+    first = target.samples.inputs(target.samples.targets[:1] * 0)
+    choose_threads(threads, int(first[0, 0].numel()) if first.dim() == 4 else 0)
+    wanted: Any = classes
+    if classes is None:
+        wanted = [smallest_class(target)] if groups == "none" else "none"
+    elif classes not in ("all", "none"):
+        wanted = number_list(classes)
+    with Ticker("check") as ticker:
+
+        def on_row(row: "CheckRow", share: float) -> None:
+            ticker.update(share, lambda: f"{row.kind} {row.name}: {row.tool} done")
+
+        rows = check_target(
+            target,
+            classes=wanted,
+            groups=group_names(groups, target),
+            samples=samples,
+            settings=Settings(rtol=rtol, confidence=confidence, max_matvecs=max_matvecs),
+            seed=seed,
+            on_row=on_row,
+        )
+    _print_rows(rows, output=output, json=json)
+    found = contradictions(rows)
+    for sentence in found:
+        say(f"saddlescope: {sentence}")
+    if found:
+        raise typer.Exit(ExitCode.FAILED)
+    if any(row.converged is False for row in rows):
+        say(f"saddlescope: not converged after {max_matvecs} products; raise --max-matvecs")
+        raise typer.Exit(ExitCode.NOT_CONVERGED)
+    say("all that could be used agree")
+
+
+def _print_rows(rows: "list[CheckRow]", *, output: Path | None, json: bool) -> None:
+    from saddlescope.measurement import CheckRow
+    from saddlescope.runs.atomic import to_json, write_json, write_text
+    from saddlescope.runs.tables import csv_text
+
+    plain = [row.columns() for row in rows]
+    table = csv_text(plain, [field.name for field in fields(CheckRow)])
+    if output is not None:
+        write_text(output, table)
+        write_json(output.with_suffix(".json"), plain)
+        say(f"saved: {output}")
+    if json:
+        typer.echo(to_json(plain, indent=2))
+    elif sys.stdout.isatty():
+        from saddlescope.reporting import check_text
+
+        typer.echo(check_text(plain))
+    else:
+        typer.echo(table, nl=False)

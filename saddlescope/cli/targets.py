@@ -1,0 +1,69 @@
+"""What to measure, as several commands are told it: a run folder, or a network from elsewhere."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saddlescope.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from saddlescope.measurement import Target
+
+
+class Split(StrEnum):
+    """Which samples."""
+
+    TRAIN = "train"
+    TEST = "test"
+
+
+class Criterion(StrEnum):
+    """Which loss."""
+
+    CE = "ce"
+    TRAINING = "training"
+
+
+def find_target(
+    run: Path | None,
+    model: str | None,
+    data: str | None,
+    *,
+    checkpoint: str,
+    split: str,
+    criterion: str,
+    data_root: Path | None,
+    device: "torch.device",
+) -> "tuple[Target, Path | None]":
+    """The target asked for, and where its table belongs."""
+    from saddlescope.measurement import foreign_target, run_target
+    from saddlescope.runs import RunFolder
+
+    if (run is None) == (model is None):
+        raise UsageError("give a run folder, or --model with --data: one of the two")
+    if run is not None:
+        if data is not None:
+            raise UsageError("--data goes with --model; a run folder knows its own data")
+        folder = RunFolder(run)
+        target = run_target(
+            folder, checkpoint=checkpoint, split=split, criterion=criterion, device=device,
+            data_root=data_root,
+        )  # fmt: skip
+        return target, folder.spectrum_file(target.identity["checkpoint"], split)
+    if data is None:
+        raise UsageError("--model needs --data package.module:dataset")
+    if criterion != "ce":
+        raise UsageError("--criterion training is known of run folders only")
+    assert model is not None
+    weights = None if checkpoint == "last" else Path(checkpoint)
+    return foreign_target(model, data, checkpoint=weights, split=split, device=device), None
+
+
+def group_names(text: str | None, target: "Target") -> list[str]:
+    """The groups asked for; by default those that this data set has."""
+    if text is None:
+        known = getattr(target.samples, "groups", {})
+        return ["all", *(name for name in ("head", "tail") if name in known)]
+    return [] if text == "none" else [name.strip() for name in text.split(",")]

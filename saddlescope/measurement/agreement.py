@@ -1,0 +1,101 @@
+"""When two tools agree about an eigenvalue, and the rows of a check."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from saddlescope.curvature import Ends, Estimate
+from saddlescope.curvature.reference import Reference
+
+INSTRUMENT = "saddlescope"
+"""The tool of the rows that hold the measurement itself."""
+
+
+@dataclass(frozen=True)
+class CheckRow:
+    """What one tool says of one class or group. Field names are the columns of the table.
+
+    Attributes:
+        kind, name, n: which row of a spectrum, and how many of its samples took part.
+        tool: who says it; `INSTRUMENT` is the measurement that is checked.
+        lambda_max, lambda_min: with `_lower` and `_upper`: of the instrument its interval, of a
+            reference its own error. None where the tool does not give this end.
+        lambda_max_inside, lambda_min_inside: whether the reference lies inside the instrument's
+            interval, to within its own error.
+        difference, allowed: of a test that compares no end, in the units of the eigenvalues.
+        agrees: all of the above; None if the tool could not be used.
+        converged: of the instrument, whether its intervals are as narrow as was asked for.
+        products: Hessian-vector products it used.
+        seconds: wall clock.
+        note: what a reader must know: why a tool was not used, which end it cannot give.
+    """
+
+    kind: Literal["group", "class"]
+    name: str
+    n: int
+    tool: str
+    lambda_max: float | None = None
+    lambda_max_lower: float | None = None
+    lambda_max_upper: float | None = None
+    lambda_max_inside: bool | None = None
+    lambda_min: float | None = None
+    lambda_min_lower: float | None = None
+    lambda_min_upper: float | None = None
+    lambda_min_inside: bool | None = None
+    difference: float | None = None
+    allowed: float | None = None
+    agrees: bool | None = None
+    converged: bool | None = None
+    products: int | None = None
+    seconds: float = 0.0
+    note: str = ""
+
+    def columns(self) -> dict[str, Any]:
+        """The row as plain data."""
+        return asdict(self)
+
+
+def compared(found: Reference, ends: Ends) -> dict[str, Any]:
+    """The columns of a reference, held against the instrument's intervals.
+
+    A reference contradicts an interval if all that its own error allows lies outside.
+    """
+    columns: dict[str, Any] = {}
+    agrees = True
+    for name in ("lambda_max", "lambda_min"):
+        value, interval = getattr(found, name), getattr(ends, name)
+        if value is None:
+            continue
+        inside = _inside(value, found.error, interval)
+        agrees = agrees and inside
+        columns |= {
+            name: value,
+            f"{name}_lower": value - found.error,
+            f"{name}_upper": value + found.error,
+            f"{name}_inside": inside,
+        }
+    return columns | {
+        "agrees": agrees,
+        "products": found.products,
+        "seconds": found.seconds,
+        "note": found.note,
+    }
+
+
+def contradictions(rows: Sequence[CheckRow]) -> list[str]:
+    """Every disagreement as a sentence; none if all agree."""
+    found = []
+    for row in rows:
+        if row.agrees is not False:
+            continue
+        ends = (("λ_max", row.lambda_max_inside), ("λ_min", row.lambda_min_inside))
+        outside = [end for end, inside in ends if inside is False]
+        what = f"lies outside the interval of {' and '.join(outside)}"
+        if not outside:
+            what = f"differs by {row.difference:.3g} where {row.allowed:.3g} is allowed"
+        found.append(f"{row.kind} {row.name}: {row.tool} {what}")
+    return found
+
+
+def _inside(value: float, error: float, interval: Estimate) -> bool:
+    return bool(interval.lower - error <= value <= interval.upper + error)
