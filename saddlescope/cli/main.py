@@ -1,11 +1,15 @@
 """The command's root: its name, its version, its subcommands."""
 
+import sys
 from typing import Annotated
 
+import click
 import typer
 
 from saddlescope._version import __version__
 from saddlescope.cli import data, demo, report, spectrum, train
+from saddlescope.cli.ranks import leads
+from saddlescope.errors import ExitCode
 
 app = typer.Typer(
     name="saddlescope",
@@ -44,4 +48,11 @@ def root(
 
 def run() -> None:
     """Entry point of the console script and of `python -m saddlescope`."""
-    app(prog_name="saddlescope")
+    if leads():
+        app(prog_name="saddlescope")
+    # What cannot be parsed is wrong on every rank: rank 0 has said so.
+    try:
+        code = app(prog_name="saddlescope", standalone_mode=False)
+    except click.ClickException as error:
+        code = error.exit_code
+    sys.exit(code or ExitCode.OK)

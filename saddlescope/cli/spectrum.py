@@ -2,6 +2,7 @@
 
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from saddlescope.cli.console import (
     show_log,
     stop_on_signal,
 )
+from saddlescope.cli.ranks import board, leads, on_all_ranks, sharing
 from saddlescope.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +35,13 @@ class Split(StrEnum):
     TEST = "test"
 
 
+class Shard(StrEnum):
+    """What several ranks share."""
+
+    CLASSES = "classes"
+    SAMPLES = "samples"
+
+
 class Criterion(StrEnum):
     """Which loss."""
 
@@ -41,6 +50,7 @@ class Criterion(StrEnum):
 
 
 @one_line_errors
+@on_all_ranks
 def spectrum(
     run: Annotated[
         Path | None, typer.Argument(help="A run folder.", metavar="[RUN]", show_default=False)
@@ -92,6 +102,10 @@ def spectrum(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be measured and its cost.")
     ] = False,
+    shard: Annotated[
+        Shard,
+        typer.Option(help="What ranks share under torchrun: classes, or the samples of each."),
+    ] = Shard.CLASSES,
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -102,15 +116,17 @@ def spectrum(
     command goes on where it was cut.
     Prints an aligned table on a terminal, CSV into a pipe.
     """
-    from saddlescope.measurement import Settings, SpectrumJob
+    from saddlescope.measurement import Settings, SpectrumJob, run_sharded
 
     show_log()
     wanted: Any = classes if classes in ("all", "none") else number_list(classes)
     settings = Settings(rtol=rtol, confidence=confidence, certify=certify, max_matvecs=max_matvecs)
+    place = choose_device(device)
+    ranks = sharing(shard.value, place)
     target, path = _target(
         run, model, data,
         checkpoint=checkpoint, split=split.value, criterion=criterion.value,
-        data_root=data_root, device=choose_device(device),
+        data_root=data_root, device=place,
     )  # fmt: skip
     first = target.samples.inputs(target.samples.targets[:1] * 0)
     choose_threads(threads, int(first[0, 0].numel()) if first.dim() == 4 else 0)
@@ -145,7 +161,10 @@ def spectrum(
             if reused:
                 say(f"{row['kind']} {row['name']}: already measured")
 
-        rows = job.run(on_row=on_row, progress=progress, should_stop=should_stop)
+        run_job = job.run
+        if (shared := board()) is not None:
+            run_job = partial(run_sharded, job, shared, ranks=ranks)
+        rows = run_job(on_row=on_row, progress=progress, should_stop=should_stop)
     say(f"saved: {job.path}" if job.path else "not saved: name a file with -o to keep the table")
     _print_rows(rows, json=json)
     open_rows = [row["name"] for row in rows if not row["converged"]]
@@ -204,6 +223,8 @@ def _print_rows(rows: list[dict[str, Any]], *, json: bool) -> None:
     from saddlescope.runs.atomic import to_json
     from saddlescope.runs.tables import spectrum_csv
 
+    if not leads():
+        return
     if json:
         typer.echo(to_json(rows, indent=2))
     elif sys.stdout.isatty():
@@ -218,6 +239,8 @@ def _print_plan(job: "SpectrumJob") -> None:
     """What would be measured: samples, and gradients by operation count."""
     import torch
 
+    if not leads():
+        return
     targets = job.target.samples.targets.cpu()
     parameters = sum(p.numel() for p in job.target.model.parameters() if p.requires_grad)
     size = next(job.target.model.parameters()).element_size()

@@ -6,6 +6,7 @@ instrument, and the table's file.
 
 from saddlescope.measurement.foreign import foreign_target
 from saddlescope.measurement.job import Settings, SpectrumJob
+from saddlescope.measurement.sharding import run_sharded
 from saddlescope.measurement.target import Target, run_target
 
-__all__ = ["Settings", "SpectrumJob", "Target", "foreign_target", "run_target"]
+__all__ = ["Settings", "SpectrumJob", "Target", "foreign_target", "run_sharded", "run_target"]

@@ -15,9 +15,13 @@ from saddlescope.curvature import (
 from saddlescope.curvature.spectra import Subset
 from saddlescope.curvature.strategy import Strategy
 from saddlescope.errors import Interrupted
+from saddlescope.measurement.parts import part_files, read_part
 from saddlescope.measurement.target import Target
 from saddlescope.runs import SPECTRUM_COLUMNS, read_spectrum, write_spectrum
 from saddlescope.runs.schema import SPECTRUM_KEY
+
+Rows = dict[tuple[Any, ...], dict[str, Any]]
+"""Finished rows by what decides their numbers."""
 
 
 @dataclass(frozen=True)
@@ -98,29 +102,61 @@ class SpectrumJob:
             Interrupted: `should_stop` said so.
             DataError: the file at `path` is not a spectrum table.
         """
-        stored = read_spectrum(self.path) if self.path and self.path.is_file() else []
-        finished = {_key(row): row for row in stored if not self._outdated(row)}
+        finished = self.finished()
         rows = []
-        # Planned over all rows, finished or not, so that a restarted job decides the same way.
-        programs = plan_programs(
+        programs = self.programs()
+        for subset in self.subsets:
+            row = finished.get(self.key(subset))
+            reused = row is not None
+            if row is None:
+                row = self._columns(self._measure(subset, programs, progress, should_stop))
+                finished[row_key(row)] = row
+                self.save(finished)
+            if on_row is not None:
+                on_row(row, reused)
+            rows.append(row)
+        return rows
+
+    def finished(self) -> Rows:
+        """The rows on disk that still hold; those in left-over part files go into the table."""
+        if self.path is None:
+            return {}
+        parts = part_files(self.path)
+        stored = read_spectrum(self.path) if self.path.is_file() else []
+        stored += [row for part in parts for row in read_part(part)]
+        finished = {row_key(row): row for row in stored if not self._outdated(row)}
+        if parts:
+            self.save(finished)
+            for part in parts:
+                part.unlink(missing_ok=True)
+        return finished
+
+    def save(self, finished: Rows) -> None:
+        """Replace the table on disk, if there is one."""
+        if self.path:
+            write_spectrum(self.path, self._ordered(finished))
+
+    def programs(self) -> Programs:
+        """The kind of product, chosen over all rows: a restarted job decides the same way."""
+        return plan_programs(
             self.target.model,
             self.target.criterion,
             self.target.samples,
             self.subsets,
             strategy=self.strategy,
         )
-        for subset in self.subsets:
-            row = finished.get(self._expected_key(subset))
-            reused = row is not None
-            if row is None:
-                row = self._columns(self._measure(subset, programs, progress, should_stop))
-                finished[_key(row)] = row
-                if self.path:
-                    write_spectrum(self.path, self._ordered(finished))
-            if on_row is not None:
-                on_row(row, reused)
-            rows.append(row)
-        return rows
+
+    def key(self, subset: Subset) -> tuple[Any, ...]:
+        """What decides a row's numbers."""
+        dtype = str(next(self.target.model.parameters()).dtype).removeprefix("torch.")
+        known = self.target.identity | {
+            "kind": subset.kind,
+            "name": subset.name,
+            "seed": self.seed,
+            "dtype": dtype,
+            "settings": self.settings.column(),
+        }
+        return row_key(known)
 
     def _measure(
         self,
@@ -160,23 +196,13 @@ class SpectrumJob:
         same_file = all(row[column] == mine[column] for column in ("run", "checkpoint", "split"))
         return same_file and row["digest"] != mine["digest"]
 
-    def _expected_key(self, subset: Subset) -> tuple[Any, ...]:
-        dtype = str(next(self.target.model.parameters()).dtype).removeprefix("torch.")
-        known = self.target.identity | {
-            "kind": subset.kind,
-            "name": subset.name,
-            "seed": self.seed,
-            "dtype": dtype,
-            "settings": self.settings.column(),
-        }
-        return _key(known)
-
     def _ordered(self, finished: Mapping[tuple[Any, ...], dict[str, Any]]) -> list[dict[str, Any]]:
         """This job's rows in its order, after the rows of other settings."""
-        mine = [key for subset in self.subsets if (key := self._expected_key(subset)) in finished]
+        mine = [key for subset in self.subsets if (key := self.key(subset)) in finished]
         others = [row for key, row in finished.items() if key not in set(mine)]
         return [*others, *(finished[key] for key in mine)]
 
 
-def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+def row_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What decides the numbers of a row."""
     return tuple(row[column] for column in SPECTRUM_KEY)
