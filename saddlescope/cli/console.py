@@ -106,8 +106,8 @@ def choose_device(name: str) -> "torch.device":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             raise UsageError(
-                f"--device {name if name != 'cuda' else device}: this machine has {count} CUDA devices that torch "
-                f"{torch.__version__} can use; choose cpu or auto"
+                f"--device {device if name == 'cuda' else name}: this machine has {count} CUDA "
+                f"devices that torch {torch.__version__} can use; choose cpu or auto"
             )
         say(f"device: {device} ({torch.cuda.get_device_name(device)})")
     else:

@@ -3,7 +3,6 @@
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 from saddlescope._version import __version__
@@ -50,9 +49,11 @@ def run() -> None:
     """Entry point of the console script and of `python -m saddlescope`."""
     if leads():
         app(prog_name="saddlescope")
-    # What cannot be parsed is wrong on every rank: rank 0 has said so.
+    # What cannot be parsed is wrong on every rank, and rank 0 says so.
     try:
         code = app(prog_name="saddlescope", standalone_mode=False)
-    except click.ClickException as error:
+    except Exception as error:
+        if not hasattr(error, "exit_code"):  # the parser's errors have one, wherever they come from
+            raise
         code = error.exit_code
     sys.exit(code or ExitCode.OK)

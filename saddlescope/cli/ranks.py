@@ -5,6 +5,7 @@ share a board (`saddlescope.measurement.board`). A rank that fails says why ther
 so also says it on stderr, and all others end with its exit code, silently.
 """
 
+import contextlib
 import functools
 import os
 import signal
@@ -141,8 +142,8 @@ def _leave() -> None:
     if distributed.is_initialized():
         distributed.destroy_process_group()
     shared.leave()
-    for rank in range(1, shared.size) if shared.rank == 0 else ():
-        shared.wait_for(f"left/{rank}", should_stop=lambda: False)
+    if shared.rank == 0:
+        shared.wait_for_others(_CAUSE_SECONDS)
 
 
 def _end(error: BaseException) -> NoReturn:
@@ -156,49 +157,70 @@ def _end(error: BaseException) -> NoReturn:
     found = launch()
     rank = found.rank if found else 0
     try:
-        message, code = _verdict(error, rank)
-    except Exception as lost:  # the board itself is gone, and with it whoever kept it
-        message, code = f"lost the other ranks ({_first_line(lost)})", ExitCode.FAILED
+        message, code = _last_words(error, rank)
+    except Exception as lost:  # the board itself is gone, and with it the rank that kept it
+        message, code = f"rank {rank}: lost the others ({_first_line(lost)})", ExitCode.FAILED
     if message:
-        where = "" if isinstance(error, UsageError) else f"rank {rank}: "
-        print(f"saddlescope: {where}{' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+        print(f"saddlescope: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
     sys.stdout.flush()
     sys.stderr.flush()
+    with contextlib.suppress(Exception):
+        shared = board()
+        if shared is not None:
+            shared.leave()
+            if rank == 0:  # the board may be this process's own: let the others read why
+                shared.wait_for_others(_CAUSE_SECONDS)
     os._exit(code)
 
 
-def _verdict(error: BaseException, rank: int) -> tuple[str, int]:
-    """What to say (nothing where another rank has said it) and the exit code."""
-    from saddlescope.measurement.board import POLL_SECONDS, RankDied, RankFailed
+def _last_words(error: BaseException, rank: int) -> tuple[str, int]:
+    """What to say, nothing where another rank has said it, and the exit code."""
+    from saddlescope.measurement.board import RankDied, RankFailed
 
     shared = board()
     assert shared is not None
-    expected = isinstance(error, SaddlescopeError | KeyboardInterrupt | OSError)
-    # Rank 0 speaks for all where it fails as well. A failed collective, which no error of ours
-    # is, has its cause on another rank, of which we may hear a moment later.
-    patience = (_FIRST_WORD_SECONDS if rank else 0.0) if expected else _CAUSE_SECONDS
+    error = _cause(error, shared)
+    if isinstance(error, RankFailed):
+        return "", error.exit_code
+    message, code = "interrupted", ExitCode.INTERRUPTED
+    if not isinstance(error, KeyboardInterrupt):
+        message, code = _described(error), getattr(error, "exit_code", ExitCode.FAILED)
+    if not isinstance(error, UsageError | RankDied):  # an option is wrong on all ranks alike
+        message = f"rank {rank}: {message}"
+    if not shared.fail(message, code):
+        return "", shared.read("failed")["code"]
+    if not _is_expected(error):
+        traceback.print_exception(error)
+    return message, code
+
+
+def _cause(error: BaseException, shared: "Board") -> BaseException:
+    """Why this rank ends: its own error, or what befell another rank before."""
+    from torch import distributed
+
+    from saddlescope.measurement.board import POLL_SECONDS, RankDied, RankFailed
+
+    if isinstance(error, RankFailed | RankDied):
+        return error
+    # A failed collective, which no error of ours is, has its cause on another rank, of which we
+    # may hear a moment later. And rank 0 speaks for all where it fails as well.
+    patience = _FIRST_WORD_SECONDS if shared.rank else 0.0
+    if not _is_expected(error) and distributed.is_initialized():
+        patience = _CAUSE_SECONDS
     until = time.monotonic() + patience
-    while not isinstance(error, RankFailed | RankDied):
+    while True:
         try:
             shared.look(now=True)
         except (RankFailed, RankDied) as cause:
-            error = cause
+            return cause
         if time.monotonic() >= until:
-            break
+            return error
         time.sleep(POLL_SECONDS)
-    if isinstance(error, RankFailed):
-        return "", error.exit_code
-    if not isinstance(error, SaddlescopeError | KeyboardInterrupt | OSError):
-        traceback.print_exception(error)
-    code = ExitCode.FAILED
-    if isinstance(error, SaddlescopeError):
-        code = error.exit_code
-    elif isinstance(error, KeyboardInterrupt):
-        code = ExitCode.INTERRUPTED
-    message = "interrupted" if isinstance(error, KeyboardInterrupt) else _described(error)
-    if shared.fail(message, code):
-        return message, code
-    return "", shared.read("failed")["code"]
+
+
+def _is_expected(error: BaseException) -> bool:
+    """Whether one line says all there is to say."""
+    return isinstance(error, SaddlescopeError | KeyboardInterrupt | OSError)
 
 
 def _described(error: BaseException) -> str:

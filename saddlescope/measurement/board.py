@@ -83,7 +83,7 @@ class Board:
         """Wait a moment; the errors are those of `wait_for`."""
         self.look(now=True)
         if should_stop():
-            raise Interrupted("stopped while waiting for the other ranks; run again to go on")
+            raise Interrupted("stopped; finished rows are kept, run again to go on")
         time.sleep(POLL_SECONDS)
 
     def fail(self, message: str, code: int) -> bool:
@@ -102,7 +102,7 @@ class Board:
         self._looked = time.monotonic()
         failure = self.read("failed")
         if failure is not None and failure["rank"] != self.rank:
-            raise RankFailed(f"rank {failure['rank']}: {failure['message']}", failure["code"])
+            raise RankFailed(failure["message"], failure["code"])
         for rank in range(self.size):
             if rank != self.rank and self._is_gone(rank) and not self.read(f"left/{rank}"):
                 raise RankDied(
@@ -113,6 +113,14 @@ class Board:
     def leave(self) -> None:
         """Say that this process ends in good order."""
         self.post(f"left/{self.rank}", True)
+
+    def wait_for_others(self, seconds: float) -> None:
+        """Wait until all other ranks have ended, in good order or not, but no longer than this."""
+        until = time.monotonic() + seconds
+        others = set(range(self.size)) - {self.rank}
+        while others and time.monotonic() < until:
+            others = {r for r in others if not (self.read(f"left/{r}") or self._is_gone(r))}
+            time.sleep(POLL_SECONDS if others else 0.0)
 
     def _is_gone(self, rank: int) -> bool:
         """Whether a rank's process is no more; of other machines nothing is known here."""

@@ -1,0 +1,196 @@
+"""An objective whose samples lie on several ranks is the one whose samples lie together."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from networks import convolutional, images, split_batches
+from processes import on_ranks
+from torch import nn
+
+from saddlescope.curvature import (
+    GaussNewtonOperator,
+    HessianOperator,
+    LinearCombination,
+    Programs,
+    SharedBatches,
+    SharedSamples,
+    TensorSamples,
+    WeingartenOperator,
+    class_spectra,
+    extreme_eigenvalues,
+    spectral_density,
+    top_eigenpairs,
+)
+from saddlescope.curvature.distributed import ALONE
+from saddlescope.curvature.extreme import basis_capacity
+
+WEIGHTS = torch.tensor([1.0, 0.3, 2.0, 0.7], dtype=torch.float64)
+OBJECTIVES = {
+    "mean": (nn.CrossEntropyLoss(), {}),
+    "class weights": (nn.CrossEntropyLoss(weight=WEIGHTS), {}),
+    "sum": (nn.CrossEntropyLoss(reduction="sum"), {"weight_decay": 0.1}),
+    "L2": (nn.CrossEntropyLoss(), {"weight_decay": 0.1}),
+}
+"""Ways to weight samples, with which the parts of a whole could be added up wrongly."""
+
+SIZES = (5, 1, 4), (3,), ()
+"""Samples a batch on each of three ranks; the last has none."""
+
+
+def everything(data):
+    return split_batches(data, *SIZES[0], *SIZES[1])
+
+
+def mine(data, ranks):
+    before = sum(len(sizes) for sizes in SIZES[: ranks.rank])
+    return SharedBatches(everything(data)[before : before + len(SIZES[ranks.rank])], ranks)
+
+
+def look_at(operator):
+    probe = torch.linspace(-1, 1, operator.size, dtype=operator.dtype)
+    product = operator.matvec(probe)
+    operator.verify()
+    return {
+        "loss": operator.loss,
+        "gradient": operator.gradient.numpy(),
+        "product": product.numpy(),
+        "n": operator.objective.n,
+        "cost": operator.gradient_cost,
+        "retained": operator.retained,
+    }
+
+
+def look_at_all(batches):
+    model = convolutional()
+    found = {
+        (name, kind.__name__, budget): look_at(
+            kind(model, criterion, batches, memory_budget=budget, **options)
+        )
+        for name, (criterion, options) in OBJECTIVES.items()
+        for kind in (HessianOperator, GaussNewtonOperator)
+        for budget in (None, 0)
+    }
+    programs = Programs("traced")
+    traced = HessianOperator(model, nn.CrossEntropyLoss(), batches, programs=programs)
+    return found | {("mean", "traced", None): look_at(traced)}
+
+
+def on_shared_batches(ranks, look):
+    return look(mine(images(13), ranks))
+
+
+def test_loss_gradient_and_products_are_those_of_the_whole():
+    whole = look_at_all(everything(images(13)))
+    for found in on_ranks(3, on_shared_batches, look_at_all):
+        assert found.keys() == whole.keys()
+        for key, expected in whole.items():
+            for name, value in expected.items():
+                error = np.abs(np.asarray(found[key][name]) - np.asarray(value)).max()
+                assert error <= 1e-12 * max(1.0, np.abs(value).max()), (key, name)
+
+
+def measure(batches):
+    """What the verbs of the instrument say, as plain numbers."""
+    H = HessianOperator(convolutional(), nn.CrossEntropyLoss(), batches)
+    G = GaussNewtonOperator.from_objective(H.objective)
+    found = []
+    for operator in (H, WeingartenOperator(H), LinearCombination([(1.0, H), (-1.0, G)])):
+        ends = extreme_eigenvalues(operator, rtol=1e-3, basis_memory=20 * 8 * H.size)
+        found += [ends.lambda_max.value, ends.lambda_min.value, ends.lambda_min.lower]
+        found += [ends.matvecs]
+    found += top_eigenpairs(H, k=3, seed=0).values.tolist()
+    found += spectral_density(H, probes=2, steps=8).nodes.ravel().tolist()
+    return found
+
+
+def test_every_verb_gives_one_answer_on_all_ranks():
+    whole = measure(everything(images(13)))
+    first, *others = on_ranks(3, on_shared_batches, measure)
+    assert first == pytest.approx(whole, rel=1e-9, abs=1e-9)
+    assert all(other == first for other in others)
+
+
+def in_single_precision(batches):
+    data = [(inputs.float(), targets) for inputs, targets in batches]
+    if isinstance(batches, SharedBatches):
+        data = SharedBatches(data, batches.ranks)
+    H = HessianOperator(convolutional(dtype=torch.float32), nn.CrossEntropyLoss(), data)
+    ends = extreme_eigenvalues(H)
+    exact = H.reference()
+    assert exact is not None
+    assert exact.dtype == torch.float64
+    return ends.lambda_max.value, ends.lambda_min.value, ends.noise, exact.loss
+
+
+def test_single_precision_to_rounding_with_its_noise_measured():
+    whole = in_single_precision(everything(images(13)))
+    first, *others = on_ranks(3, on_shared_batches, in_single_precision)
+    assert first[:2] == pytest.approx(whole[:2], rel=1e-5)
+    assert 0.2 * whole[2] < first[2] < 5 * whole[2]
+    assert first[3] == pytest.approx(whole[3], rel=1e-12)
+    assert all(other == first for other in others)
+
+
+def sampled_noise(ranks):
+    """Of a traced product, whose noise is seen on some samples, which no rank may choose alone."""
+    inputs, targets = images(60, dtype=torch.float32)
+    # The second rank's inputs cannot be cut: then none may be.
+    cut = lambda x: x if ranks.rank == 0 else (x,)  # noqa: E731
+    batches = [(cut(x), y) for x, y in split_batches((inputs, targets), *[15] * 4)]
+    batches = SharedBatches(batches[2 * ranks.rank : 2 * ranks.rank + 2], ranks)
+    model = convolutional(dtype=torch.float32)
+    H = HessianOperator(model, nn.CrossEntropyLoss(), batches, programs=Programs("traced"))
+    return H.products.exact, extreme_eigenvalues(H).noise
+
+
+def test_ranks_that_could_decide_differently_decide_together():
+    first, second = on_ranks(2, sampled_noise)
+    assert first == second
+    assert first[0] is False
+
+
+def disagreeing(ranks):
+    """Another rounding and another memory on each rank."""
+    H = HessianOperator(convolutional(), nn.CrossEntropyLoss(), mine(images(13), ranks))
+    exact = H.matvec
+    H.matvec = lambda v: exact(v) * (1 + 1e-9 * ranks.rank)
+    from saddlescope.curvature import extreme
+
+    extreme.default_budget = lambda device: (20 + 7 * ranks.rank) * 8 * H.size
+    ends = extreme_eigenvalues(H, rtol=1e-6, noise=0.0)
+    return basis_capacity(H, 200, None), ends.matvecs, ends.stop_rule
+
+
+def test_other_rounding_and_other_memory_do_not_part_the_ranks():
+    found = on_ranks(3, disagreeing)
+    assert found == [found[0]] * 3
+    assert found[0][0] == 19
+
+
+def of_shared_data(ranks):
+    data = SharedSamples(TensorSamples(*images(13), groups={"few": [3]}), ranks)
+    return class_spectra(convolutional(), nn.CrossEntropyLoss(), data, groups=("all", "few"))
+
+
+def test_table_of_shared_samples():
+    data = TensorSamples(*images(13), groups={"few": [3]})
+    whole = class_spectra(convolutional(), nn.CrossEntropyLoss(), data, groups=("all", "few"))
+    first, second = on_ranks(2, of_shared_data)
+    assert first.equals(second)
+    assert first["n"].tolist() == whole["n"].tolist()
+    for column in ("lambda_max", "lambda_min", "gradient_norm", "gradient_cost"):
+        assert first[column].tolist() == pytest.approx(whole[column].tolist(), rel=1e-10)
+
+
+def test_one_process_alone_reduces_nothing():
+    tensor = torch.arange(3.0)
+    assert ALONE.total(tensor) is tensor
+    assert ALONE.totals(1, 2) == [1, 2]
+    assert (ALONE.least(2.5), ALONE.any(False), ALONE.all(True)) == (2.5, False, True)
+    assert ALONE.slice(tensor) is not None
+    shared = SharedBatches(iter(everything(images(13))), ALONE)
+    H = HessianOperator(convolutional(), nn.CrossEntropyLoss(), shared)
+    assert H.objective.n == 13
+    assert copy.copy(H).ranks is ALONE
