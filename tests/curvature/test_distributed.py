@@ -19,12 +19,13 @@ from saddlescope.curvature import (
     TensorSamples,
     WeingartenOperator,
     class_spectra,
+    extreme,
     extreme_eigenvalues,
+    operators,
     spectral_density,
     top_eigenpairs,
 )
 from saddlescope.curvature.distributed import ALONE
-from saddlescope.curvature.extreme import basis_capacity
 
 WEIGHTS = torch.tensor([1.0, 0.3, 2.0, 0.7], dtype=torch.float64)
 OBJECTIVES = {
@@ -134,39 +135,65 @@ def test_single_precision_to_rounding_with_its_noise_measured():
 
 
 def sampled_noise(ranks):
-    """Of a traced product, whose noise is seen on some samples, which no rank may choose alone."""
-    inputs, targets = images(60, dtype=torch.float32)
-    # The second rank's inputs cannot be cut: then none may be.
-    cut = lambda x: x if ranks.rank == 0 else (x,)  # noqa: E731
-    batches = [(cut(x), y) for x, y in split_batches((inputs, targets), *[15] * 4)]
-    batches = SharedBatches(batches[2 * ranks.rank : 2 * ranks.rank + 2], ranks)
-    model = convolutional(dtype=torch.float32)
-    H = HessianOperator(model, nn.CrossEntropyLoss(), batches, programs=Programs("traced"))
+    """Noise that is seen on some samples, where the inputs of one rank cannot be cut."""
+    operators.SAMPLED_FROM = 10
+    whole = split_batches(images(60, dtype=torch.float32), *[15] * 4)
+    batches = whole[2 * ranks.rank : 2 * ranks.rank + 2]
+    if ranks.rank == 1:
+        batches = [((inputs,), targets) for inputs, targets in batches]
+    model, programs = convolutional(dtype=torch.float32), Programs("traced")
+    shared = SharedBatches(batches, ranks)
+    H = HessianOperator(model, nn.CrossEntropyLoss(), shared, programs=programs)
     return H.products.exact, extreme_eigenvalues(H).noise
 
 
-def test_ranks_that_could_decide_differently_decide_together():
+def test_samples_for_the_noise_are_chosen_on_all_ranks_or_on_none():
     first, second = on_ranks(2, sampled_noise)
     assert first == second
     assert first[0] is False
 
 
-def disagreeing(ranks):
-    """Another rounding and another memory on each rank."""
+def rounding_apart(ranks):
+    """Products that differ from rank to rank, more than any rounding."""
     H = HessianOperator(convolutional(), nn.CrossEntropyLoss(), mine(images(13), ranks))
     exact = H.matvec
-    H.matvec = lambda v: exact(v) * (1 + 1e-9 * ranks.rank)
-    from saddlescope.curvature import extreme
+    H.matvec = lambda v: exact(v) * (1 + 1e-5 * ranks.rank)
+    ends = extreme_eigenvalues(H, noise=0.0)
+    return ends.lambda_max.value, ends.lambda_min.value, ends.matvecs
 
+
+def stopping_apart(ranks):
+    """Residuals that call for an early stop on rank 1 and for a late one on rank 2."""
+    H = HessianOperator(convolutional(), nn.CrossEntropyLoss(), mine(images(13), ranks))
+    exact, factor = extreme._ritz, [1.0, 0.0, 1e3][ranks.rank]
+
+    def ritz(lanczos):
+        theta, weights = exact(lanczos)
+        return theta, factor * weights
+
+    extreme._ritz = ritz
+    return extreme_eigenvalues(H, noise=0.0).matvecs
+
+
+def remembering_apart(ranks):
+    """Another memory on each rank."""
+    H = HessianOperator(convolutional(), nn.CrossEntropyLoss(), mine(images(13), ranks))
     extreme.default_budget = lambda device: (20 + 7 * ranks.rank) * 8 * H.size
-    ends = extreme_eigenvalues(H, rtol=1e-6, noise=0.0)
-    return basis_capacity(H, 200, None), ends.matvecs, ends.stop_rule
+    return extreme.basis_capacity(H, 200, None)
 
 
-def test_other_rounding_and_other_memory_do_not_part_the_ranks():
-    found = on_ranks(3, disagreeing)
+@pytest.mark.parametrize("function", [rounding_apart, stopping_apart, remembering_apart])
+def test_ranks_that_would_decide_differently_follow_one(function):
+    found = on_ranks(3, function)
     assert found == [found[0]] * 3
-    assert found[0][0] == 19
+    whole = HessianOperator(convolutional(), nn.CrossEntropyLoss(), everything(images(13)))
+    ends = extreme_eigenvalues(whole, noise=0.0)
+    expected = {
+        rounding_apart: (ends.lambda_max.value, ends.lambda_min.value, ends.matvecs),
+        stopping_apart: ends.matvecs,
+        remembering_apart: 19,
+    }
+    assert found[0] == pytest.approx(expected[function], rel=1e-9)
 
 
 def of_shared_data(ranks):
