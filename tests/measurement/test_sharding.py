@@ -7,14 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from processes import start_command
+from torch import distributed
 from typer.testing import CliRunner
 
 from saddlescope.cli.main import app
+from saddlescope.curvature import strategy
+from saddlescope.measurement import Settings, SpectrumJob, foreign_target, run_sharded
+from saddlescope.measurement.board import Board, RankFailed
 from saddlescope.measurement.parts import part_files, read_part, write_part
-from saddlescope.measurement.sharding import assign
+from saddlescope.measurement.sharding import _Share, assign
 from saddlescope.runs import read_spectrum
 
 # 31 samples of classes 0, 1 and 2. With two ranks, rank 0 measures "all" and rank 1 the classes.
@@ -85,6 +90,32 @@ def test_rows_are_shared_by_sample_count_longest_first():
     for n, owner in zip(counts, owners, strict=True):
         loads[owner] += n
     assert max(loads) - min(loads) <= 5
+
+
+def test_kind_of_product_is_chosen_over_all_rows(folder, monkeypatch):
+    job = SpectrumJob.plan(
+        foreign_target("shared_net:network", "shared_net:dataset"), settings=Settings()
+    )
+    share = _Share.of(job, subsets=job.subsets[:1], known={}, keep=print)
+    part = replace(job, subsets=job.subsets[:1])
+    # All rows have 62 samples, "all" has 31; one sample takes 6·70 operations a product.
+    monkeypatch.setattr(strategy, "TRACING_PAYS_FROM", 50 * 420 * strategy.TYPICAL_PRODUCTS)
+    assert [job.programs()._traces, share.programs()._traces] == [True, True]
+    assert not part.programs()._traces
+
+
+def test_failure_elsewhere_is_noticed_in_the_middle_of_a_row(folder):
+    job = SpectrumJob.plan(
+        foreign_target("shared_net:network", "shared_net:dataset"), settings=Settings()
+    )
+    store, products = distributed.HashStore(), []
+    mine, other = Board(store, 0, 2), Board(store, 1, 2)
+    assert other.fail("rank 1: no more", 4)
+    assert not mine.fail("rank 0: nor here", 1)
+    with pytest.raises(RankFailed, match="rank 1: no more") as raised:
+        run_sharded(job, mine, progress=lambda subset, product, *_: products.append(product))
+    assert raised.value.exit_code == 4
+    assert products == [1]
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -221,6 +252,8 @@ def test_signal_to_one_rank_ends_all_with_finished_rows_kept(folder, shard, numb
     assert command.codes() == [130, 130]
     (line,) = words(command)
     assert "run again to go on" in line
+    if shard == "samples":  # all stop at the same product, and none is left waiting
+        assert line.startswith("saddlescope: rank 0: stopped at")
     assert read_spectrum(folder / "table.csv")
     assert start(folder, *more[:2]).codes() == [0, 0]
     names = [row["name"] for row in read_spectrum(folder / "table.csv")]
