@@ -10,6 +10,7 @@ import functools
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -30,11 +31,9 @@ if TYPE_CHECKING:
 _PATIENCE = timedelta(minutes=30)
 """How long a collective waits for a rank that is alive and silent, as torch's own default."""
 
-_FIRST_WORD_SECONDS = 2.0
-"""What fails on every rank, rank 0 reports: the others give it this long."""
-
-_CAUSE_SECONDS = 5.0
-"""How long a failed collective looks for the rank that let it down."""
+_LAST_SECONDS = 2.0
+"""What a rank that ends allows the others: rank 0 to report what fails on every rank, the one that
+let a collective down to be found, and all to read why the job ends."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,24 @@ def sharing(shard: str, device: "torch.device") -> "Ranks | None":
         world_size=posted.size,
         timeout=_PATIENCE,
     )
+    threading.Thread(target=_watch, args=(posted,), daemon=True).start()
     return Ranks(distributed.group.WORLD)
+
+
+def _watch(shared: "Board") -> None:
+    """End this process if another rank has ended and the main thread does not notice.
+
+    It may be waiting in a collective for that very rank, and not every backend would wake it.
+    """
+    while True:
+        time.sleep(_LAST_SECONDS / 4)
+        try:
+            shared.look(now=True)
+        except SaddlescopeError as ended:
+            time.sleep(_LAST_SECONDS / 2)  # should the main thread see it too, it says more
+            _say_and_exit(ended, shared.rank)
+        except Exception:  # the board is gone: so is the rank that kept it
+            return
 
 
 def on_all_ranks(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -143,7 +159,7 @@ def _leave() -> None:
         distributed.destroy_process_group()
     shared.leave()
     if shared.rank == 0:
-        shared.wait_for_others(_CAUSE_SECONDS)
+        shared.wait_for_others(_LAST_SECONDS)
 
 
 def _end(error: BaseException) -> NoReturn:
@@ -155,7 +171,10 @@ def _end(error: BaseException) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):  # a launcher now stops all ranks: say why first
         signal.signal(number, signal.SIG_IGN)
     found = launch()
-    rank = found.rank if found else 0
+    _say_and_exit(error, found.rank if found else 0)
+
+
+def _say_and_exit(error: BaseException, rank: int) -> NoReturn:
     try:
         message, code = _last_words(error, rank)
     except Exception as lost:  # the board itself is gone, and with it the rank that kept it
@@ -169,7 +188,7 @@ def _end(error: BaseException) -> NoReturn:
         if shared is not None:
             shared.leave()
             if rank == 0:  # the board may be this process's own: let the others read why
-                shared.wait_for_others(_CAUSE_SECONDS)
+                shared.wait_for_others(_LAST_SECONDS)
     os._exit(code)
 
 
@@ -202,12 +221,10 @@ def _cause(error: BaseException, shared: "Board") -> BaseException:
 
     if isinstance(error, RankFailed | RankDied):
         return error
-    # A failed collective, which no error of ours is, has its cause on another rank, of which we
-    # may hear a moment later. And rank 0 speaks for all where it fails as well.
-    patience = _FIRST_WORD_SECONDS if shared.rank else 0.0
-    if not _is_expected(error) and distributed.is_initialized():
-        patience = _CAUSE_SECONDS
-    until = time.monotonic() + patience
+    # Rank 0 speaks for all where it fails as well. A failed collective, which no error of ours is,
+    # has its cause on another rank, of which we may hear a moment later.
+    collective = not _is_expected(error) and distributed.is_initialized()
+    until = time.monotonic() + (_LAST_SECONDS if shared.rank or collective else 0.0)
     while True:
         try:
             shared.look(now=True)

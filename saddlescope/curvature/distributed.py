@@ -6,8 +6,8 @@ and every product are plain sums over ranks. The data say who shares them (`Shar
 is built on them sees the whole. Each rank then runs the same iteration on the same vectors.
 
 What a rank decides for itself must not depend on its own rounding or its own memory, or one would
-wait for a product that no other takes: the scalars of each Lanczos step and the decision to stop
-are rank 0's, and the room for the basis is the least of all ranks'.
+wait for a product that no other takes: the scalars of each Lanczos step, the turn of a restart and
+the decision to stop are rank 0's, and the room for the basis is the least of all ranks'.
 """
 
 import os
@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -73,6 +74,13 @@ class Ranks:
         if self.group is not None:
             dist.broadcast(tensor, group=self.group, group_src=0)
         return tensor
+
+    def array_from_first(self, array: np.ndarray) -> np.ndarray:
+        """Rank 0's array, float64."""
+        if self.group is None:
+            return array
+        tensor = torch.tensor(array, dtype=torch.float64, device=self._device)
+        return self.from_first(tensor).cpu().numpy()
 
     def first_says(self, answer: bool) -> bool:
         """Rank 0's answer."""

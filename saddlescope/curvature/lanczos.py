@@ -159,7 +159,7 @@ class Lanczos:
         k, count = self.columns, 2 * keep
         if not 1 <= keep < k / 2 or self.exhausted:
             raise UsageError(f"keep = {keep}: expected at least 1 and less than half of {k}")
-        values, vectors = self.eigh()
+        values, vectors = map(self.ranks.array_from_first, self.eigh())
         kept = np.r_[0:keep, k - keep : k]
         self.dropped += np.delete(values, kept).tolist()
         rotation = torch.as_tensor(np.ascontiguousarray(vectors[:, kept].T)).to(self._basis)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from torch.distributed import Store
 
@@ -87,8 +88,10 @@ class Board:
         time.sleep(POLL_SECONDS)
 
     def fail(self, message: str, code: int) -> bool:
-        """Say why the job ends; False if another rank has said so before."""
-        mine = json.dumps({"rank": self.rank, "message": message, "code": int(code)})
+        """Say why the job ends; False if that has been said before."""
+        # The mark tells two threads apart that say the same.
+        said = {"rank": self.rank, "message": message, "code": int(code), "mark": uuid4().hex}
+        mine = json.dumps(said)
         return bool(self.store.compare_set("failed", "", mine) == mine.encode())
 
     def look(self, *, now: bool = False) -> None:

@@ -106,7 +106,7 @@ class SpectrumJob:
         rows = []
         programs = self.programs()
         for subset in self.subsets:
-            row = finished.get(self.key(subset))
+            row = finished.get(self._key(subset))
             reused = row is not None
             if row is None:
                 row = self._columns(self._measure(subset, programs, progress, should_stop))
@@ -136,6 +136,10 @@ class SpectrumJob:
         if self.path:
             write_spectrum(self.path, self._ordered(finished))
 
+    def row_keys(self) -> list[tuple[Any, ...]]:
+        """The keys of all rows asked for, in order."""
+        return [self._key(subset) for subset in self.subsets]
+
     def programs(self) -> Programs:
         """The kind of product, chosen over all rows: a restarted job decides the same way."""
         return plan_programs(
@@ -145,18 +149,6 @@ class SpectrumJob:
             self.subsets,
             strategy=self.strategy,
         )
-
-    def key(self, subset: Subset) -> tuple[Any, ...]:
-        """What decides a row's numbers."""
-        dtype = str(next(self.target.model.parameters()).dtype).removeprefix("torch.")
-        known = self.target.identity | {
-            "kind": subset.kind,
-            "name": subset.name,
-            "seed": self.seed,
-            "dtype": dtype,
-            "settings": self.settings.column(),
-        }
-        return row_key(known)
 
     def _measure(
         self,
@@ -196,9 +188,20 @@ class SpectrumJob:
         same_file = all(row[column] == mine[column] for column in ("run", "checkpoint", "split"))
         return same_file and row["digest"] != mine["digest"]
 
+    def _key(self, subset: Subset) -> tuple[Any, ...]:
+        dtype = str(next(self.target.model.parameters()).dtype).removeprefix("torch.")
+        known = self.target.identity | {
+            "kind": subset.kind,
+            "name": subset.name,
+            "seed": self.seed,
+            "dtype": dtype,
+            "settings": self.settings.column(),
+        }
+        return row_key(known)
+
     def _ordered(self, finished: Mapping[tuple[Any, ...], dict[str, Any]]) -> list[dict[str, Any]]:
         """This job's rows in its order, after the rows of other settings."""
-        mine = [key for subset in self.subsets if (key := self.key(subset)) in finished]
+        mine = [key for key in self.row_keys() if key in finished]
         others = [row for key, row in finished.items() if key not in set(mine)]
         return [*others, *(finished[key] for key in mine)]
 

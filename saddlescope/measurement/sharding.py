@@ -114,13 +114,12 @@ def _lead(
         table.update(arrivals.collect())
         job.save(table)
 
-    for subset in job.subsets:
-        if subset not in mine and job.key(subset) in finished:
-            on_row(finished[job.key(subset)], True)
+    share = _Share.of(job, subsets=mine, known=finished, keep=keep)
+    for key in set(finished).intersection(job.row_keys()).difference(share.row_keys()):
+        on_row(finished[key], True)
     try:
-        share = _Share.of(job, subsets=mine, known=finished, keep=keep)
         share.run(on_row=on_row, progress=progress, should_stop=stop)
-        while any(job.key(subset) not in table for subset in job.subsets):
+        while not table.keys() >= set(job.row_keys()):
             if found := arrivals.collect():
                 table.update(found)
                 job.save(table)
@@ -131,7 +130,7 @@ def _lead(
         raise
     for part in part_files(job.path) if job.path else ():
         part.unlink()
-    rows = [table[job.key(subset)] for subset in job.subsets]
+    rows = [table[key] for key in job.row_keys()]
     board.post("table", rows)
     return rows
 

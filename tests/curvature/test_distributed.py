@@ -26,6 +26,7 @@ from saddlescope.curvature import (
     top_eigenpairs,
 )
 from saddlescope.curvature.distributed import ALONE
+from saddlescope.curvature.lanczos import Lanczos, random_start
 
 WEIGHTS = torch.tensor([1.0, 0.3, 2.0, 0.7], dtype=torch.float64)
 OBJECTIVES = {
@@ -175,6 +176,24 @@ def stopping_apart(ranks):
     return extreme_eigenvalues(H, noise=0.0).matvecs
 
 
+def turning_apart(ranks):
+    """Eigenvectors of T with other signs, and other last digits, on each rank."""
+    H = HessianOperator(convolutional(), nn.CrossEntropyLoss(), mine(images(13), ranks))
+    iteration = Lanczos(H, random_start(H.size, seed=0), capacity=12)
+    exact = iteration.eigh
+
+    def eigh():
+        values, vectors = exact()
+        return values * (1 + 1e-7 * ranks.rank), vectors * (-1) ** ranks.rank
+
+    iteration.eigh = eigh
+    for _ in range(30):
+        if iteration.full:
+            iteration.restart(keep=4)
+        iteration.step()
+    return iteration.dropped[-1], float(np.abs(iteration.projected).sum()), iteration.betas[-1]
+
+
 def remembering_apart(ranks):
     """Another memory on each rank."""
     H = HessianOperator(convolutional(), nn.CrossEntropyLoss(), mine(images(13), ranks))
@@ -182,10 +201,14 @@ def remembering_apart(ranks):
     return extreme.basis_capacity(H, 200, None)
 
 
-@pytest.mark.parametrize("function", [rounding_apart, stopping_apart, remembering_apart])
+@pytest.mark.parametrize(
+    "function", [rounding_apart, stopping_apart, turning_apart, remembering_apart]
+)
 def test_ranks_that_would_decide_differently_follow_one(function):
     found = on_ranks(3, function)
     assert found == [found[0]] * 3
+    if function is turning_apart:
+        return
     whole = HessianOperator(convolutional(), nn.CrossEntropyLoss(), everything(images(13)))
     ends = extreme_eigenvalues(whole, noise=0.0)
     expected = {

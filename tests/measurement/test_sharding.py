@@ -31,7 +31,7 @@ COUNTS = [17, 13, 1]
 
 class Network(torch.nn.Sequential):
     def forward(self, x):
-        if len(x) in (31, 15, 13):
+        if len(x) in (31, 16, 15, 13):
             if os.environ.get("DIE") == os.environ.get("RANK", ""):
                 os.kill(os.getpid(), signal.SIGKILL)
             if os.environ.get("RAISE") == os.environ.get("RANK", ""):
@@ -112,6 +112,7 @@ def test_failure_elsewhere_is_noticed_in_the_middle_of_a_row(folder):
     mine, other = Board(store, 0, 2), Board(store, 1, 2)
     assert other.fail("rank 1: no more", 4)
     assert not mine.fail("rank 0: nor here", 1)
+    assert not other.fail("rank 1: no more", 4)
     with pytest.raises(RankFailed, match="rank 1: no more") as raised:
         run_sharded(job, mine, progress=lambda subset, product, *_: products.append(product))
     assert raised.value.exit_code == 4
@@ -212,12 +213,12 @@ def test_nan_in_shared_samples_ends_all_ranks_with_one_line(folder):
     assert [row["name"] for row in read_spectrum(folder / "table.csv")] == ["0", "1"]
 
 
-@pytest.mark.parametrize("shard", ["classes", "samples"])
-def test_any_error_on_one_rank_ends_all_with_one_line(folder, shard):
-    command = start(folder, "-o", "table.csv", "--shard", shard, RAISE="1")
+@pytest.mark.parametrize(("shard", "rank"), [("classes", 1), ("samples", 1), ("samples", 0)])
+def test_any_error_on_one_rank_ends_all_with_one_line(folder, shard, rank):
+    command = start(folder, "-o", "table.csv", "--shard", shard, RAISE=str(rank))
     assert command.codes() == [1, 1]
-    assert words(command) == ["saddlescope: rank 1: RuntimeError: out of luck"]
-    assert "Traceback" not in command.stream("stderr", 0)
+    assert words(command) == [f"saddlescope: rank {rank}: RuntimeError: out of luck"]
+    assert "Traceback" not in command.stream("stderr", 1 - rank)
 
 
 def test_rank_0_killed_and_with_it_the_board(folder):
