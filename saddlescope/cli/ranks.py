@@ -36,6 +36,10 @@ _LAST_SECONDS = 2.0
 let a collective down to be found, and all to read why the job ends."""
 
 
+_done = threading.Event()
+_watchers: list[threading.Thread] = []
+
+
 @dataclass(frozen=True)
 class Launch:
     """What the launcher says of this process.
@@ -108,7 +112,8 @@ def sharing(shard: str, device: "torch.device") -> "Ranks | None":
         world_size=posted.size,
         timeout=_PATIENCE,
     )
-    threading.Thread(target=_watch, args=(posted,), daemon=True).start()
+    _watchers.append(threading.Thread(target=_watch, args=(posted,), daemon=True))
+    _watchers[0].start()
     return Ranks(distributed.group.WORLD)
 
 
@@ -117,13 +122,12 @@ def _watch(shared: "Board") -> None:
 
     It may be waiting in a collective for that very rank, and not every backend would wake it.
     """
-    while True:
-        time.sleep(_LAST_SECONDS / 4)
+    while not _done.wait(_LAST_SECONDS / 4):
         try:
             shared.look(now=True)
         except SaddlescopeError as ended:
-            time.sleep(_LAST_SECONDS / 2)  # should the main thread see it too, it says more
-            _say_and_exit(ended, shared.rank)
+            if not _done.wait(_LAST_SECONDS / 2):  # should the main thread see it too, it says more
+                _say_and_exit(ended, shared.rank)
         except Exception:  # the board is gone: so is the rank that kept it
             return
 
@@ -155,6 +159,9 @@ def _leave() -> None:
 
     shared = board()
     assert shared is not None
+    _done.set()
+    for watcher in _watchers:  # a thread inside torch must not outlive the interpreter
+        watcher.join()
     if distributed.is_initialized():
         distributed.destroy_process_group()
     shared.leave()

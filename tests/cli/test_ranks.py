@@ -72,6 +72,8 @@ def test_backend_goes_with_the_device(monkeypatch, device, backend):
         distributed, "init_process_group", lambda kind, **rest: asked.append((kind, rest["rank"]))
     )
     monkeypatch.setattr(curvature, "Ranks", lambda group: "everybody")
+    monkeypatch.setattr(ranks, "_watch", lambda board: None)
+    monkeypatch.setattr(ranks, "_watchers", [])
     assert sharing("samples", torch.device(device)) == "everybody"
     assert asked == [(backend, 1)]
     assert chosen == ([torch.device(device)] if backend == "nccl" else [])
