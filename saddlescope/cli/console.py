@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from saddlescope.cli.ranks import launch, leads
 from saddlescope.errors import ExitCode, SaddlescopeError, UsageError
 
 if TYPE_CHECKING:
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 
 
 def say(message: str) -> None:
-    """One line on stderr."""
-    typer.echo(message, err=True)
+    """One line on stderr; of several ranks, rank 0's."""
+    if leads():
+        typer.echo(message, err=True)
 
 
 class _Said(logging.Handler):
@@ -82,6 +84,8 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
 def choose_device(name: str) -> "torch.device":
     """Resolve auto, cpu, cuda or cuda:N and say what was chosen.
 
+    Of several ranks on a machine each takes the CUDA device of its own number.
+
     Raises:
         UsageError: not such a name, or CUDA asked for and not there; never a silent fallback.
     """
@@ -97,11 +101,13 @@ def choose_device(name: str) -> "torch.device":
         if device.type not in ("cpu", "cuda"):
             raise UsageError(f"--device {name}: expected auto, cpu, cuda or cuda:N")
     if device.type == "cuda":
+        if device.index is None and (found := launch()) is not None:
+            device = torch.device("cuda", found.local_rank)
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             raise UsageError(
-                f"--device {name}: this machine has {count} CUDA devices that torch "
-                f"{torch.__version__} can use; choose cpu or auto"
+                f"--device {device if name == 'cuda' else name}: this machine has {count} CUDA "
+                f"devices that torch {torch.__version__} can use; choose cpu or auto"
             )
         say(f"device: {device} ({torch.cuda.get_device_name(device)})")
     else:
@@ -134,7 +140,7 @@ class Ticker:
         self._bar: Any = None
         self._last = time.monotonic()
         self._every = 60.0
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and leads():
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn
 

@@ -1,11 +1,14 @@
 """The command's root: its name, its version, its subcommands."""
 
+import sys
 from typing import Annotated
 
 import typer
 
 from saddlescope._version import __version__
 from saddlescope.cli import check, data, demo, report, spectrum, train
+from saddlescope.cli.ranks import leads
+from saddlescope.errors import ExitCode
 
 app = typer.Typer(
     name="saddlescope",
@@ -45,4 +48,13 @@ def root(
 
 def run() -> None:
     """Entry point of the console script and of `python -m saddlescope`."""
-    app(prog_name="saddlescope")
+    if leads():
+        app(prog_name="saddlescope")
+    # What cannot be parsed is wrong on every rank, and rank 0 says so.
+    try:
+        code = app(prog_name="saddlescope", standalone_mode=False)
+    except Exception as error:
+        if not hasattr(error, "exit_code"):  # the parser's errors have one, wherever they come from
+            raise
+        code = error.exit_code
+    sys.exit(code or ExitCode.OK)

@@ -1,6 +1,8 @@
 """`saddlescope spectrum`: λ_max, λ_min and λ_ratio of a checkpoint, by class and group."""
 
 import sys
+from enum import StrEnum
+from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -18,15 +20,24 @@ from saddlescope.cli.console import (
     show_log,
     stop_on_signal,
 )
+from saddlescope.cli.ranks import board, leads, on_all_ranks, sharing
 from saddlescope.cli.targets import Criterion, Split, find_target, group_names
 from saddlescope.cli.views import say_view, say_view_costs, say_views_saved
-from saddlescope.errors import ExitCode
+from saddlescope.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from saddlescope.measurement import SpectrumJob
 
 
+class Shard(StrEnum):
+    """What several ranks share."""
+
+    CLASSES = "classes"
+    SAMPLES = "samples"
+
+
 @one_line_errors
+@on_all_ranks
 def spectrum(
     run: Annotated[
         Path | None, typer.Argument(help="A run folder.", metavar="[RUN]", show_default=False)
@@ -117,6 +128,10 @@ def spectrum(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be measured and its cost.")
     ] = False,
+    shard: Annotated[
+        Shard,
+        typer.Option(help="What ranks share under torchrun: classes, or the samples of each."),
+    ] = Shard.CLASSES,
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -127,7 +142,7 @@ def spectrum(
     after it; started again, the command goes on where it was cut.
     Prints an aligned table on a terminal, CSV into a pipe.
     """
-    from saddlescope.measurement import Settings, SpectrumJob, ViewSettings
+    from saddlescope.measurement import Settings, SpectrumJob, ViewSettings, run_sharded
 
     show_log()
     wanted: Any = classes if classes in ("all", "none") else number_list(classes)
@@ -139,10 +154,16 @@ def spectrum(
     view_options = ViewSettings(
         steps=steps, probes=probes, k=k, radius=radius, resamples=resamples
     )  # fmt: skip
+    place = choose_device(device)
+    ranks = sharing(shard.value, place)
+    if views and board() is not None:
+        raise UsageError(
+            "--with needs one process: run it again without torchrun, finished rows are kept"
+        )
     target, path = find_target(
         run, model, data,
         checkpoint=checkpoint, split=split.value, criterion=criterion.value,
-        data_root=data_root, device=choose_device(device),
+        data_root=data_root, device=place,
     )  # fmt: skip
     first = target.samples.inputs(target.samples.targets[:1] * 0)
     choose_threads(threads, int(first[0, 0].numel()) if first.dim() == 4 else 0)
@@ -180,7 +201,10 @@ def spectrum(
             if reused:
                 say(f"{row['kind']} {row['name']}: already measured")
 
-        rows = job.run(on_row=on_row, on_view=say_view, progress=progress, should_stop=should_stop)
+        run_job = partial(job.run, on_view=say_view)
+        if (shared := board()) is not None:
+            run_job = partial(run_sharded, job, shared, ranks=ranks)
+        rows = run_job(on_row=on_row, progress=progress, should_stop=should_stop)
     say(f"saved: {job.path}" if job.path else "not saved: name a file with -o to keep the table")
     say_views_saved(job)
     _print_rows(rows, json=json)
@@ -197,6 +221,8 @@ def _print_rows(rows: list[dict[str, Any]], *, json: bool) -> None:
     from saddlescope.runs.atomic import to_json
     from saddlescope.runs.tables import spectrum_csv
 
+    if not leads():
+        return
     if json:
         typer.echo(to_json(rows, indent=2))
     elif sys.stdout.isatty():
@@ -211,6 +237,8 @@ def _print_plan(job: "SpectrumJob") -> None:
     """What would be measured: samples, and gradients by operation count."""
     import torch
 
+    if not leads():
+        return
     targets = job.target.samples.targets.cpu()
     parameters = sum(p.numel() for p in job.target.model.parameters() if p.requires_grad)
     size = next(job.target.model.parameters()).element_size()

@@ -8,6 +8,7 @@ from saddlescope.curvature.algebra import LinearCombination, difference
 from saddlescope.curvature.batches import BatchLoss
 from saddlescope.curvature.bounds import Estimate
 from saddlescope.curvature.density import SpectralDensity, spectral_density, trace
+from saddlescope.curvature.distributed import Ranks, SharedBatches
 from saddlescope.curvature.eigenpairs import Eigenpairs, save_eigenvectors, top_eigenpairs
 from saddlescope.curvature.extreme import Ends, extreme_eigenvalues
 from saddlescope.curvature.gauss_newton import GaussNewtonOperator
@@ -16,7 +17,7 @@ from saddlescope.curvature.named_operators import NamedOperator, build_operator
 from saddlescope.curvature.objective import Objective
 from saddlescope.curvature.operators import HessianOperator, MatrixOperator, SymmetricOperator
 from saddlescope.curvature.resampling import bootstrap_spectra
-from saddlescope.curvature.samples import Samples, TensorSamples
+from saddlescope.curvature.samples import Samples, SharedSamples, TensorSamples
 from saddlescope.curvature.second_difference import measured_curvature
 from saddlescope.curvature.slices import alignment, alignments, loss_plane, loss_slice
 from saddlescope.curvature.spectra import (
@@ -45,7 +46,10 @@ __all__ = [
     "NamedOperator",
     "Objective",
     "Programs",
+    "Ranks",
     "Samples",
+    "SharedBatches",
+    "SharedSamples",
     "SpectralDensity",
     "SpectrumRow",
     "SymmetricOperator",

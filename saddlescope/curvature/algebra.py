@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from saddlescope.curvature.distributed import Ranks, ranks_of
 from saddlescope.curvature.operators import SymmetricOperator
 from saddlescope.errors import UsageError
 
@@ -79,6 +80,11 @@ class LinearCombination:
         for operator in self._distinct():
             if hasattr(operator, "verify"):
                 operator.verify()
+
+    @property
+    def ranks(self) -> Ranks:
+        """Who shares the samples: of all terms, the most."""
+        return max((ranks_of(operator) for operator in self._distinct()), key=lambda r: r.size)
 
     @property
     def gradient_cost(self) -> float:

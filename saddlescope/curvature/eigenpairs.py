@@ -96,7 +96,7 @@ def top_eigenpairs(
         )
         floor = max(atol, 8 * epsilon) * lanczos.scale
         passed = residuals <= np.maximum(rtol * np.abs(theta[outer]), floor)
-        converged = lanczos.exhausted or bool(passed.all())
+        converged = lanczos.exhausted or lanczos.ranks.first_says(bool(passed.all()))
     return Eigenpairs(
         values=theta[outer],
         residuals=residuals,

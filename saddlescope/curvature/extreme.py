@@ -21,6 +21,7 @@ from saddlescope.curvature.bounds import (
     ratio,
     start_component,
 )
+from saddlescope.curvature.distributed import ranks_of
 from saddlescope.curvature.lanczos import Lanczos, random_start
 from saddlescope.curvature.memory import default_budget
 from saddlescope.curvature.operators import SymmetricOperator
@@ -142,7 +143,10 @@ def extreme_eigenvalues(
             errors = np.array([found[0].half_width, found[1].half_width])
         else:
             errors = residuals
-        if lanczos.steps > 1 and (errors <= np.maximum(rtol * np.abs(theta), floor)).all():
+        small = lanczos.steps > 1 and bool(
+            (errors <= np.maximum(rtol * np.abs(theta), floor)).all()
+        )
+        if lanczos.ranks.first_says(small):
             within = (errors <= rtol * np.abs(theta)).all()
             stop = "interval" if certify else ("residual" if within else "residual-floor")
             break
@@ -216,6 +220,7 @@ def basis_capacity(operator: SymmetricOperator, max_matvecs: int, memory: int | 
     """
     each = operator.size * torch.empty(0, dtype=operator.dtype).element_size()
     budget = default_budget(operator.device) if memory is None else memory
+    budget = int(ranks_of(operator).least(budget))
     capacity = min(max_matvecs, operator.size, budget // each - 1)
     if capacity < min(_LEAST_CAPACITY, max_matvecs, operator.size):
         raise UsageError(

@@ -90,11 +90,13 @@ def _is_zeros(node: Any) -> bool:
 
 
 def _alike(one: Node, two: Any) -> bool:
-    """Tensors of one shape, type and device."""
+    """Tensors of one shape, layout, type and device: either may be viewed as the other is."""
     first, second = one.meta.get("val"), two.meta.get("val") if isinstance(two, Node) else None
     if not (isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor)):
         return False
-    return (first.shape, first.dtype, first.device) == (second.shape, second.dtype, second.device)
+    return all(
+        getattr(first, kind) == getattr(second, kind) for kind in ("shape", "dtype", "device")
+    ) and (first.stride() == second.stride())
 
 
 def free_batch_size(graph: Graph, other: Graph, sizes: tuple[int, int]) -> None:

@@ -21,6 +21,7 @@ import torch
 from scipy.linalg import eigh, eigh_tridiagonal
 from torch import Tensor
 
+from saddlescope.curvature.distributed import ranks_of
 from saddlescope.curvature.operators import SymmetricOperator
 from saddlescope.errors import OperatorError, UsageError
 
@@ -67,6 +68,7 @@ class Lanczos:
         if not (math.isfinite(norm) and norm > 0):
             raise UsageError(f"start vector has norm {norm}; it must be finite and not zero")
         self.operator = operator
+        self.ranks = ranks_of(operator)
         self.capacity = min(capacity, operator.size)
         self.alphas: list[float] = []
         self.betas: list[float] = []
@@ -126,7 +128,8 @@ class Lanczos:
         expected = torch.as_tensor(self._projected[:k, k]).to(first)
         departure = (first[:k] - expected).abs().max() if k > 0 else torch.zeros_like(beta)
         # The one synchronisation of the step: three scalars come to the host together.
-        alpha, norm, asymmetry = torch.stack((first[k] + second[k], beta, departure)).tolist()
+        scalars = self.ranks.from_first(torch.stack((first[k] + second[k], beta, departure)))
+        alpha, norm, asymmetry = scalars.tolist()
         if not (math.isfinite(alpha) and math.isfinite(norm)):
             raise OperatorError(
                 f"product {k + 1} is NaN or Inf: the loss is not twice differentiable in finite "
@@ -156,7 +159,7 @@ class Lanczos:
         k, count = self.columns, 2 * keep
         if not 1 <= keep < k / 2 or self.exhausted:
             raise UsageError(f"keep = {keep}: expected at least 1 and less than half of {k}")
-        values, vectors = self.eigh()
+        values, vectors = map(self.ranks.array_from_first, self.eigh())
         kept = np.r_[0:keep, k - keep : k]
         self.dropped += np.delete(values, kept).tolist()
         rotation = torch.as_tensor(np.ascontiguousarray(vectors[:, kept].T)).to(self._basis)

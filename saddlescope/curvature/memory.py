@@ -8,11 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saddlescope.curvature.distributed import processes_here
+
 
 def available_bytes(device: torch.device) -> int:
-    """Free memory of the device, in bytes; of a CPU, what can be had without swapping."""
+    """Free memory of the device, in bytes; of a CPU, this process's part of what is free."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    return _free_host_bytes() // processes_here()
+
+
+def _free_host_bytes() -> int:
     try:
         with open("/proc/meminfo") as handle:
             for line in handle:

@@ -20,6 +20,7 @@ from saddlescope.curvature.batches import (
     detached,
     map_tensors,
 )
+from saddlescope.curvature.distributed import ranks_of
 from saddlescope.curvature.forward import ForwardPlan
 from saddlescope.curvature.parameters import ParameterVector, select_parameters
 from saddlescope.curvature.state import exact_arithmetic, untouched
@@ -53,6 +54,7 @@ class Objective:
         batches: iterable of (inputs, targets), with a `BatchLoss` of anything, read anew at each
             pass; a one-shot iterator is kept in memory. Inputs that are tuples or dicts are
             unpacked into the model's call.
+            `SharedBatches` are this rank's part of them.
         parameters: name patterns of the parameters that make up w; None for all trainable.
         weight_decay: factor of the optional L2 term.
         reduction: overrides what the criterion says of itself.
@@ -84,14 +86,16 @@ class Objective:
             )
         self._patterns = None if parameters is None else self.vector.names
         self._plan: ForwardPlan | None = None
+        self.ranks = ranks_of(batches)
         self._source = list(batches) if iter(batches) is batches else batches
         counts, weights = [], []
         for batch in self._source:
             count, weight = self._count(batch)
             counts.append(count)
             weights.append(weight)
-        self.n = sum(counts)
-        self._total = 1.0 if self.reduction == "sum" else float(sum(weights))
+        n, total = self.ranks.totals(sum(counts), sum(weights))
+        self.n = int(n)
+        self._total = 1.0 if self.reduction == "sum" else float(total)
         if self.n == 0 or self._total <= 0:
             raise DataError(
                 "no samples: the loss of an empty set has no Hessian"
@@ -156,8 +160,8 @@ class Objective:
     def loss(self) -> float:
         """L(w), by forward passes alone."""
         with untouched(self.model), exact_arithmetic(), torch.no_grad():
-            total = sum(self.batch_loss(batch).double() for batch in self.batches())
-            return float(total) + self._penalty()
+            mine = sum(self.batch_loss(batch).double() for batch in self.batches())
+            return self.ranks.totals(float(mine))[0] + self._penalty()
 
     def value_and_gradient(self) -> tuple[float, Tensor]:
         """L(w) and ∇L(w), shape (n,): a forward and a backward pass a batch, nothing kept.
@@ -178,11 +182,12 @@ class Objective:
         return self.with_penalty(value.item(), gradient)
 
     def with_penalty(self, value: float, gradient: Tensor) -> tuple[float, Tensor]:
-        """Add the L2 term to a loss and its gradient (in place)."""
+        """Add the other ranks' terms and the L2 term to a loss and its gradient (in place)."""
+        self.ranks.total(gradient)
         if self.weight_decay:
             weights = self.vector.flatten([p.detach() for p in self.vector.tensors])
             gradient.add_(weights, alpha=self.weight_decay)
-        return value + self._penalty(), gradient
+        return self.ranks.totals(value)[0] + self._penalty(), gradient
 
     def double(self) -> "Objective":
         """The same objective in float64 on a copy of the model.
@@ -197,14 +202,13 @@ class Objective:
             criterion = copy.deepcopy(criterion)
             if isinstance(criterion, nn.Module):
                 criterion = criterion.double()
-        return Objective(
-            copy.deepcopy(self.model).double(),
-            criterion,
-            InDouble(self._source),
-            parameters=self._patterns,
-            weight_decay=self.weight_decay,
-            reduction=self.reduction,
-        )
+        # A copy, not a new objective: counting its samples would take all ranks, and a rank may
+        # need this one alone.
+        exact = copy.copy(self)
+        exact.model, exact.criterion = copy.deepcopy(self.model).double(), criterion
+        exact.vector = select_parameters(exact.model, self._patterns)
+        exact._source, exact._plan = InDouble(self._source), None
+        return exact
 
     def _count(self, batch: Any) -> tuple[int, float]:
         """A batch's number of samples, and what its mean was divided by."""

@@ -15,6 +15,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from saddlescope.curvature.distributed import Ranks, SharedBatches
 from saddlescope.curvature.memory import default_budget
 from saddlescope.curvature.objective import Criterion, Objective
 from saddlescope.curvature.products import BatchProducts, DoubleBackward, Lineariser
@@ -116,6 +117,11 @@ class ObjectiveOperator(ABC):
         return operator
 
     @property
+    def ranks(self) -> Ranks:
+        """Who shares the samples."""
+        return self.objective.ranks
+
+    @property
     def retained(self) -> float:
         """Share of the objective whose linearisation is kept, in [0, 1]."""
         return self.products.retained
@@ -180,17 +186,21 @@ class ObjectiveOperator(ABC):
             return None
         generator = torch.Generator().manual_seed(0)
         batches = []
+        divisible = True
         for batch in self.objective.batches():
             inputs, targets = batch.inputs, batch.targets
-            if not (isinstance(inputs, Tensor) and isinstance(targets, Tensor)):
-                return None
+            divisible = isinstance(inputs, Tensor) and isinstance(targets, Tensor)
+            if not divisible:
+                break
             count = max(1, math.ceil(share * len(targets)))
             picked = torch.randperm(len(targets), generator=generator)[:count].to(targets.device)
             batches.append((inputs[picked], targets[picked]))
+        if not self.ranks.all(divisible):
+            return None
         objective = Objective(
             self.objective.model,
             self.objective.criterion,
-            batches,
+            SharedBatches(batches, self.ranks),
             parameters=self.objective.vector.names,
             weight_decay=self.objective.weight_decay,
             reduction=self.objective.reduction,

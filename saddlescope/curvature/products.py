@@ -93,6 +93,8 @@ class BatchProducts:
                 self.exact = self.exact and made.exact
                 cost += batch.share * (made.streamed_cost if full else made.retained_cost)
                 del made  # before the next one is made, so that two never stand side by side
+        kept, total, cost = objective.ranks.totals(kept, total, cost)
+        self.exact = objective.ranks.all(self.exact)
         self.retained, self.cost = kept / total, cost / total
         self.loss, self.gradient = objective.with_penalty(loss.item(), gradient)
         self._versions = [parameter._version for parameter in vector.tensors]
@@ -105,7 +107,8 @@ class BatchProducts:
                 "the model's parameters changed after the operator was built; build it anew"
             )
         parts = parameters.split(vector)
-        total = vector * self.objective.weight_decay
+        # The L2 term once, not once a rank.
+        total = vector * (self.objective.weight_decay if self.objective.ranks.rank == 0 else 0.0)
         with exact_arithmetic():
             for made in self._kept:
                 total += parameters.flatten(made.apply(parts))
@@ -116,7 +119,7 @@ class BatchProducts:
                         total += parameters.flatten(
                             self._linearise(self.objective, batch).apply(parts)
                         )
-        return total
+        return self.objective.ranks.total(total)
 
 
 class DoubleBackward:

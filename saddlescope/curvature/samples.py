@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from saddlescope.curvature.distributed import Ranks, ranks_of
 from saddlescope.errors import DataError, UsageError
 
 
@@ -56,6 +57,33 @@ class _ListedSamples:
         return torch.stack([torch.as_tensor(self.dataset[int(i)][0]) for i in indices])
 
 
+@dataclass(frozen=True)
+class SharedSamples:
+    """A data set that every rank can read, each measuring its part of every row's samples.
+
+    Attributes:
+        samples: the whole data set, the same on all ranks.
+        ranks: who shares it.
+    """
+
+    samples: Samples
+    ranks: Ranks
+
+    @property
+    def targets(self) -> Tensor:
+        """Class numbers of all samples, int64, shape (N,)."""
+        return self.samples.targets
+
+    @property
+    def groups(self) -> Mapping[str, Sequence[int]]:
+        """Group name to class numbers."""
+        return getattr(self.samples, "groups", {})
+
+    def inputs(self, indices: Tensor) -> Any:
+        """The model's inputs for these samples."""
+        return self.samples.inputs(indices)
+
+
 def as_samples(dataset: Any) -> Samples:
     """Accept `Samples`, a pair of tensors, a `TensorDataset`, or a map-style data set.
 
@@ -102,7 +130,7 @@ def _pair(values: Any, classes: Any, *, groups: Mapping[str, Sequence[int]]) -> 
 
 @dataclass(frozen=True)
 class SampleBatches:
-    """Batches of chosen samples, made anew at each pass, in order.
+    """Batches of chosen samples, made anew at each pass, in order; of shared ones, this rank's.
 
     Attributes:
         samples: where they come from.
@@ -114,6 +142,12 @@ class SampleBatches:
     indices: Tensor
     batch_size: int
 
+    @property
+    def ranks(self) -> Ranks:
+        """Who shares the samples."""
+        return ranks_of(self.samples)
+
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
-        for part in torch.split(self.indices, self.batch_size):
+        mine = self.ranks.slice(self.indices)
+        for part in torch.split(mine, self.batch_size) if len(mine) else ():
             yield self.samples.inputs(part), self.samples.targets[part]

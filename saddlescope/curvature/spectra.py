@@ -149,9 +149,11 @@ def plan_programs(
     """Choose the kind of product for a whole table, from its operation count."""
     refuse_training_mode(model)
     programs = Programs(strategy)
-    first = SampleBatches(samples, torch.zeros(1, dtype=torch.int64), 1)
+    first = torch.zeros(1, dtype=torch.int64)
+    # A batch that every rank reads, not one that they share: all must decide, and in the same way.
+    batches = [(samples.inputs(first), samples.targets[first])]
     total = sum(len(subset_indices(samples, subset)) for subset in subsets)
-    programs.expect(Objective(model, criterion, first), total)
+    programs.expect(Objective(model, criterion, batches), total)
     return programs
 
 

@@ -16,6 +16,7 @@ import math
 import torch
 from torch import Tensor
 
+from saddlescope.curvature.distributed import Ranks, ranks_of
 from saddlescope.curvature.operators import SymmetricOperator
 from saddlescope.errors import UsageError
 
@@ -92,6 +93,11 @@ class WeingartenOperator:
         """Pass the question on to the Hessian: one fixed matrix?"""
         if hasattr(self.hessian, "verify"):
             self.hessian.verify()
+
+    @property
+    def ranks(self) -> Ranks:
+        """Who shares the samples."""
+        return ranks_of(self.hessian)
 
     @property
     def gradient_cost(self) -> float:

@@ -10,6 +10,7 @@ from saddlescope.measurement.directions import Direction, UpdateRule, update_dir
 from saddlescope.measurement.foreign import foreign_target
 from saddlescope.measurement.job import SpectrumJob
 from saddlescope.measurement.settings import Settings, ViewSettings
+from saddlescope.measurement.sharding import run_sharded
 from saddlescope.measurement.target import Target, run_target
 from saddlescope.measurement.views import VIEWS
 
@@ -25,6 +26,7 @@ __all__ = [
     "check_target",
     "contradictions",
     "foreign_target",
+    "run_sharded",
     "run_target",
     "smallest_class",
     "update_directions",

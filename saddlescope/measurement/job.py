@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from saddlescope.curvature import SpectrumRow, plan_programs, select_subsets
+from saddlescope.curvature import Programs, SpectrumRow, plan_programs, select_subsets
 from saddlescope.curvature.parameters import select_parameters
 from saddlescope.curvature.spectra import Subset
 from saddlescope.curvature.strategy import Strategy
 from saddlescope.errors import Interrupted
 from saddlescope.measurement.directions import Direction, update_directions
-from saddlescope.measurement.kept import ViewRecords, in_order, is_outdated, row_key
+from saddlescope.measurement.kept import Key, Rows, ViewRecords, in_order, is_outdated, row_key
+from saddlescope.measurement.parts import part_files, read_part
 from saddlescope.measurement.row_work import RowWork
 from saddlescope.measurement.settings import Settings, ViewSettings
 from saddlescope.measurement.target import Target
@@ -112,20 +113,15 @@ class SpectrumJob:
             Interrupted: `should_stop` said so.
             DataError: the file at `path` is not a spectrum table, or that of a view no view.
         """
-        stored = read_spectrum(self.path) if self.path and self.path.is_file() else []
-        identity = self.target.identity
-        finished = {row_key(row): row for row in stored if not is_outdated(row, identity)}
-        expected = {pair: row_key(self._words(*pair)) for pair in self.rows}
-        kept = {view: ViewRecords(self.path, view, identity) for view in self.views if self.path}
+        finished = self.finished()
+        expected = dict(zip(self.rows, self.row_keys(), strict=True))
+        kept = {
+            view: ViewRecords(self.path, view, self.target.identity)
+            for view in self.views
+            if self.path
+        }
         directions = functools.cache(self._directions)
-        # Planned over all rows, finished or not, so that a restarted job decides the same way.
-        programs = plan_programs(
-            self.target.model,
-            self.target.criterion,
-            self.target.samples,
-            self.subsets,
-            strategy=self.strategy,
-        )
+        programs = self.programs()
         rows = []
         for subset, seed in self.rows:
             work = RowWork(
@@ -148,8 +144,7 @@ class SpectrumJob:
             if not reused:
                 needed = any(view in FROM_THE_ROW for view in open_views)
                 finished[key] = self._columns(work.measure(eigenvectors=needed))
-                if self.path:
-                    write_spectrum(self.path, in_order(finished, expected.values()))
+                self.save(finished)
             row = finished[key]
             if on_row is not None:
                 on_row(row, reused)
@@ -162,6 +157,40 @@ class SpectrumJob:
                 if on_view is not None:
                     on_view(row, view, view not in open_views)
         return rows
+
+    def finished(self) -> Rows:
+        """The rows on disk that still hold; those in left-over part files go into the table."""
+        if self.path is None:
+            return {}
+        parts = part_files(self.path)
+        stored = read_spectrum(self.path) if self.path.is_file() else []
+        stored += [row for part in parts for row in read_part(part)]
+        identity = self.target.identity
+        finished = {row_key(row): row for row in stored if not is_outdated(row, identity)}
+        if parts:
+            self.save(finished)
+            for part in parts:
+                part.unlink(missing_ok=True)
+        return finished
+
+    def save(self, finished: Rows) -> None:
+        """Replace the table on disk, if there is one."""
+        if self.path:
+            write_spectrum(self.path, in_order(finished, self.row_keys()))
+
+    def row_keys(self) -> list[Key]:
+        """The keys of all rows asked for, in order."""
+        return [row_key(self._words(*pair)) for pair in self.rows]
+
+    def programs(self) -> Programs:
+        """The kind of product, chosen over all rows: a restarted job decides the same way."""
+        return plan_programs(
+            self.target.model,
+            self.target.criterion,
+            self.target.samples,
+            self.subsets,
+            strategy=self.strategy,
+        )
 
     def _watch(
         self,

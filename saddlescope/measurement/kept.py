@@ -10,6 +10,8 @@ from saddlescope.runs.tables import column_type
 from saddlescope.runs.view_files import view_columns, views_folder
 
 Key = tuple[Any, ...]
+Rows = dict[Key, dict[str, Any]]
+"""Finished rows by what decides their numbers."""
 
 
 def row_key(row: Mapping[str, Any]) -> Key:

@@ -7,7 +7,7 @@ import torch
 from networks import convolutional, images, split_batches
 from torch import nn
 
-from saddlescope.curvature import GaussNewtonOperator, HessianOperator
+from saddlescope.curvature import GaussNewtonOperator, HessianOperator, memory
 from saddlescope.curvature.memory import StorageMeter, available_bytes, storage_bytes
 
 
@@ -56,3 +56,10 @@ def test_products_and_operators_leave_nothing_behind(kind, budget):
 
 def test_some_memory_is_available():
     assert available_bytes(torch.device("cpu")) > 0
+
+
+def test_processes_on_one_machine_divide_its_memory(monkeypatch):
+    monkeypatch.setattr(memory, "_free_host_bytes", lambda: 1000)
+    assert memory.available_bytes(torch.device("cpu")) == 1000
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert memory.available_bytes(torch.device("cpu")) == 250

@@ -1,0 +1,145 @@
+"""Several processes, one objective: its samples lie on the ranks of a torch.distributed group.
+
+L(w) = Σ_r Σ_{b on r} share_b·ℓ_b(w), the shares being those of the whole, so the loss, the gradient
+and every product are plain sums over ranks. The data say who shares them (`SharedBatches` and
+`samples.SharedSamples` carry their `Ranks`); `Objective` and `BatchProducts` add up, and whatever
+is built on them sees the whole. Each rank then runs the same iteration on the same vectors.
+
+What a rank decides for itself must not depend on its own rounding or its own memory, or one would
+wait for a product that no other takes: the scalars of each Lanczos step, the turn of a restart and
+the decision to stop are rank 0's, and the room for the basis is the least of all ranks'.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from saddlescope.errors import UsageError
+
+
+class Ranks:
+    """The processes that share an objective's samples.
+
+    Every method is a collective: all ranks call it, in the same order, and all get the same bits.
+    Of one process alone each is the identity.
+
+    Args:
+        group: a process group, such as `torch.distributed.group.WORLD`; None for one process alone.
+
+    Attributes:
+        rank: of this process in the group.
+        size: number of processes.
+
+    Raises:
+        UsageError: this process is not one of the group's.
+    """
+
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        self.group = group
+        self.rank = 0 if group is None else dist.get_rank(group)
+        self.size = 1 if group is None else dist.get_world_size(group)
+        if self.rank < 0:
+            raise UsageError("this process is not in the group that shares the samples")
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum over ranks of tensors of one shape and dtype, in place."""
+        if self.group is not None:
+            dist.all_reduce(tensor, group=self.group)
+        return tensor
+
+    def totals(self, *numbers: float) -> list[float]:
+        """The sums over ranks of some numbers."""
+        return self._reduced(numbers, dist.ReduceOp.SUM) if self.group else list(numbers)
+
+    def least(self, number: float) -> float:
+        """The smallest over ranks."""
+        return self._reduced([number], dist.ReduceOp.MIN)[0] if self.group else number
+
+    def all(self, answer: bool) -> bool:
+        """Whether every rank says yes."""
+        return bool(self.least(float(answer)))
+
+    def any(self, answer: bool) -> bool:
+        """Whether some rank says yes."""
+        return not self.all(not answer)
+
+    def from_first(self, tensor: Tensor) -> Tensor:
+        """Rank 0's tensor, in place."""
+        if self.group is not None:
+            dist.broadcast(tensor, group=self.group, group_src=0)
+        return tensor
+
+    def array_from_first(self, array: np.ndarray) -> np.ndarray:
+        """Rank 0's array, float64."""
+        if self.group is None:
+            return array
+        tensor = torch.tensor(array, dtype=torch.float64, device=self._device)
+        return self.from_first(tensor).cpu().numpy()
+
+    def first_says(self, answer: bool) -> bool:
+        """Rank 0's answer."""
+        if self.group is None:
+            return answer
+        return bool(self.from_first(torch.tensor(float(answer), device=self._device)))
+
+    def slice(self, indices: Tensor) -> Tensor:
+        """This rank's part of a vector that all ranks hold; may be empty."""
+        return torch.tensor_split(indices, self.size)[self.rank]
+
+    def _reduced(self, numbers: Iterable[float], operation: Any) -> list[float]:
+        tensor = torch.tensor([*numbers], dtype=torch.float64, device=self._device)
+        dist.all_reduce(tensor, op=operation, group=self.group)
+        found: list[float] = tensor.tolist()
+        return found
+
+    @property
+    def _device(self) -> torch.device:
+        """Where this group's backend wants its tensors."""
+        on_gpu = dist.get_backend(self.group) == "nccl"
+        return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+
+
+ALONE = Ranks()
+"""One process that shares nothing."""
+
+
+def ranks_of(shared: object) -> Ranks:
+    """Who shares these batches, samples or this operator; one process alone where none is named."""
+    ranks = getattr(shared, "ranks", ALONE)
+    return ranks if isinstance(ranks, Ranks) else ALONE
+
+
+@dataclass(frozen=True)
+class SharedBatches:
+    """This rank's batches of an objective whose others lie on other ranks.
+
+    Attributes:
+        batches: iterable of (inputs, targets) as for `Objective`; may be empty on some ranks.
+        ranks: who has the others.
+
+    Example:
+        On each rank, after `torch.distributed.init_process_group`:
+
+        `H = HessianOperator(model, criterion, SharedBatches(mine, Ranks(group.WORLD)))`
+    """
+
+    batches: Iterable[Any]
+    ranks: Ranks
+
+    def __post_init__(self) -> None:
+        if iter(self.batches) is self.batches:  # a one-shot iterator
+            object.__setattr__(self, "batches", list(self.batches))
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+
+def processes_here() -> int:
+    """Processes of this job on this machine, which share its memory; 1 without a launcher."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -1,0 +1,85 @@
+"""What a process learns from its launcher, and what it does with it."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import distributed
+
+from saddlescope import curvature
+from saddlescope.cli import ranks
+from saddlescope.cli.console import choose_device, say
+from saddlescope.cli.ranks import Launch, launch, leads, sharing
+from saddlescope.errors import UsageError
+
+VARIABLES = {
+    "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "there", "MASTER_PORT": "1",
+}  # fmt: skip
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+
+
+def test_only_a_complete_environment_is_a_launcher(launched, monkeypatch):
+    assert launch() == Launch(rank=3, size=4, local_rank=1)
+    assert not leads()
+    monkeypatch.delenv("MASTER_PORT")
+    assert launch() is None
+    assert leads()
+
+
+def test_only_rank_0_speaks(launched, monkeypatch, capsys):
+    say("rank 3")
+    monkeypatch.setenv("RANK", "0")
+    say("rank 0")
+    assert capsys.readouterr().err == "rank 0\n"
+
+
+@pytest.mark.usefixtures("launched", "two_gpus")
+def test_each_rank_of_a_machine_takes_its_own_gpu(monkeypatch):
+    assert choose_device("auto") == choose_device("cuda") == torch.device("cuda", 1)
+    assert choose_device("cuda:0") == torch.device("cuda", 0)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    for name in ("auto", "cuda"):
+        with pytest.raises(UsageError, match=r"this machine has 2 CUDA devices"):
+            choose_device(name)
+    with pytest.raises(UsageError, match=r"--device cuda:2"):
+        choose_device("cuda")
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_without_a_launcher_the_device_is_what_was_asked_for():
+    assert choose_device("auto") == torch.device("cuda")
+
+
+@pytest.mark.parametrize(("device", "backend"), [("cuda:1", "nccl"), ("cpu", "gloo")])
+def test_backend_goes_with_the_device(monkeypatch, device, backend):
+    asked, chosen = [], []
+    posted = SimpleNamespace(store=distributed.HashStore(), rank=1, size=2)
+    monkeypatch.setattr(ranks, "board", lambda: posted)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(
+        distributed, "init_process_group", lambda kind, **rest: asked.append((kind, rest["rank"]))
+    )
+    monkeypatch.setattr(curvature, "Ranks", lambda group: "everybody")
+    monkeypatch.setattr(ranks, "_watch", lambda board: None)
+    monkeypatch.setattr(ranks, "_watchers", [])
+    assert sharing("samples", torch.device(device)) == "everybody"
+    assert asked == [(backend, 1)]
+    assert chosen == ([torch.device(device)] if backend == "nccl" else [])
+
+
+def test_rows_need_no_process_group():
+    assert sharing("classes", torch.device("cpu")) is None
+    with pytest.raises(UsageError, match="torchrun --nproc-per-node"):
+        sharing("samples", torch.device("cpu"))
