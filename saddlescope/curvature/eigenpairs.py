@@ -17,9 +17,13 @@ from torch import Tensor
 
 from saddlescope.curvature.extreme import Ends
 from saddlescope.curvature.lanczos import Lanczos, random_start
+from saddlescope.curvature.memory import basis_capacity
 from saddlescope.curvature.operators import SymmetricOperator
 from saddlescope.errors import UsageError
 from saddlescope.runs import atomic_path
+
+_BESIDE = 7
+"""Vectors beside the k wanted: three at the other end, and some to iterate with."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ def top_eigenpairs(
     atol: float = 1e-5,
     max_matvecs: int = 300,
     seed: int = 0,
+    basis_memory: int | None = None,
 ) -> Eigenpairs:
     """The k largest (or smallest) eigenvalues, algebraically, with their eigenvectors.
 
@@ -67,9 +72,11 @@ def top_eigenpairs(
         atol: … or below this share of ‖T‖, or below the rounding of the operator's dtype.
         max_matvecs: give up after this many products; `converged` then says so.
         seed: of the start vector.
+        basis_memory: bytes that the basis may occupy; beyond them it is restarted with the k pairs
+            kept. None takes a share of what is free.
 
     Raises:
-        UsageError: an option out of range.
+        UsageError: an option out of range, or k pairs that do not fit into the basis.
         OperatorError: see `Lanczos`.
     """
     if not 1 <= k <= operator.size:
@@ -82,9 +89,12 @@ def top_eigenpairs(
         operator.verify()
     epsilon = float(torch.finfo(operator.dtype).eps)
     start = random_start(operator.size, seed=seed)
-    lanczos = Lanczos(operator, start, capacity=max_matvecs)
+    lanczos = Lanczos(operator, start, capacity=_capacity(operator, k, max_matvecs, basis_memory))
+    kept = {"low": k} if end == "min" else {"high": k}
     converged = False
-    while not converged and lanczos.steps < lanczos.capacity:
+    while not converged and lanczos.steps < max_matvecs:
+        if lanczos.full:
+            lanczos.restart(**kept)
         lanczos.step()
         if lanczos.steps < k and not lanczos.exhausted:
             continue
@@ -104,6 +114,21 @@ def top_eigenpairs(
         matvecs=lanczos.steps,
         converged=converged,
     )
+
+
+def _capacity(operator: SymmetricOperator, k: int, max_matvecs: int, memory: int | None) -> int:
+    """Vectors of the basis: all, or enough to keep k at one end and go on."""
+    size, dtype = operator.size, operator.dtype
+    capacity = basis_capacity(size, dtype, operator.device, wanted=max_matvecs, memory=memory)
+    needed = min(k + _BESIDE, max_matvecs, size)
+    if capacity < needed:
+        each = size * dtype.itemsize / 2**20
+        raise UsageError(
+            f"{k} eigenpairs need a basis of {needed + 1} vectors of {each:.3g} MiB, "
+            f"{(needed + 1) * each:.3g} MiB in all; {capacity + 1} fit: ask for "
+            f"{max(1, capacity - _BESIDE)} pairs, free memory, or restrict the parameters"
+        )
+    return capacity
 
 
 def save_eigenvectors(

@@ -8,6 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saddlescope.errors import UsageError
+
+_LEAST_CAPACITY = 8
+"""Vectors of the smallest basis that can be restarted."""
+
 
 def available_bytes(device: torch.device) -> int:
     """Free memory of the device, in bytes; of a CPU, what can be had without swapping."""
@@ -26,6 +31,33 @@ def available_bytes(device: torch.device) -> int:
 def default_budget(device: torch.device) -> int:
     """Bytes for retained graphs: 40 % of what is free, the rest left for basis and work."""
     return int(0.4 * available_bytes(device))
+
+
+def basis_capacity(
+    size: int, dtype: torch.dtype, device: torch.device, *, wanted: int, memory: int | None = None
+) -> int:
+    """Vectors that a Krylov basis may hold besides the residual's: those wanted or those that fit.
+
+    Args:
+        size: n, the length of a vector.
+        dtype: of the basis.
+        device: where it is kept.
+        wanted: products that are to be taken at most.
+        memory: bytes for the basis; None takes a share of what is free.
+
+    Raises:
+        UsageError: too few to iterate with; says what would do.
+    """
+    each = size * dtype.itemsize
+    budget = default_budget(device) if memory is None else memory
+    capacity = min(wanted, size, budget // each - 1)
+    if capacity < min(_LEAST_CAPACITY, wanted, size):
+        raise UsageError(
+            f"the Krylov basis needs at least {_LEAST_CAPACITY + 1} vectors of {each / 2**20:.3g} "
+            f"MiB, {(_LEAST_CAPACITY + 1) * each / 2**20:.3g} MiB in all; {budget / 2**20:.3g} MiB "
+            "are free for it: free memory, or restrict the parameters"
+        )
+    return int(capacity)
 
 
 class StorageMeter:
