@@ -23,8 +23,9 @@ import torch
 from scipy.linalg import eigh, eigh_tridiagonal
 from torch import Tensor
 
+from saddlescope.curvature.memory import available_bytes, is_out_of_memory
 from saddlescope.curvature.operators import SymmetricOperator
-from saddlescope.errors import OperatorError, UsageError
+from saddlescope.errors import MemoryLimitError, OperatorError, UsageError
 
 ASYMMETRY_LIMIT = 1e-2
 """An operator whose asymmetry exceeds this share of ‖T‖ is refused; below it, it is noise."""
@@ -84,9 +85,7 @@ class Lanczos:
         self.exhausted = False
         self.columns = 0
         self._projected = np.zeros((self.capacity + 1, self.capacity + 1))
-        self._basis = torch.empty(
-            (self.capacity + 1, operator.size), dtype=operator.dtype, device=operator.device
-        )
+        self._basis = _empty_basis(self.capacity + 1, operator)
         self._basis[0] = (start.double() / norm).to(operator.device, operator.dtype)
 
     @property
@@ -206,6 +205,25 @@ class Lanczos:
         held = k if self.exhausted else k + 1  # after a breakdown q_{k+1} does not exist
         coordinates = torch.as_tensor(image[:held]).to(self._basis)
         return coordinates @ self._basis[:held]
+
+
+def _empty_basis(vectors: int, operator: SymmetricOperator) -> Tensor:
+    """Room for the basis, shape (vectors, n).
+
+    Raises:
+        MemoryLimitError: there is none; says how many vectors would fit.
+    """
+    try:
+        return torch.empty((vectors, operator.size), dtype=operator.dtype, device=operator.device)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    each, free = operator.size * operator.dtype.itemsize, available_bytes(operator.device)
+    raise MemoryLimitError(
+        f"out of memory: a Krylov basis of {vectors} vectors takes {vectors * each / 2**20:.3g} "
+        f"MiB, and {free / 2**20:.3g} MiB are free on {operator.device}; at most {free // each} "
+        "vectors fit: set max_matvecs or basis_memory accordingly"
+    )
 
 
 def farthest_from(

@@ -28,6 +28,14 @@ def available_bytes(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: a CUDA device's, a CPU's, or a library's."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    words = ("can't allocate memory", "ALLOC_FAILED")  # c10's CPU allocator; cuBLAS and cuDNN
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
 def default_budget(device: torch.device) -> int:
     """Bytes for retained graphs: 40 % of what is free, the rest left for basis and work."""
     return int(0.4 * available_bytes(device))

@@ -44,6 +44,12 @@ class Objective:
         weight_decay: factor of the optional L2 term.
         reduction: overrides what the criterion says of itself.
 
+    Attributes:
+        n: number of samples.
+        largest: samples of the largest batch.
+        chunk: samples that are evaluated together at most; larger batches are divided. None
+            leaves them as they are. Changes no number beyond rounding.
+
     Raises:
         UsageError: no parameters, several dtypes, unknown reduction.
         DataError: no samples, or batches that are not (inputs, targets).
@@ -72,12 +78,15 @@ class Objective:
         self._patterns = None if parameters is None else self.vector.names
         self._plan: ForwardPlan | None = None
         self._source = list(batches) if iter(batches) is batches else batches
+        self.chunk: int | None = None
+        self._divisible = True
         counts, weights = [], []
         for batch in self._source:
-            _, targets = _pair(batch)
+            inputs, targets = _pair(batch)
+            self._divisible &= _has_rows((inputs, targets), len(targets))
             counts.append(len(targets))
             weights.append(batch_weight(criterion, targets, self.reduction))
-        self.n = sum(counts)
+        self.n, self.largest = sum(counts), max(counts, default=0)
         self._total = 1.0 if self.reduction == "sum" else float(sum(weights))
         if self.n == 0 or self._total <= 0:
             raise DataError(
@@ -96,8 +105,7 @@ class Objective:
 
     def batches(self) -> Iterator[Batch]:
         """Yield every batch on the parameters' device with its exact share."""
-        for batch in self._source:
-            inputs, targets = _pair(batch)
+        for inputs, targets in self._pieces():
             weight = batch_weight(self.criterion, targets, self.reduction)
             # Empty, or all targets ignored: the criterion would return NaN, and count for nothing.
             if weight == 0:
@@ -111,6 +119,17 @@ class Objective:
                 _move(targets, self.vector.device),
                 1.0 if self.reduction == "sum" else weight / self._total,
             )
+
+    def halve(self) -> int | None:
+        """Evaluate half as many samples together from here on.
+
+        Returns:
+            The new `chunk`; None where batches hold one sample or cannot be divided.
+        """
+        if self.largest <= 1 or not self._divisible:
+            return None
+        self.largest = self.chunk = (self.largest + 1) // 2
+        return self.chunk
 
     def batch_loss(self, batch: Batch, *, criterion: Criterion | None = None) -> Tensor:
         """The batch's term of the objective, a scalar with a graph.
@@ -147,7 +166,7 @@ class Objective:
         criterion = copy.deepcopy(self.criterion)
         if isinstance(criterion, nn.Module):
             criterion = criterion.double()
-        return Objective(
+        twin = Objective(
             copy.deepcopy(self.model).double(),
             criterion,
             _InDouble(self._source),
@@ -155,6 +174,19 @@ class Objective:
             weight_decay=self.weight_decay,
             reduction=self.reduction,
         )
+        twin.chunk = self.chunk
+        return twin
+
+    def _pieces(self) -> Iterator[tuple[Any, Any]]:
+        """The batches, divided where they are larger than `chunk`."""
+        for batch in self._source:
+            inputs, targets = _pair(batch)
+            step = self.chunk or len(targets)
+            if len(targets) <= step:
+                yield inputs, targets
+                continue
+            for first in range(0, len(targets), step):
+                yield _rows(inputs, first, step), _rows(targets, first, step)
 
     def _penalty(self) -> float:
         if not self.weight_decay:
@@ -214,6 +246,19 @@ def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, tuple | list):
         return type(value)(_map(item, change) for item in value)
     return value
+
+
+def _has_rows(value: Any, count: int) -> bool:
+    """Whether everything in it is a tensor with one row a sample."""
+    if isinstance(value, Tensor):
+        return value.dim() > 0 and len(value) == count
+    if isinstance(value, dict):
+        return all(_has_rows(item, count) for item in value.values())
+    return isinstance(value, tuple | list) and all(_has_rows(item, count) for item in value)
+
+
+def _rows(value: Any, first: int, count: int) -> Any:
+    return _map(value, lambda tensor: tensor[first : first + count])
 
 
 def _move(value: Any, device: torch.device) -> Any:

@@ -206,7 +206,7 @@ class ObjectiveOperator(ABC):
         Raises:
             OperatorError: it differs by more than rounding; names the likely causes.
         """
-        again = self.objective.loss()
+        again = self.products.loss_again()
         self.gradient_cost += 1.0 / 3.0
         tolerance = 1e3 * torch.finfo(self.dtype).eps * max(1.0, abs(self.loss))
         if not abs(again - self.loss) <= tolerance:
