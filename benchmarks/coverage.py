@@ -384,7 +384,11 @@ def constructed_misses(
         else:
             bound = outer_bound(lanczos.alphas, lanczos.betas, delta=delta_factor * delta)
         # To noise: a miss is more than the rounding by which every interval is widened.
-        now = values.min() < bound - (8 + lanczos.steps) * np.finfo(float).eps * lanczos.scale
+        turned = 2 if lanczos.dropped else 1
+        now = (
+            values.min()
+            < bound - (8 + turned * lanczos.steps) * np.finfo(float).eps * lanczos.scale
+        )
         if now and not first:
             first = lanczos.steps
     return first, now

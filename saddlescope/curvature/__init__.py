@@ -13,6 +13,7 @@ from saddlescope.curvature.gauss_newton import GaussNewtonOperator
 from saddlescope.curvature.monitor import CurvatureMonitor
 from saddlescope.curvature.objective import Objective
 from saddlescope.curvature.operators import HessianOperator, MatrixOperator, SymmetricOperator
+from saddlescope.curvature.planning import Footprint, MemoryPlan, measure_footprint
 from saddlescope.curvature.resampling import bootstrap_spectra
 from saddlescope.curvature.samples import Samples, TensorSamples
 from saddlescope.curvature.second_difference import measured_curvature
@@ -20,6 +21,7 @@ from saddlescope.curvature.slices import alignment, alignments, loss_plane, loss
 from saddlescope.curvature.spectra import (
     SpectrumRow,
     class_spectra,
+    count_samples,
     iter_spectra,
     measure_subset,
     plan_programs,
@@ -33,10 +35,12 @@ __all__ = [
     "Eigenpairs",
     "Ends",
     "Estimate",
+    "Footprint",
     "GaussNewtonOperator",
     "HessianOperator",
     "LinearCombination",
     "MatrixOperator",
+    "MemoryPlan",
     "Objective",
     "Programs",
     "Samples",
@@ -49,11 +53,13 @@ __all__ = [
     "alignments",
     "bootstrap_spectra",
     "class_spectra",
+    "count_samples",
     "difference",
     "extreme_eigenvalues",
     "iter_spectra",
     "loss_plane",
     "loss_slice",
+    "measure_footprint",
     "measure_subset",
     "measured_curvature",
     "plan_programs",

@@ -217,8 +217,8 @@ def _ritz(lanczos: Lanczos) -> tuple[np.ndarray, np.ndarray]:
 
 def _known_noise(lanczos: Lanczos, given: float | None, epsilon: float) -> float:
     """The noise that needs no extra product: rounding of the dtype, and asymmetry seen."""
-    # Rounding of the process itself; restarts turn the basis and add a little at every step.
-    factor = 8 + (lanczos.steps if lanczos.dropped else 0)
+    # Rounding of the process itself; restarts turn the basis and add a little each time.
+    factor = 8 + (2 * lanczos.steps if lanczos.dropped else 0)
     return max(given or 0.0, lanczos.asymmetry, factor * epsilon * lanczos.scale)
 
 

@@ -134,6 +134,11 @@ def select_subsets(
     return chosen
 
 
+def count_samples(samples: Samples, subset: Subset) -> int:
+    """How many samples a row is about."""
+    return len(_indices(samples, subset))
+
+
 def plan_programs(
     model: nn.Module,
     criterion: Criterion,
@@ -146,7 +151,7 @@ def plan_programs(
     refuse_training_mode(model)
     programs = Programs(strategy)
     first = SampleBatches(samples, torch.zeros(1, dtype=torch.int64), 1)
-    total = sum(len(_indices(samples, subset)) for subset in subsets)
+    total = sum(count_samples(samples, subset) for subset in subsets)
     programs.expect(Objective(model, criterion, first), total)
     return programs
 

@@ -6,6 +6,15 @@ instrument, and the table's file.
 
 from saddlescope.measurement.foreign import foreign_target
 from saddlescope.measurement.job import Settings, SpectrumJob
+from saddlescope.measurement.plan import PlannedRow, plan_rows
 from saddlescope.measurement.target import Target, run_target
 
-__all__ = ["Settings", "SpectrumJob", "Target", "foreign_target", "run_target"]
+__all__ = [
+    "PlannedRow",
+    "Settings",
+    "SpectrumJob",
+    "Target",
+    "foreign_target",
+    "plan_rows",
+    "run_target",
+]
