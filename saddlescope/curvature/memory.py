@@ -1,12 +1,15 @@
 """Memory: how much may be used, and how much the tensors at hand keep alive."""
 
 import os
-from collections.abc import Iterable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode  # as torch's own flop counter does
+from torch.utils._pytree import tree_leaves
 
 from saddlescope.errors import UsageError
 
@@ -107,3 +110,47 @@ def storage_bytes(values: Iterable[Any]) -> int:
         if isinstance(value, Tensor):
             meter.add(value)
     return meter.nbytes
+
+
+class LiveMeter(TorchDispatchMode):
+    """Records the bytes alive, of what is allocated while it is on, after every operation.
+
+    Attributes:
+        live: bytes alive now.
+        record: bytes alive after each operation.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = 0
+        self.record: list[int] = []
+        self._watched: dict[int, Any] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        # What an operation is given and nobody made meanwhile was there before: it counts nothing.
+        self._watch((args, kwargs), new=False)
+        result = func(*args, **(kwargs or {}))
+        self._watch(result, new=True)
+        self.record.append(self.live)
+        return result
+
+    def _watch(self, values: Any, *, new: bool) -> None:
+        for value in tree_leaves(values):
+            if not isinstance(value, Tensor):
+                continue
+            storage = value.untyped_storage()
+            key = storage._cdata
+            if key in self._watched:
+                continue
+            nbytes = storage.nbytes() if new else 0
+            self._watched[key] = weakref.ref(storage, self._forget(key, nbytes))
+            self.live += nbytes
+
+    def _forget(self, key: int, nbytes: int) -> Callable[[Any], None]:
+        def gone(_: Any) -> None:
+            self.live -= nbytes
+            del self._watched[key]
+
+        return gone

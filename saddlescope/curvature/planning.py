@@ -11,7 +11,6 @@ Counted is what torch operations return. A library's scratch memory inside one o
 an allocator holds back, are not.
 """
 
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,11 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
-from saddlescope.curvature.memory import available_bytes, basis_capacity
+from saddlescope.curvature.memory import LiveMeter, available_bytes, basis_capacity
 from saddlescope.curvature.objective import Criterion
 from saddlescope.curvature.operators import HessianOperator, checked_samples
 from saddlescope.curvature.samples import as_samples
@@ -31,50 +28,6 @@ from saddlescope.curvature.strategy import TYPICAL_PRODUCTS, Programs
 
 _SIZES = (2, 3)
 _FREE_SHARE = 0.4  # as `memory.default_budget`
-
-
-class LiveMeter(TorchDispatchMode):
-    """Records the bytes alive, of what is allocated while it is on, after every operation.
-
-    Attributes:
-        live: bytes alive now.
-        record: bytes alive after each operation.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live = 0
-        self.record: list[int] = []
-        self._watched: dict[int, Any] = {}
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        # What an operation is given and nobody made meanwhile was there before: it counts nothing.
-        self._watch((args, kwargs), new=False)
-        result = func(*args, **(kwargs or {}))
-        self._watch(result, new=True)
-        self.record.append(self.live)
-        return result
-
-    def _watch(self, values: Any, *, new: bool) -> None:
-        for value in tree_leaves(values):
-            if not isinstance(value, Tensor):
-                continue
-            storage = value.untyped_storage()
-            key = storage._cdata
-            if key in self._watched:
-                continue
-            nbytes = storage.nbytes() if new else 0
-            self._watched[key] = weakref.ref(storage, self._forget(key, nbytes))
-            self.live += nbytes
-
-    def _forget(self, key: int, nbytes: int) -> Callable[[Any], None]:
-        def gone(_: Any) -> None:
-            self.live -= nbytes
-            del self._watched[key]
-
-        return gone
 
 
 @dataclass(frozen=True)

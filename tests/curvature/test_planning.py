@@ -6,8 +6,8 @@ from networks import convolutional, images, split_batches
 from torch import nn
 
 from saddlescope.curvature import HessianOperator, Programs, extreme_eigenvalues, measure_footprint
+from saddlescope.curvature.memory import LiveMeter
 from saddlescope.curvature.operators import checked_samples
-from saddlescope.curvature.planning import LiveMeter
 from saddlescope.errors import UsageError
 
 CRITERION = nn.CrossEntropyLoss()
