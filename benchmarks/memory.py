@@ -6,7 +6,7 @@ Every case runs in a process of its own: an untrained ResNet-32 on random images
 products, and the float64 check at the end. On a CPU the measured peak is the growth of the resident
 set (VmHWM of /proc/self/status, reset) after one product of the same case: that loads and compiles
 what is kept for good, some hundred MiB. glibc is told to give freed blocks back
-(MALLOC_MMAP_THRESHOLD_): by default it may hold two or three times what is in use; the last column
+(MALLOC_MMAP_THRESHOLD_): by default it may hold two to four times what is in use; the last column
 says how much. On CUDA the measured peak is torch.cuda.max_memory_allocated. The prediction does the
 work of two and of three samples in another process.
 """
