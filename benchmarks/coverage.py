@@ -27,7 +27,7 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from saddlescope.curvature import Ends, HessianOperator, MatrixOperator, extreme_eigenvalues
-from saddlescope.curvature.bounds import outer_bound, outer_bound_from_roots, start_component
+from saddlescope.curvature.bounds import outer_bound, outer_bound_after_restarts, start_component
 from saddlescope.curvature.lanczos import Lanczos
 from saddlescope.curvature.reference import dense_hessian
 from saddlescope.runs import provenance, write_json
@@ -354,7 +354,7 @@ def constructed_misses(
         rng: of the spectrum and the start.
         share: |⟨v_min, q_1⟩| in units of δ.
         confidence: δ takes half of the misses it allows.
-        restarts: bound by roots, with a basis of 8 to 14 vectors.
+        restarts: with a basis of 8 to 14 vectors.
         steps: most products.
         delta_factor: the bound is told δ times this: 1 is right, more is a lie.
     """
@@ -371,17 +371,24 @@ def constructed_misses(
     first, now = 0, False
     while lanczos.steps < steps and not lanczos.exhausted:
         if lanczos.full:
-            lanczos.restart(keep=int(0.4 * lanczos.capacity))
+            lanczos.restart()
         lanczos.step()
         if lanczos.exhausted:
             break
         if lanczos.dropped:
-            roots = np.append(lanczos.eigh()[0], lanczos.dropped)
-            bound = outer_bound_from_roots(roots, lanczos.betas, delta=delta_factor * delta)
+            ritz, vectors = lanczos.eigh()
+            couplings = lanczos.betas[-1] * np.abs(vectors[-1])
+            bound = outer_bound_after_restarts(
+                ritz, couplings, lanczos.dropped, lanczos.betas, delta=delta_factor * delta
+            )
         else:
             bound = outer_bound(lanczos.alphas, lanczos.betas, delta=delta_factor * delta)
         # To noise: a miss is more than the rounding by which every interval is widened.
-        now = values.min() < bound - (8 + lanczos.steps) * np.finfo(float).eps * lanczos.scale
+        turned = 2 if lanczos.dropped else 1
+        now = (
+            values.min()
+            < bound - (8 + turned * lanczos.steps) * np.finfo(float).eps * lanczos.scale
+        )
         if now and not first:
             first = lanczos.steps
     return first, now

@@ -17,7 +17,7 @@ from costs import measure_cost
 
 from saddlescope.curvature import Programs, select_subsets
 from saddlescope.curvature.samples import SampleBatches
-from saddlescope.curvature.spectra import subset_indices
+from saddlescope.curvature.subsets import subset_indices
 from saddlescope.measurement import run_target
 from saddlescope.runs import RunFolder, provenance, write_json
 

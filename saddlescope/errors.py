@@ -40,6 +40,10 @@ class OperatorError(SaddlescopeError, RuntimeError):
     """An operator that is not one fixed symmetric matrix, or that returned NaN or Inf."""
 
 
+class MemoryLimitError(SaddlescopeError, RuntimeError):
+    """Memory ran out, and nothing smaller is left to try."""
+
+
 class Interrupted(SaddlescopeError):  # noqa: N818 - it is a state, not a mistake
     """SIGINT or SIGTERM arrived; everything finished so far is on disk."""
 

@@ -26,7 +26,7 @@ from saddlescope.cli.views import say_view, say_view_costs, say_views_saved
 from saddlescope.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from saddlescope.measurement import SpectrumJob
+    from saddlescope.measurement import PlannedRow, SpectrumJob
 
 
 class Shard(StrEnum):
@@ -234,25 +234,27 @@ def _print_rows(rows: list[dict[str, Any]], *, json: bool) -> None:
 
 
 def _print_plan(job: "SpectrumJob") -> None:
-    """What would be measured: samples, and gradients by operation count."""
-    import torch
+    """What would be measured: samples, gradients by operation count, and memory."""
+    from saddlescope.curvature.memory import available_bytes
+    from saddlescope.measurement import plan_rows
 
     if not leads():
         return
-    targets = job.target.samples.targets.cpu()
-    parameters = sum(p.numel() for p in job.target.model.parameters() if p.requires_grad)
-    size = next(job.target.model.parameters()).element_size()
-    typical = min(job.settings.max_matvecs, 50 if job.settings.certify else 30)
-    typer.echo("kind,name,n,products_about,gradients_about")
-    for subset in job.subsets:
-        n = (
-            len(targets)
-            if subset.classes is None
-            else int(torch.isin(targets, torch.tensor(subset.classes)).sum())
-        )
-        typer.echo(f"{subset.kind},{subset.name},{n},{typical},{2 * typical + 8}")
+    parameters = [p for p in job.target.model.parameters() if p.requires_grad]
+    size = sum(p.numel() for p in parameters)
+    rows: list[PlannedRow] = []
+    for row in plan_rows(job):
+        if not rows:
+            typer.echo(",".join(row.columns()))
+        typer.echo(",".join(str(value) for value in row.columns().values()))
+        rows.append(row)
+    vector = size * parameters[0].element_size() / 2**20
+    peak = max(row.memory.peak for row in rows) / 2**20
+    vectors = min(row.memory.vectors for row in rows)
+    restarted = vectors <= max(row.products for row in rows)
     say(
-        f"{parameters:,} parameters: the basis takes {parameters * size / 2**20:.1f} MiB a "
-        f"product, about {typical * parameters * size / 2**20:.0f} MiB in all; it is restarted "
-        "where memory does not allow that"
+        f"{size:,} parameters: the basis takes {vector:.1f} MiB a product; beside model and data a "
+        f"row takes up to {peak:.0f} MiB, {available_bytes(parameters[0].device) / 2**20:.0f} MiB "
+        "are free"
+        + (f"; the basis is restarted where it holds {vectors} vectors" if restarted else "")
     )

@@ -16,6 +16,7 @@ from saddlescope.curvature.monitor import CurvatureMonitor
 from saddlescope.curvature.named_operators import NamedOperator, build_operator
 from saddlescope.curvature.objective import Objective
 from saddlescope.curvature.operators import HessianOperator, MatrixOperator, SymmetricOperator
+from saddlescope.curvature.planning import Footprint, MemoryPlan, measure_footprint
 from saddlescope.curvature.resampling import bootstrap_spectra
 from saddlescope.curvature.samples import Samples, SharedSamples, TensorSamples
 from saddlescope.curvature.second_difference import measured_curvature
@@ -27,10 +28,10 @@ from saddlescope.curvature.spectra import (
     measure_operator,
     measure_subset,
     plan_programs,
-    select_subsets,
     subset_operator,
 )
 from saddlescope.curvature.strategy import Programs
+from saddlescope.curvature.subsets import count_samples, select_subsets
 from saddlescope.curvature.weingarten import WeingartenOperator
 
 __all__ = [
@@ -39,10 +40,12 @@ __all__ = [
     "Eigenpairs",
     "Ends",
     "Estimate",
+    "Footprint",
     "GaussNewtonOperator",
     "HessianOperator",
     "LinearCombination",
     "MatrixOperator",
+    "MemoryPlan",
     "NamedOperator",
     "Objective",
     "Programs",
@@ -60,11 +63,13 @@ __all__ = [
     "bootstrap_spectra",
     "build_operator",
     "class_spectra",
+    "count_samples",
     "difference",
     "extreme_eigenvalues",
     "iter_spectra",
     "loss_plane",
     "loss_slice",
+    "measure_footprint",
     "measure_operator",
     "measure_subset",
     "measured_curvature",

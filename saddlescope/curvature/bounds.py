@@ -15,9 +15,16 @@ monotonically, so one root on either side is the bound. The event speaks of q_1 
 looking at every step costs no confidence.
 
 After a restart the recurrence no longer holds, but the residual's vector is still a polynomial in
-A applied to q_1: its roots z are the current Ritz values and every one dropped so far, and its
-leading coefficient is 1/Πβ over all steps. Then |p(λ)| <= 1/δ with
-log|p(λ)| = Σ log|λ − z| − Σ log β is the bound.
+A applied to q_1, q_{k+1} = p(A)·q_1: its roots z are the current Ritz values and every one dropped
+so far, and its leading coefficient is 1/Πβ over all steps, so log|p(λ)| = Σ log|λ − z| − Σ log β.
+The current Ritz vectors y_i are orthonormal to it and to one another, and from
+A·y_i = θ_i·y_i + β·s_i·q_{k+1} (s_i the last coordinate of y_i) follows
+(λ − θ_i)·⟨v, y_i⟩ = β·s_i·⟨v, q_{k+1}⟩. Hence
+
+    p(λ)² · (1 + Σ_i (β·s_i/(λ − θ_i))²) · ⟨v, q_1⟩² = ⟨v, q_{k+1}⟩² + Σ_i ⟨v, y_i⟩² <= 1,
+
+which is the sum above where nothing was dropped. It may be less sharp than before a restart; but
+every step's bound holds on the same event, so the sharpest one so far is kept.
 """
 
 import math
@@ -27,8 +34,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import eigvalsh_tridiagonal
+from scipy.special import logsumexp
 
 _GRID = 48
+
+_SLACK = 1e-6
+"""Share of δ given up after a restart, for the rounding of what is summed."""
 
 
 @dataclass(frozen=True)
@@ -72,25 +83,40 @@ def outer_bound(alphas: Sequence[float], betas: Sequence[float], *, delta: float
     )
 
 
-def outer_bound_from_roots(roots: ArrayLike, betas: Sequence[float], *, delta: float) -> float:
-    """`outer_bound` after restarts.
+def outer_bound_after_restarts(
+    values: ArrayLike,
+    couplings: ArrayLike,
+    dropped: ArrayLike,
+    betas: Sequence[float],
+    *,
+    delta: float,
+) -> float:
+    """`outer_bound` after restarts; the same number where nothing was dropped.
 
     Args:
-        roots: current and dropped Ritz values, one a step.
-        betas: β of every step.
+        values: current Ritz values θ_i, shape (k,).
+        couplings: β·|s_i| of each: the norm of its residual, shape (k,).
+        dropped: Ritz values given up at restarts.
+        betas: β of every step, the last one the residual's norm.
         delta: the assumed least start component, in (0, 1].
     """
-    zeros, couplings = np.asarray(roots, float), np.asarray(betas, float)
-    if couplings[-1] == 0.0:
-        return float(zeros.min())
-    norm = np.log(couplings).sum()
+    ritz, coupled = np.asarray(values, float), np.asarray(couplings, float)
+    zeros, steps = np.append(ritz, dropped), np.asarray(betas, float)
+    if steps[-1] == 0.0:
+        return float(ritz.min())
+    with np.errstate(divide="ignore"):  # a Ritz vector that is exact has no coupling
+        norm, log_coupled = np.log(steps).sum(), np.log(coupled)
 
     def log_square(points: np.ndarray) -> np.ndarray:
-        # A point that is a root to rounding has no logarithm, and is no bound either.
-        distances = np.maximum(np.abs(points[:, None] - zeros), np.finfo(float).tiny)
-        return 2.0 * (np.log(distances).sum(1) - norm)
+        # A point that is a root to rounding has no logarithm; the root's own term makes up for it.
+        logs = np.log(np.maximum(np.abs(points[:, None] - zeros), np.finfo(float).tiny))
+        last = logs.sum(1) - norm
+        others = last[:, None] + log_coupled - logs[:, : len(ritz)]
+        return np.asarray(logsumexp(2.0 * np.column_stack((last, others)), axis=1))
 
-    return _first_crossing(log_square, float(zeros.min()), float(np.abs(zeros).max()), delta)
+    # The last coordinate of a converged Ritz vector is known to some digits only.
+    safe = delta * (1.0 - _SLACK)
+    return _first_crossing(log_square, float(zeros.min()), float(np.abs(zeros).max()), safe)
 
 
 def _first_crossing(

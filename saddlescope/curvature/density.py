@@ -19,6 +19,7 @@ from scipy.special import ndtr
 from torch import Tensor
 
 from saddlescope.curvature.lanczos import Lanczos, random_start
+from saddlescope.curvature.memory import default_budget
 from saddlescope.curvature.operators import SymmetricOperator
 from saddlescope.curvature.seeds import derived_seed
 from saddlescope.errors import OperatorError, UsageError
@@ -106,7 +107,12 @@ class SpectralDensity:
 
 
 def spectral_density(
-    operator: SymmetricOperator, *, steps: int = 60, probes: int = 8, seed: int = 0
+    operator: SymmetricOperator,
+    *,
+    steps: int = 60,
+    probes: int = 8,
+    seed: int = 0,
+    basis_memory: int | None = None,
 ) -> SpectralDensity:
     """Estimate how the eigenvalues are distributed.
 
@@ -116,12 +122,15 @@ def spectral_density(
         probes: random start vectors, uniform on the sphere. Each draws its own seed from `seed`
             and its number, so more probes leave the first ones as they are.
         seed: of the probes.
+        basis_memory: bytes that the Krylov basis may occupy; None takes a share of what is free. A
+            Gauss rule belongs to one unbroken Krylov space, so the basis cannot be restarted.
 
     Raises:
-        UsageError: steps or probes below 1.
+        UsageError: steps or probes below 1, or more steps than fit into memory.
         OperatorError: see `Lanczos`.
     """
     _at_least_one(steps=steps, probes=probes)
+    _must_fit(operator, basis_memory, steps=steps)
     if hasattr(operator, "verify"):
         operator.verify()
     rules = [
@@ -158,6 +167,8 @@ def trace(
     _at_least_one(probes=probes)
     if not 0 <= deflation < operator.size:
         raise UsageError(f"deflation = {deflation}: expected 0 to {operator.size - 1} (n − 1)")
+    if deflation:
+        _must_fit(operator, None, each=3, deflation=deflation)  # the sketch, its Q, Q in rows
     if hasattr(operator, "verify"):
         operator.verify()
     basis = torch.zeros((0, operator.size), dtype=operator.dtype, device=operator.device)
@@ -189,6 +200,23 @@ def _gauss_rule(
         lanczos.step()
     theta, coordinates = lanczos.eigh()
     return theta, coordinates[0] ** 2
+
+
+def _must_fit(
+    operator: SymmetricOperator, memory: int | None, *, each: int = 1, **option: int
+) -> None:
+    """Refuse an option that needs more memory than there is: `each` vectors of length n a unit."""
+    ((name, count),) = option.items()
+    size, dtype = operator.size, operator.dtype
+    vector = size * dtype.itemsize
+    wanted = each * min(count, size)
+    fit = max((default_budget(operator.device) if memory is None else memory) // vector - 1, 0)
+    if fit < wanted:
+        raise UsageError(
+            f"{name} = {count} needs {(wanted + 1) * vector / 2**20:.3g} MiB for vectors of length "
+            f"n; {(fit + 1) * vector / 2**20:.3g} MiB are free for them: {name} = {fit // each} "
+            "fits; or free memory, or restrict the parameters"
+        )
 
 
 def _signs(operator: SymmetricOperator, seed: int, index: int) -> Tensor:

@@ -16,11 +16,16 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from saddlescope.curvature.distributed import ranks_of
 from saddlescope.curvature.extreme import Ends
 from saddlescope.curvature.lanczos import Lanczos, random_start
+from saddlescope.curvature.memory import basis_capacity
 from saddlescope.curvature.operators import SymmetricOperator
 from saddlescope.errors import UsageError
 from saddlescope.runs import write_bytes
+
+_BESIDE = 7
+"""Vectors beside the k wanted: three at the other end, and some to iterate with."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ def top_eigenpairs(
     atol: float = 1e-5,
     max_matvecs: int = 300,
     seed: int = 0,
+    basis_memory: int | None = None,
 ) -> Eigenpairs:
     """The k largest (or smallest) eigenvalues, algebraically, with their eigenvectors.
 
@@ -68,9 +74,11 @@ def top_eigenpairs(
         atol: … or below this share of ‖T‖, or below the rounding of the operator's dtype.
         max_matvecs: give up after this many products; `converged` then says so.
         seed: of the start vector.
+        basis_memory: bytes that the basis may occupy; beyond them it is restarted with the k pairs
+            kept. None takes a share of what is free.
 
     Raises:
-        UsageError: an option out of range.
+        UsageError: an option out of range, or k pairs that do not fit into the basis.
         OperatorError: see `Lanczos`.
     """
     if not 1 <= k <= operator.size:
@@ -83,9 +91,12 @@ def top_eigenpairs(
         operator.verify()
     epsilon = float(torch.finfo(operator.dtype).eps)
     start = random_start(operator.size, seed=seed)
-    lanczos = Lanczos(operator, start, capacity=max_matvecs)
+    lanczos = Lanczos(operator, start, capacity=_capacity(operator, k, max_matvecs, basis_memory))
+    kept = {"low": k} if end == "min" else {"high": k}
     converged = False
-    while not converged and lanczos.steps < lanczos.capacity:
+    while not converged and lanczos.steps < max_matvecs:
+        if lanczos.full:
+            lanczos.restart(**kept)
         lanczos.step()
         if lanczos.steps < k and not lanczos.exhausted:
             continue
@@ -105,6 +116,22 @@ def top_eigenpairs(
         matvecs=lanczos.steps,
         converged=converged,
     )
+
+
+def _capacity(operator: SymmetricOperator, k: int, max_matvecs: int, memory: int | None) -> int:
+    """Vectors of the basis: all, or enough to keep k at one end and go on."""
+    size, dtype = operator.size, operator.dtype
+    capacity = basis_capacity(size, dtype, operator.device, wanted=max_matvecs, memory=memory)
+    capacity = int(ranks_of(operator).least(capacity))
+    needed = min(k + _BESIDE, max_matvecs, size)
+    if capacity < needed:
+        each = size * dtype.itemsize / 2**20
+        raise UsageError(
+            f"{k} eigenpairs need a basis of {needed + 1} vectors of {each:.3g} MiB, "
+            f"{(needed + 1) * each:.3g} MiB in all; {capacity + 1} fit: ask for "
+            f"{max(1, capacity - _BESIDE)} pairs, free memory, or restrict the parameters"
+        )
+    return capacity
 
 
 def save_eigenvectors(

@@ -17,20 +17,15 @@ from torch import Tensor
 from saddlescope.curvature.bounds import (
     Estimate,
     outer_bound,
-    outer_bound_from_roots,
+    outer_bound_after_restarts,
     ratio,
     start_component,
 )
 from saddlescope.curvature.distributed import ranks_of
 from saddlescope.curvature.lanczos import Lanczos, random_start
-from saddlescope.curvature.memory import default_budget
+from saddlescope.curvature.memory import basis_capacity
 from saddlescope.curvature.operators import SymmetricOperator
 from saddlescope.errors import OperatorError, UsageError
-
-_LEAST_CAPACITY = 8
-
-_KEPT_SHARE = 0.4
-"""Share of a full basis that a restart keeps for either end: measured best from 0.25 to 0.49."""
 
 Verdict = Literal["negative-curvature", "unresolved", "positive", "not-converged"]
 StopRule = Literal["residual", "residual-floor", "interval", "exhausted", "max-matvecs"]
@@ -99,8 +94,8 @@ def extreme_eigenvalues(
         seed: of the start vector.
         noise: absolute rounding error of a product; None measures it against the operator's
             float64 `reference()` at the end.
-        basis_memory: bytes that the Krylov basis may occupy; beyond them it is restarted with
-            both ends kept. None takes a share of what is free.
+        basis_memory: bytes that the Krylov basis may occupy; beyond them it is restarted, see
+            `Lanczos`. None takes a share of what is free.
         warm_start: shape (n,); a guess such as v_max + v_min of an earlier checkpoint, to which
             a fresh random vector of equal length is added, so that the bounds survive. It saves
             products where residuals decide; the bounds come from the fresh part alone, so with
@@ -120,13 +115,18 @@ def extreme_eigenvalues(
         operator.verify()
     epsilon = float(torch.finfo(operator.dtype).eps)
     start, fresh = _start(operator, seed, warm_start)
-    lanczos = Lanczos(operator, start, capacity=basis_capacity(operator, max_matvecs, basis_memory))
+    capacity = basis_capacity(
+        operator.size, operator.dtype, operator.device, wanted=max_matvecs, memory=basis_memory
+    )
+    capacity = int(ranks_of(operator).least(capacity))
+    lanczos = Lanczos(operator, start, capacity=capacity)
     # Half of the allowed misses for each end, so that the row as a whole keeps its confidence.
     delta = fresh * start_component(operator.size, 0.5 * (1.0 - confidence))
     stop: StopRule = "max-matvecs"
+    outer = (-math.inf, math.inf)
     while lanczos.steps < max_matvecs:
         if lanczos.full:
-            lanczos.restart(keep=int(_KEPT_SHARE * lanczos.capacity))
+            lanczos.restart()
         lanczos.step()
         theta, weights = _ritz(lanczos)
         # Below the rounding of a product the recurrence's residual says nothing.
@@ -139,7 +139,8 @@ def extreme_eigenvalues(
         known_noise = _known_noise(lanczos, noise, epsilon)
         floor = max(known_noise, atol * lanczos.scale)
         if certify:
-            found = _intervals(lanczos, theta, residuals, delta=delta, noise=known_noise)
+            outer = _outer_bounds(lanczos, outer, delta=delta)
+            found = _intervals(theta, residuals, outer, noise=known_noise)
             errors = np.array([found[0].half_width, found[1].half_width])
         else:
             errors = residuals
@@ -161,7 +162,8 @@ def extreme_eigenvalues(
             f"{str(operator.dtype).removeprefix('torch.')} at n = {operator.size}: read the outer "
             "bounds as estimates, lower the confidence, or use float64"
         )
-    smallest, largest = _intervals(lanczos, theta, residuals, delta=delta, noise=total_noise)
+    outer = _outer_bounds(lanczos, outer, delta=delta)
+    smallest, largest = _intervals(theta, residuals, outer, noise=total_noise)
     converged = stop != "max-matvecs"
     return Ends(
         lambda_max=largest,
@@ -212,25 +214,6 @@ def _start(
     return mixed, 1.0 / float(mixed.norm())
 
 
-def basis_capacity(operator: SymmetricOperator, max_matvecs: int, memory: int | None) -> int:
-    """Vectors that the basis may hold.
-
-    Raises:
-        UsageError: too few to iterate with; says what would do.
-    """
-    each = operator.size * torch.empty(0, dtype=operator.dtype).element_size()
-    budget = default_budget(operator.device) if memory is None else memory
-    budget = int(ranks_of(operator).least(budget))
-    capacity = min(max_matvecs, operator.size, budget // each - 1)
-    if capacity < min(_LEAST_CAPACITY, max_matvecs, operator.size):
-        raise UsageError(
-            f"the Krylov basis needs at least {_LEAST_CAPACITY + 1} vectors of {each / 2**20:.3g} "
-            f"MiB, {(_LEAST_CAPACITY + 1) * each / 2**20:.3g} MiB in all; {budget / 2**20:.3g} MiB "
-            "are free for it: free memory, or restrict the parameters"
-        )
-    return int(capacity)
-
-
 def _ritz(lanczos: Lanczos) -> tuple[np.ndarray, np.ndarray]:
     """(θ_min, θ_max) and their coordinates in the basis, shape (k, 2), float64."""
     values, vectors = lanczos.eigh()
@@ -239,8 +222,8 @@ def _ritz(lanczos: Lanczos) -> tuple[np.ndarray, np.ndarray]:
 
 def _known_noise(lanczos: Lanczos, given: float | None, epsilon: float) -> float:
     """The noise that needs no extra product: rounding of the dtype, and asymmetry seen."""
-    # Rounding of the process itself; restarts turn the basis and add a little at every step.
-    factor = 8 + (lanczos.steps if lanczos.dropped else 0)
+    # Rounding of the process itself; restarts turn the basis and add a little each time.
+    factor = 8 + (2 * lanczos.steps if lanczos.dropped else 0)
     return max(given or 0.0, lanczos.asymmetry, factor * epsilon * lanczos.scale)
 
 
@@ -276,27 +259,41 @@ def _measure_noise(
     return math.sqrt(2.0) * error
 
 
-def _intervals(
-    lanczos: Lanczos, theta: np.ndarray, residuals: np.ndarray, *, delta: float, noise: float
-) -> tuple[Estimate, Estimate]:
-    """(λ_min, λ_max) with bounds."""
-    outer: list[float]
+def _outer_bounds(
+    lanczos: Lanczos, before: tuple[float, float], *, delta: float
+) -> tuple[float, float]:
+    """The outer bounds on λ_min and λ_max, the sharpest of this step and those before it."""
+    values, vectors = lanczos.eigh()
     if lanczos.exhausted:  # an invariant subspace: Ritz values are eigenvalues, to noise
-        outer = theta.tolist()
-    elif lanczos.dropped:
-        roots = np.append(lanczos.eigh()[0], lanczos.dropped)
-        outer = [
-            sign * outer_bound_from_roots(sign * roots, lanczos.betas, delta=delta)
+        return float(values[0]), float(values[-1])
+    if lanczos.dropped:
+        couplings, dropped = lanczos.betas[-1] * np.abs(vectors[-1]), np.asarray(lanczos.dropped)
+        low, high = (
+            sign
+            * outer_bound_after_restarts(
+                sign * values, couplings, sign * dropped, lanczos.betas, delta=delta
+            )
             for sign in (1.0, -1.0)
-        ]
+        )
     else:
-        outer = [
+        low, high = (
             sign
             * outer_bound([sign * alpha for alpha in lanczos.alphas], lanczos.betas, delta=delta)
             for sign in (1.0, -1.0)
-        ]
-    low = float(outer[0]) - noise, float(theta[0]) + noise
-    high = float(theta[1]) - noise, float(outer[1]) + noise
+        )
+    # A bound that a Ritz value has crossed was a miss, one of those that 1 − confidence allows.
+    return (
+        max(before[0], low) if before[0] <= values[0] else low,
+        min(before[1], high) if before[1] >= values[-1] else high,
+    )
+
+
+def _intervals(
+    theta: np.ndarray, residuals: np.ndarray, outer: tuple[float, float], *, noise: float
+) -> tuple[Estimate, Estimate]:
+    """(λ_min, λ_max) with bounds."""
+    low = outer[0] - noise, float(theta[0]) + noise
+    high = float(theta[1]) - noise, outer[1] + noise
     return (
         Estimate(float(theta[0]), *low, float(residuals[0])),
         Estimate(float(theta[1]), *high, float(residuals[1])),

@@ -10,11 +10,13 @@ For a symmetric A these vanish for j < k−1 and equal β_k for j = k−1, so th
 that measures, at no further product, how far A is from being one fixed symmetric matrix.
 
 When the basis is full it may be restarted (thick restart: Wu & Simon, SIAM J. Matrix Anal. Appl.
-22, 2000): the Ritz vectors of both ends are kept, the others dropped, and the iteration goes on
-from the same residual. T then has an arrow at its upper left corner instead of being tridiagonal.
+22, 2000): some Ritz vectors are dropped, the others kept, and the iteration goes on from the same
+residual. T then has an arrow at its upper left corner instead of being tridiagonal. Which ones are
+dropped decides how many products a restart costs, see `farthest_from`.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -22,14 +24,21 @@ from scipy.linalg import eigh, eigh_tridiagonal
 from torch import Tensor
 
 from saddlescope.curvature.distributed import ranks_of
+from saddlescope.curvature.memory import available_bytes, is_out_of_memory
 from saddlescope.curvature.operators import SymmetricOperator
-from saddlescope.errors import OperatorError, UsageError
+from saddlescope.errors import MemoryLimitError, OperatorError, UsageError
 
 ASYMMETRY_LIMIT = 1e-2
 """An operator whose asymmetry exceeds this share of ‖T‖ is refused; below it, it is noise."""
 
 _BLOCK = 1 << 16
 """Columns of the basis that a restart turns at a time."""
+
+_DROPPED_SHARE = 8
+"""A restart drops capacity/8 vectors: fewer save no products and turn the basis more often."""
+
+_PROTECTED = 3
+"""Ritz vectors that a restart keeps at either end in any case; 2 of a basis below 12."""
 
 
 def random_start(size: int, *, seed: int) -> Tensor:
@@ -78,9 +87,7 @@ class Lanczos:
         self.exhausted = False
         self.columns = 0
         self._projected = np.zeros((self.capacity + 1, self.capacity + 1))
-        self._basis = torch.empty(
-            (self.capacity + 1, operator.size), dtype=operator.dtype, device=operator.device
-        )
+        self._basis = _empty_basis(self.capacity + 1, operator)
         self._basis[0] = (start.double() / norm).to(operator.device, operator.dtype)
 
     @property
@@ -154,14 +161,30 @@ class Lanczos:
         if norm <= floor or self.columns == self.operator.size:
             self.exhausted = True
 
-    def restart(self, *, keep: int) -> None:
-        """Keep the Ritz vectors of the `keep` smallest and largest values, drop the others."""
-        k, count = self.columns, 2 * keep
-        if not 1 <= keep < k / 2 or self.exhausted:
-            raise UsageError(f"keep = {keep}: expected at least 1 and less than half of {k}")
+    def restart(self, *, low: int = 1, high: int = 1) -> None:
+        """Drop an eighth of the Ritz vectors and make room for as many steps.
+
+        Args:
+            low: smallest Ritz values whose vectors must be kept; a few more are.
+            high: the same of the largest ones.
+
+        Raises:
+            UsageError: nothing would be left to drop.
+        """
+        k = self.columns
+        least = _PROTECTED if self.capacity >= 4 * _PROTECTED else 2
+        low, high = max(low, least), max(high, least)
+        count = min(max(1, self.capacity // _DROPPED_SHARE), k - low - high)
+        if count < 1 or self.exhausted:
+            raise UsageError(
+                f"no restart after {self.steps} products: of {k} vectors {low} are to be kept at "
+                f"the low end and {high} at the high one; it takes at least one more"
+            )
         values, vectors = map(self.ranks.array_from_first, self.eigh())
-        kept = np.r_[0:keep, k - keep : k]
-        self.dropped += np.delete(values, kept).tolist()
+        gone = farthest_from(self.dropped, values, count, low=low, high=high)
+        kept = np.setdiff1d(np.arange(k), gone)
+        self.dropped += values[gone].tolist()
+        count = len(kept)
         rotation = torch.as_tensor(np.ascontiguousarray(vectors[:, kept].T)).to(self._basis)
         # In blocks of columns, so that no second basis is needed.
         for block in torch.split(self._basis, _BLOCK, dim=1):
@@ -185,3 +208,61 @@ class Lanczos:
         held = k if self.exhausted else k + 1  # after a breakdown q_{k+1} does not exist
         coordinates = torch.as_tensor(image[:held]).to(self._basis)
         return coordinates @ self._basis[:held]
+
+
+def _empty_basis(vectors: int, operator: SymmetricOperator) -> Tensor:
+    """Room for the basis, shape (vectors, n).
+
+    Raises:
+        MemoryLimitError: there is none; says how many vectors would fit.
+    """
+    try:
+        return torch.empty((vectors, operator.size), dtype=operator.dtype, device=operator.device)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    each, free = operator.size * operator.dtype.itemsize, available_bytes(operator.device)
+    raise MemoryLimitError(
+        f"out of memory: a Krylov basis of {vectors} vectors takes {vectors * each / 2**20:.3g} "
+        f"MiB, and {free / 2**20:.3g} MiB are free on {operator.device}; at most {free // each} "
+        "vectors fit: set max_matvecs or basis_memory accordingly"
+    )
+
+
+def farthest_from(
+    dropped: Sequence[float], values: np.ndarray, count: int, *, low: int, high: int
+) -> list[int]:
+    """Which Ritz values to drop: those in the widest gaps that the dropped ones leave.
+
+    A dropped Ritz value is a root of every later Lanczos polynomial. Without restarts the roots
+    would be spread as the Ritz values are, densely where the spectrum is dense and at its ends.
+    So the next value to drop is the one whose nearest dropped neighbour is farthest, in units of
+    the Ritz values' own spacing there. Dropping the middle of the spectrum each time puts root
+    upon root into the bulk, where one does what several do.
+
+    Args:
+        dropped: values given up so far.
+        values: current Ritz values, ascending, shape (k,).
+        count: how many to choose, at most k − low − high.
+        low: smallest values that are kept in any case, at least 1.
+        high: largest values that are kept in any case, at least 1.
+
+    Returns:
+        Indices into `values`, in no particular order.
+    """
+    left, gone, roots = list(range(len(values))), [], list(dropped)
+    for _ in range(count):
+        inner = np.asarray(left)[low : len(left) - high]
+        at = np.arange(low, len(left) - high)
+        if roots:
+            spacing = values[np.asarray(left)[at + 1]] - values[np.asarray(left)[at - 1]]
+            distance = np.abs(values[inner, None] - np.asarray(roots)).min(1)
+            # Values that coincide to rounding have no spacing, and one of them is enough.
+            widths = np.divide(distance, spacing, out=np.zeros_like(distance), where=spacing > 0)
+        else:
+            widths = -np.abs(at - (len(left) - 1) / 2)  # the first one: the median
+        chosen = int(inner[np.argmax(widths)])
+        left.remove(chosen)
+        gone.append(chosen)
+        roots.append(float(values[chosen]))
+    return gone

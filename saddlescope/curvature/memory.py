@@ -1,14 +1,21 @@
 """Memory: how much may be used, and how much the tensors at hand keep alive."""
 
 import os
-from collections.abc import Iterable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode  # as torch's own flop counter does
+from torch.utils._pytree import tree_leaves
 
 from saddlescope.curvature.distributed import processes_here
+from saddlescope.errors import UsageError
+
+_LEAST_CAPACITY = 8
+"""Vectors of the smallest basis that can be restarted."""
 
 
 def available_bytes(device: torch.device) -> int:
@@ -29,9 +36,44 @@ def _free_host_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: a CUDA device's, a CPU's, or a library's."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    words = ("can't allocate memory", "ALLOC_FAILED")  # c10's CPU allocator; cuBLAS and cuDNN
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
 def default_budget(device: torch.device) -> int:
     """Bytes for retained graphs: 40 % of what is free, the rest left for basis and work."""
     return int(0.4 * available_bytes(device))
+
+
+def basis_capacity(
+    size: int, dtype: torch.dtype, device: torch.device, *, wanted: int, memory: int | None = None
+) -> int:
+    """Vectors that a Krylov basis may hold besides the residual's: those wanted or those that fit.
+
+    Args:
+        size: n, the length of a vector.
+        dtype: of the basis.
+        device: where it is kept.
+        wanted: products that are to be taken at most.
+        memory: bytes for the basis; None takes a share of what is free.
+
+    Raises:
+        UsageError: too few to iterate with; says what would do.
+    """
+    each = size * dtype.itemsize
+    budget = default_budget(device) if memory is None else memory
+    capacity = min(wanted, size, budget // each - 1)
+    if capacity < min(_LEAST_CAPACITY, wanted, size):
+        raise UsageError(
+            f"the Krylov basis needs at least {_LEAST_CAPACITY + 1} vectors of {each / 2**20:.3g} "
+            f"MiB, {(_LEAST_CAPACITY + 1) * each / 2**20:.3g} MiB in all; {budget / 2**20:.3g} MiB "
+            "are free for it: free memory, or restrict the parameters"
+        )
+    return int(capacity)
 
 
 class StorageMeter:
@@ -73,3 +115,47 @@ def storage_bytes(values: Iterable[Any]) -> int:
         if isinstance(value, Tensor):
             meter.add(value)
     return meter.nbytes
+
+
+class LiveMeter(TorchDispatchMode):
+    """Records the bytes alive, of what is allocated while it is on, after every operation.
+
+    Attributes:
+        live: bytes alive now.
+        record: bytes alive after each operation.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = 0
+        self.record: list[int] = []
+        self._watched: dict[int, Any] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        # What an operation is given and nobody made meanwhile was there before: it counts nothing.
+        self._watch((args, kwargs), new=False)
+        result = func(*args, **(kwargs or {}))
+        self._watch(result, new=True)
+        self.record.append(self.live)
+        return result
+
+    def _watch(self, values: Any, *, new: bool) -> None:
+        for value in tree_leaves(values):
+            if not isinstance(value, Tensor):
+                continue
+            storage = value.untyped_storage()
+            key = storage._cdata
+            if key in self._watched:
+                continue
+            nbytes = storage.nbytes() if new else 0
+            self._watched[key] = weakref.ref(storage, self._forget(key, nbytes))
+            self.live += nbytes
+
+    def _forget(self, key: int, nbytes: int) -> Callable[[Any], None]:
+        def gone(_: Any) -> None:
+            self.live -= nbytes
+            del self._watched[key]
+
+        return gone

@@ -18,7 +18,9 @@ from saddlescope.curvature.batches import (
     InDouble,
     batch_length,
     detached,
+    has_rows,
     map_tensors,
+    rows,
 )
 from saddlescope.curvature.distributed import ranks_of
 from saddlescope.curvature.forward import ForwardPlan
@@ -59,6 +61,12 @@ class Objective:
         weight_decay: factor of the optional L2 term.
         reduction: overrides what the criterion says of itself.
 
+    Attributes:
+        n: number of samples.
+        largest: samples of the largest batch.
+        chunk: samples that are evaluated together at most; larger batches are divided. None
+            leaves them as they are. Changes no number beyond rounding.
+
     Raises:
         UsageError: no parameters, several dtypes, unknown reduction.
         DataError: no samples, or batches that are not (inputs, targets).
@@ -76,6 +84,7 @@ class Objective:
     ) -> None:
         self.model = model
         self.criterion = criterion
+        self._whole = criterion if isinstance(criterion, BatchLoss) else None
         self.vector: ParameterVector = select_parameters(model, parameters)
         self.weight_decay = weight_decay
         self.reduction: str = reduction or str(getattr(criterion, "reduction", "mean"))
@@ -88,13 +97,16 @@ class Objective:
         self._plan: ForwardPlan | None = None
         self.ranks = ranks_of(batches)
         self._source = list(batches) if iter(batches) is batches else batches
+        self.chunk: int | None = None
+        self._divisible = True
         counts, weights = [], []
         for batch in self._source:
             count, weight = self._count(batch)
+            self._divisible &= self._whole is None and has_rows(_pair(batch), count)
             counts.append(count)
             weights.append(weight)
         n, total = self.ranks.totals(sum(counts), sum(weights))
-        self.n = int(n)
+        self.n, self.largest = int(n), max(counts, default=0)
         self._total = 1.0 if self.reduction == "sum" else float(total)
         if self.n == 0 or self._total <= 0:
             raise DataError(
@@ -113,21 +125,31 @@ class Objective:
 
     def batches(self) -> Iterator[Batch]:
         """Yield every batch on the parameters' device with its exact share."""
-        for batch in self._source:
+        for batch in self._pieces():
             _, weight = self._count(batch)
             # Empty, or all targets ignored: the criterion would return NaN, and count for nothing.
             if weight == 0:
                 continue
-            whole = self.criterion if isinstance(self.criterion, BatchLoss) else None
-            if whole is not None:
+            if self._whole is not None:
                 inputs, targets = detached(batch, self.vector.device), None
             else:
                 inputs, targets = (_move(part, self.vector.device) for part in _pair(batch))
             if self._plan is None:
                 with untouched(self.model), exact_arithmetic():
-                    self._plan = ForwardPlan(self.model, inputs, loss=whole)
+                    self._plan = ForwardPlan(self.model, inputs, loss=self._whole)
             share = 1.0 if self.reduction == "sum" else weight / self._total
             yield Batch(self.plan.prepare(inputs), targets, share)
+
+    def halve(self) -> int | None:
+        """Evaluate half as many samples together from here on.
+
+        Returns:
+            The new `chunk`; None where batches hold one sample or cannot be divided.
+        """
+        if self.largest <= 1 or not self._divisible:
+            return None
+        self.largest = self.chunk = (self.largest + 1) // 2
+        return self.chunk
 
     def batch_loss(self, batch: Batch, *, criterion: Criterion | None = None) -> Tensor:
         """The batch's term of the objective, a scalar with a graph.
@@ -206,6 +228,7 @@ class Objective:
         # need this one alone.
         exact = copy.copy(self)
         exact.model, exact.criterion = copy.deepcopy(self.model).double(), criterion
+        exact._whole = criterion if isinstance(criterion, BatchLoss) else None
         exact.vector = select_parameters(exact.model, self._patterns)
         exact._source, exact._plan = InDouble(self._source), None
         return exact
@@ -217,6 +240,16 @@ class Objective:
             return 1 if length is None else length, self.criterion.weigh(batch)
         _, targets = _pair(batch)
         return len(targets), batch_weight(self.criterion, targets, self.reduction)
+
+    def _pieces(self) -> Iterator[Any]:
+        """The batches, divided where they are larger than `chunk`."""
+        for batch in self._source:
+            if self.chunk is None:
+                yield batch
+                continue
+            inputs, targets = _pair(batch)
+            for first in range(0, len(targets), self.chunk):
+                yield rows(inputs, first, self.chunk), rows(targets, first, self.chunk)
 
     def _penalty(self) -> float:
         if not self.weight_decay:

@@ -72,6 +72,14 @@ class MatrixOperator:
         return MatrixOperator(self._exact)
 
 
+def checked_samples(samples: int, *, exact: bool) -> int:
+    """How many of a row's samples the rounding is measured on; see `product_error`."""
+    chosen = 2 + samples // 16
+    if (samples <= SAMPLED_FROM and not exact) or chosen >= 0.5 * samples:
+        return samples
+    return chosen
+
+
 class ObjectiveOperator(ABC):
     """A matrix of an objective, the sum of one term a batch; the base of those below.
 
@@ -181,8 +189,8 @@ class ObjectiveOperator(ABC):
     def _chosen_samples(self) -> Self | None:
         """The same matrix over a few of the samples; None where all must take part."""
         n, few = self.objective.n, self.objective.n <= SAMPLED_FROM
-        share = (2 + n // 16) / n
-        if (few and not self.products.exact) or share >= 0.5:
+        share = checked_samples(n, exact=self.products.exact) / n
+        if share == 1.0:
             return None
         generator = torch.Generator().manual_seed(0)
         batches = []
@@ -218,7 +226,7 @@ class ObjectiveOperator(ABC):
         Raises:
             OperatorError: it differs by more than rounding; names the likely causes.
         """
-        again = self.objective.loss()
+        again = self.products.loss_again()
         self.gradient_cost += 1.0 / 3.0
         tolerance = 1e3 * torch.finfo(self.dtype).eps * max(1.0, abs(self.loss))
         if not abs(again - self.loss) <= tolerance:

@@ -2,7 +2,9 @@
 
 A *linearisation* of a batch holds what does not change from product to product, so that applying
 it costs less than making it anew each time. One budget decides: the first batches whose
-linearisations fit are retained, the rest are streamed.
+linearisations fit are retained, the rest are streamed. Should memory run out all the same, nothing
+is retained from then on; should it run out again, batches are halved, down to single samples. The
+sum stays exactly normalised, so this changes numbers by rounding only.
 
 Two ways to linearise the gradient, for Hessian-vector products, of equal value and different cost:
 
@@ -12,17 +14,26 @@ Two ways to linearise the gradient, for Hessian-vector products, of equal value 
 A third, for the Gauss-Newton matrix, is in `gauss_newton`.
 """
 
+import logging
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.memory import StorageMeter, storage_bytes
+from saddlescope.curvature.memory import (
+    StorageMeter,
+    available_bytes,
+    is_out_of_memory,
+    storage_bytes,
+)
 from saddlescope.curvature.objective import Batch, Criterion, Objective
 from saddlescope.curvature.state import exact_arithmetic, untouched
 from saddlescope.curvature.tracing import TracedProgram
-from saddlescope.errors import OperatorError
+from saddlescope.errors import MemoryLimitError, OperatorError
+
+log = logging.getLogger("saddlescope.curvature")
+_Result = TypeVar("_Result")
 
 
 class Linearisation(Protocol):
@@ -71,33 +82,10 @@ class BatchProducts:
     def __init__(self, objective: Objective, *, memory_budget: int, linearise: Lineariser) -> None:
         self.objective = objective
         self._linearise = linearise
+        self._budget = memory_budget
         self._kept: list[Linearisation] = []
-        self.nbytes = 0
-        vector = objective.vector
-        gradient = torch.zeros(vector.size, dtype=vector.dtype, device=vector.device)
-        loss = torch.zeros((), dtype=torch.float64, device=vector.device)
-        kept = total = cost = 0.0
-        full = memory_budget <= 0
-        self.exact = True
-        with untouched(objective.model), exact_arithmetic(), torch.enable_grad():
-            for batch in objective.batches():
-                made = linearise(objective, batch)
-                loss += made.loss.detach()
-                gradient += vector.flatten([g if g is None else g.detach() for g in made.gradient])
-                full = full or self.nbytes + made.nbytes > memory_budget
-                if not full:
-                    self._kept.append(made)
-                    self.nbytes += made.nbytes
-                    kept += batch.share
-                total += batch.share
-                self.exact = self.exact and made.exact
-                cost += batch.share * (made.streamed_cost if full else made.retained_cost)
-                del made  # before the next one is made, so that two never stand side by side
-        kept, total, cost = objective.ranks.totals(kept, total, cost)
-        self.exact = objective.ranks.all(self.exact)
-        self.retained, self.cost = kept / total, cost / total
-        self.loss, self.gradient = objective.with_penalty(loss.item(), gradient)
-        self._versions = [parameter._version for parameter in vector.tensors]
+        self._within_memory(self._gather)
+        self._versions = [parameter._version for parameter in objective.vector.tensors]
 
     def __call__(self, vector: Tensor) -> Tensor:
         """M·v for v of shape (n,)."""
@@ -106,6 +94,42 @@ class BatchProducts:
             raise OperatorError(
                 "the model's parameters changed after the operator was built; build it anew"
             )
+        return self._within_memory(lambda: self._product(vector))
+
+    def loss_again(self) -> float:
+        """L(w), by forward passes alone."""
+        return self._within_memory(self.objective.loss)
+
+    def _gather(self) -> None:
+        """Linearise every batch once: loss, gradient, and what is kept."""
+        objective, vector = self.objective, self.objective.vector
+        gradient = torch.zeros(vector.size, dtype=vector.dtype, device=vector.device)
+        loss = torch.zeros((), dtype=torch.float64, device=vector.device)
+        kept = total = cost = streamed = 0.0
+        full = self._budget <= 0
+        self.nbytes, self.exact = 0, True
+        with untouched(objective.model), exact_arithmetic(), torch.enable_grad():
+            for batch in objective.batches():
+                made = self._linearise(objective, batch)
+                loss += made.loss.detach()
+                gradient += vector.flatten([g if g is None else g.detach() for g in made.gradient])
+                full = full or self.nbytes + made.nbytes > self._budget
+                if not full:
+                    self._kept.append(made)
+                    self.nbytes += made.nbytes
+                    kept += batch.share
+                total += batch.share
+                self.exact = self.exact and made.exact
+                cost += batch.share * (made.streamed_cost if full else made.retained_cost)
+                streamed += batch.share * made.streamed_cost
+                del made  # before the next one is made, so that two never stand side by side
+        kept, total, cost, streamed = objective.ranks.totals(kept, total, cost, streamed)
+        self.exact = objective.ranks.all(self.exact)
+        self.retained, self.cost, self._streamed_cost = kept / total, cost / total, streamed / total
+        self.loss, self.gradient = objective.with_penalty(loss.item(), gradient)
+
+    def _product(self, vector: Tensor) -> Tensor:
+        parameters = self.objective.vector
         parts = parameters.split(vector)
         # The L2 term once, not once a rank.
         total = vector * (self.objective.weight_decay if self.objective.ranks.rank == 0 else 0.0)
@@ -120,6 +144,45 @@ class BatchProducts:
                             self._linearise(self.objective, batch).apply(parts)
                         )
         return self.objective.ranks.total(total)
+
+    def _within_memory(self, work: Callable[[], _Result]) -> _Result:
+        """Do the work; where memory runs out, do it again with less, as often as it takes."""
+        while True:
+            try:
+                return work()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Not inside the handler: there the traceback keeps alive what ran out of memory.
+            self._take_less()
+
+    def _take_less(self) -> None:
+        """Retain nothing, or, where nothing is retained, halve the batches.
+
+        Raises:
+            MemoryLimitError: single samples do not fit either.
+        """
+        device, held = self.objective.vector.device, bool(self._kept)
+        self._kept.clear()
+        self._budget = 0
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        if held:
+            # Unset while the first pass is still under way; that one begins anew.
+            self.nbytes, self.retained = 0, 0.0
+            self.cost = getattr(self, "_streamed_cost", 0.0)
+            log.warning("out of memory: nothing is retained between products from here on")
+        elif (chunk := self.objective.halve()) is not None:
+            log.warning("out of memory: batches of at most %d samples from here on", chunk)
+        else:
+            vector = self.objective.vector.size * self.objective.vector.dtype.itemsize
+            raise MemoryLimitError(
+                f"out of memory on {device} with nothing retained and batches of "
+                f"{self.objective.largest} samples that cannot be divided: "
+                f"{available_bytes(device) / 2**20:.3g} MiB are free, a vector of the Krylov basis "
+                f"takes {vector / 2**20:.3g} MiB; a smaller basis (max_matvecs, basis_memory) "
+                "leaves more to a product, as do smaller inputs or fewer parameters"
+            )
 
 
 class DoubleBackward:

@@ -25,8 +25,9 @@ from saddlescope.curvature.named_operators import OperatorName, build_operator
 from saddlescope.curvature.objective import Criterion
 from saddlescope.curvature.samples import SampleBatches, as_samples
 from saddlescope.curvature.seeds import derived_seed
-from saddlescope.curvature.spectra import SpectrumRow, Subset, measure_subset
+from saddlescope.curvature.spectra import SpectrumRow, measure_subset
 from saddlescope.curvature.strategy import Programs
+from saddlescope.curvature.subsets import Subset
 from saddlescope.errors import UsageError
 
 

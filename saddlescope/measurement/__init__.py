@@ -9,6 +9,7 @@ from saddlescope.measurement.checking import check_target, smallest_class
 from saddlescope.measurement.directions import Direction, UpdateRule, update_directions
 from saddlescope.measurement.foreign import foreign_target
 from saddlescope.measurement.job import SpectrumJob
+from saddlescope.measurement.plan import PlannedRow, plan_rows
 from saddlescope.measurement.settings import Settings, ViewSettings
 from saddlescope.measurement.sharding import run_sharded
 from saddlescope.measurement.target import Target, run_target
@@ -18,6 +19,7 @@ __all__ = [
     "VIEWS",
     "CheckRow",
     "Direction",
+    "PlannedRow",
     "Settings",
     "SpectrumJob",
     "Target",
@@ -26,6 +28,7 @@ __all__ = [
     "check_target",
     "contradictions",
     "foreign_target",
+    "plan_rows",
     "run_sharded",
     "run_target",
     "smallest_class",

@@ -30,8 +30,8 @@ from saddlescope.curvature.reference import (
     eigsh_reference,
     pyhessian_reference,
 )
-from saddlescope.curvature.spectra import Subset
 from saddlescope.curvature.strategy import Strategy
+from saddlescope.curvature.subsets import Subset
 from saddlescope.errors import UsageError
 from saddlescope.measurement.agreement import INSTRUMENT, CheckRow, compared
 from saddlescope.measurement.job import Settings

@@ -15,7 +15,7 @@ from saddlescope.curvature import (
     subset_operator,
 )
 from saddlescope.curvature.seeds import derived_seed
-from saddlescope.curvature.spectra import Subset
+from saddlescope.curvature.subsets import Subset
 from saddlescope.measurement.directions import Direction
 from saddlescope.measurement.settings import Settings, ViewSettings
 from saddlescope.measurement.target import Target

@@ -12,10 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
-import torch
-
-from saddlescope.curvature import Programs, Ranks, SharedSamples
-from saddlescope.curvature.spectra import Subset
+from saddlescope.curvature import Programs, Ranks, SharedSamples, count_samples
+from saddlescope.curvature.subsets import Subset
 from saddlescope.errors import Interrupted
 from saddlescope.measurement.board import Board, RankDied, RankFailed
 from saddlescope.measurement.job import SpectrumJob
@@ -87,7 +85,9 @@ def run_sharded(
             job, target=shared, known=finished, keep=job.save if board.rank == 0 else _nothing
         )
         return share.run(on_row=on_row, progress=progress, should_stop=lambda: ranks.any(stop()))
-    owners = assign([_count(job, subset) for subset in job.subsets], board.size)
+    owners = assign(
+        [count_samples(job.target.samples, subset) for subset in job.subsets], board.size
+    )
     mine = tuple(s for s, owner in zip(job.subsets, owners, strict=True) if owner == board.rank)
     if board.rank == 0:
         return _lead(job, board, mine, finished, on_row or _nothing, progress, stop)
@@ -205,10 +205,3 @@ def _keyed(rows: Sequence[dict[str, Any]]) -> Rows:
 
 def _nothing(*_: object) -> None:
     """What a rank that keeps no table does with a new row, and who is not told of it."""
-
-
-def _count(job: SpectrumJob, subset: Subset) -> int:
-    targets = job.target.samples.targets
-    if subset.classes is None:
-        return len(targets)
-    return int(torch.isin(targets.cpu(), torch.tensor(subset.classes)).sum())

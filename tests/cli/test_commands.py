@@ -176,6 +176,11 @@ def test_spectrum_dry_run_computes_nothing(run, tmp_path):
         ("all", "438"), ("head", "370"), ("tail", "68"), ("0", "130"),
     ]  # fmt: skip
     assert "the basis takes" in done.stderr
+    sizes = {key: float(value) for key, value in rows[0].items() if key.endswith("_mib")}
+    assert sizes["basis_mib"] > 1
+    rest = sizes["basis_mib"] + sizes["retained_mib"]
+    larger = max(sizes["work_mib"], sizes["reference_mib"])
+    assert sizes["peak_mib"] == pytest.approx(rest + larger, abs=0.2)
     assert not (tmp_path / "t.csv").exists()
 
 

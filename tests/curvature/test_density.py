@@ -170,3 +170,18 @@ class TestTrace:
             trace(operator, deflation=2)
         with pytest.raises(OperatorError, match="NaN or Inf"):
             trace(MatrixOperator(operator.matrix * torch.nan))
+
+
+def test_steps_that_do_not_fit_are_refused_with_the_number_that_does():
+    operator = MatrixOperator(torch.eye(100).double())
+    with pytest.raises(UsageError, match=r"steps = 30 needs 0\.0237 MiB .* steps = 19 fits"):
+        spectral_density(operator, steps=30, basis_memory=20 * 800)
+    assert spectral_density(operator, steps=19, probes=1, basis_memory=20 * 800).matvecs == 1
+
+
+def test_a_sketch_that_does_not_fit_is_refused(monkeypatch):
+    monkeypatch.setattr("saddlescope.curvature.density.default_budget", lambda device: 40 * 800)
+    operator = MatrixOperator(torch.eye(100).double())
+    with pytest.raises(UsageError, match="deflation = 13 fits"):
+        trace(operator, deflation=20)
+    assert trace(operator, deflation=13, probes=1).value == pytest.approx(100.0, rel=1e-2)

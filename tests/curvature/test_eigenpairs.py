@@ -121,3 +121,21 @@ def test_equal_eigenvectors_give_equal_files(tmp_path):
     assert len(contents) == 1
     with safe_open(tmp_path / "0", "pt") as opened:
         assert opened.metadata() == words | {"rows": "2 from max inwards"}
+
+
+@pytest.mark.parametrize("end", ["max", "min"])
+def test_a_smaller_basis_finds_the_same_pairs(end):
+    values = np.random.default_rng(0).normal(size=300)
+    operator = MatrixOperator(with_spectrum(values, 0))
+    found = top_eigenpairs(operator, k=4, end=end, rtol=1e-6, basis_memory=21 * 300 * 8)
+    wanted = np.sort(values)[:4] if end == "min" else np.sort(values)[::-1][:4]
+    assert found.converged
+    assert found.matvecs > 20
+    np.testing.assert_allclose(found.values, wanted, rtol=1e-6)
+
+
+def test_pairs_that_do_not_fit_are_refused_with_the_number_that_does():
+    operator = MatrixOperator(with_spectrum(network_like(80)))
+    with pytest.raises(UsageError, match=r"10 eigenpairs need a basis of 18 vectors .* 9 pairs"):
+        top_eigenpairs(operator, k=10, basis_memory=17 * 80 * 8)
+    assert top_eigenpairs(operator, k=9, basis_memory=17 * 80 * 8).converged

@@ -1,0 +1,330 @@
+"""The memory that a row will take, predicted from a few samples.
+
+Everything an operator allocates is affine in the number of samples it evaluates together, at every
+moment of its work: parameter-sized tensors do not grow, activations grow in proportion. So the work
+is done on two and on three samples while every storage is counted, and the two records, moment by
+moment, are extrapolated to a whole batch (not their peaks: with few samples the peak lies where
+parameters are handled, with many where activations are). How many batches are retained, and how
+many vectors the basis holds, follows from the budgets by the same rules as in the row itself.
+
+Counted is what torch operations return. A library's scratch memory inside one operation, and what
+an allocator holds back, are not.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from saddlescope.curvature.memory import LiveMeter, available_bytes, basis_capacity
+from saddlescope.curvature.objective import Criterion
+from saddlescope.curvature.operators import HessianOperator, checked_samples
+from saddlescope.curvature.samples import as_samples
+from saddlescope.curvature.strategy import TYPICAL_PRODUCTS, Programs
+
+_SIZES = (2, 3)
+_FREE_SHARE = 0.4  # as `memory.default_budget`
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Bytes alive during one piece of work, as an affine function of the samples.
+
+    Attributes:
+        records: bytes after each operation, of each of the sizes, shape (2, operations).
+    """
+
+    records: np.ndarray
+
+    def at(self, samples: int) -> np.ndarray:
+        """Bytes after each operation with this many samples, shape (operations,)."""
+        small, large = self.records
+        return np.asarray(small + (large - small) * (samples - _SIZES[0]))
+
+    def peak(self, samples: int) -> int:
+        """Most bytes at any moment."""
+        return int(self.at(samples).max())
+
+    def end(self, samples: int) -> int:
+        """Bytes that remain."""
+        return int(self.at(samples)[-1])
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What an operator does in one precision, on one batch.
+
+    Attributes:
+        build: linearising and retaining it; in the reference, with the copy of the model.
+        apply: a product while it is retained.
+        counted: bytes that the budget counts for it, of each of the sizes.
+        fixed: bytes that `build` leaves behind once, not once a batch: the gradient and a copy of
+            the model.
+        vector: bytes of the gradient.
+    """
+
+    build: Phase
+    apply: Phase
+    counted: tuple[int, int]
+    fixed: int
+    vector: int
+
+    def hold(self, sizes: list[int], budget: float) -> "Held":
+        """Go through batches of these sizes as `BatchProducts` does."""
+        counted = retained = built = 0
+        kept: list[int] = []
+        for size in sizes:
+            built = max(built, retained + self.build.peak(size))
+            small, large = self.counted
+            counted += small + (large - small) * (size - _SIZES[0])
+            if counted > budget:
+                break
+            kept.append(size)
+            retained += self.build.end(size) - self.fixed
+        streamed = sizes[len(kept) :]
+        built = max([built, *(retained + self.build.peak(size) for size in set(streamed))])
+        product = max(
+            [self.apply.peak(size) for size in set(kept)]
+            + [self._streamed_peak(size) for size in set(streamed)]
+        )
+        return Held(sum(kept) / sum(sizes), retained, built, product)
+
+    def _streamed_peak(self, size: int) -> int:
+        """Of a product that linearises a batch anew; its sum stands where the gradient stood."""
+        anew = max(self.build.peak(size), self.build.end(size) + self.apply.peak(size))
+        return anew - max(0, self.fixed - self.vector)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What becomes of a row's batches: share and bytes retained, peaks of building and product."""
+
+    share: float
+    retained: int
+    built: int
+    product: int
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Predicted bytes that a row takes beside the model and the data.
+
+    Attributes:
+        basis: the Krylov basis. On a CPU, the vectors that are written to: pages that nothing was
+            written to take no memory.
+        retained: linearisations kept from product to product.
+        work: most beside these two while the operator is built and products are taken.
+        reference: the same while the rounding is measured against float64.
+        vectors: vectors that the basis may hold, the residual's included; with more products than
+            that it is restarted.
+        kept: share of the samples whose linearisation is retained.
+    """
+
+    basis: int
+    retained: int
+    work: int
+    reference: int
+    vectors: int
+    kept: float
+
+    @property
+    def peak(self) -> int:
+        """Most bytes at any moment."""
+        return self.basis + self.retained + max(self.work, self.reference)
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a Hessian's products take, by sample; see `measure_footprint`.
+
+    Attributes:
+        size: n, number of parameters.
+        dtype: of the products.
+        device: where they are computed.
+        working: in the working precision.
+        reference: in float64; None where that is the working precision, or the model cannot be
+            copied into it.
+        exact: see `Linearisation.exact`.
+    """
+
+    size: int
+    dtype: torch.dtype
+    device: torch.device
+    working: Precision
+    reference: Precision | None
+    exact: bool
+
+    def plan(
+        self,
+        samples: int,
+        *,
+        batch_size: int = 256,
+        memory_budget: int | None = None,
+        basis_memory: int | None = None,
+        max_matvecs: int = 200,
+        products: int = TYPICAL_PRODUCTS,
+    ) -> MemoryPlan:
+        """The memory of a row.
+
+        Args:
+            samples: of the row.
+            batch_size: samples a forward pass.
+            memory_budget: see `HessianOperator`.
+            basis_memory: see `extreme_eigenvalues`.
+            max_matvecs: see `extreme_eigenvalues`.
+            products: that the row is expected to take.
+
+        Raises:
+            UsageError: the smallest basis does not fit.
+        """
+        free = available_bytes(self.device)
+        vector = self.size * self.dtype.itemsize
+        host = self.device.type == "cpu"
+        sizes = _batch_sizes(samples, batch_size)
+        budget = _FREE_SHARE * free if memory_budget is None else memory_budget
+        held = self.working.hold(sizes, budget)
+        left = max(free - held.retained - 2 * vector, 0)
+        capacity = basis_capacity(
+            self.size,
+            self.dtype,
+            self.device,
+            wanted=max_matvecs,
+            memory=int(_FREE_SHARE * left) if basis_memory is None else basis_memory,
+        )
+        basis = vector * (1 + (min(capacity, products) if host else capacity))
+        # The gradient, and the start vector, which is kept in float64 on the host.
+        beside = vector + (8 * self.size if host else 0)
+        left = max(left - basis, 0)
+        return MemoryPlan(
+            basis=basis,
+            retained=held.retained,
+            work=max(beside + held.product, held.built - basis - held.retained),
+            reference=beside + self._reference_bytes(sizes, min(budget, _FREE_SHARE * left)),
+            vectors=capacity + 1,
+            kept=held.share,
+        )
+
+    def _reference_bytes(self, sizes: list[int], budget: float) -> int:
+        """What `product_error` takes at most."""
+        if self.reference is None:
+            return 0
+        vector = self.size * self.dtype.itemsize
+        beside = 2 * vector  # the vector it is measured on, and its product
+        share = checked_samples(sum(sizes), exact=self.exact) / sum(sizes)
+        if share < 1.0:
+            sizes = [max(1, int(np.ceil(share * size))) for size in sizes]
+            few = self.working.hold(sizes, budget)
+            # An operator of its own, with a gradient, which lives as long as the reference does.
+            beside += few.retained + vector
+            before = max(few.built - few.retained - vector, few.product)
+        else:
+            before = 0
+        held = self.reference.hold(sizes, budget)
+        product = self.reference.fixed + held.retained + 8 * self.size + held.product
+        return beside + max(before, held.built, product)
+
+
+def measure_footprint(
+    model: nn.Module, criterion: Criterion, dataset: Any, *, programs: Programs | None = None
+) -> Footprint:
+    """Do a row's work on two and three samples and count what it allocates.
+
+    Args:
+        model: in eval mode, on the device to compute on.
+        criterion: see `Objective`.
+        dataset: see `as_samples`; its first sample stands for all.
+        programs: see `HessianOperator`; traces once if it has not.
+
+    Raises:
+        UsageError, DataError, OperatorError: see `HessianOperator`.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Linear(3, 2).eval()
+        >>> data = (torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1]))
+        >>> plan = measure_footprint(model, torch.nn.CrossEntropyLoss(), data).plan(5, products=4)
+        >>> plan.basis  # 5 vectors of 8 parameters of 4 bytes
+        160
+    """
+    samples = as_samples(dataset)
+
+    def make(count: int) -> HessianOperator:
+        first = torch.zeros(count, dtype=torch.int64)
+        batch = (samples.inputs(first), samples.targets[first])
+        return HessianOperator(model, criterion, [batch], memory_budget=1 << 62, programs=programs)
+
+    make(1)  # traces, if that is to be done
+    working, reference = [], []
+    for count in _SIZES:
+        operator, build = _recorded(partial(make, count))
+        working.append(_Records.of(operator, build))
+        if operator.dtype != torch.float64:
+            exact, build = _recorded(operator.reference)
+            if exact is not None:
+                reference.append(_Records.of(exact, build))
+    vector = operator.size * operator.dtype.itemsize
+    return Footprint(
+        operator.size,
+        operator.dtype,
+        operator.device,
+        _precision(working, copy=0, vector=vector),
+        _precision(reference, copy=_bytes_in_double(model), vector=8 * operator.size)
+        if reference
+        else None,
+        operator.products.exact,
+    )
+
+
+@dataclass(frozen=True)
+class _Records:
+    """What one batch size shows."""
+
+    build: list[int]
+    apply: list[int]
+    counted: int
+
+    @classmethod
+    def of(cls, operator: HessianOperator, build: list[int]) -> "_Records":
+        vector = torch.ones(operator.size, dtype=operator.dtype, device=operator.device)
+        _, apply = _recorded(lambda: operator.matvec(vector))
+        return cls(build, apply, operator.products.nbytes)
+
+
+def _recorded(work: Callable[[], Any]) -> tuple[Any, list[int]]:
+    """The result, and the bytes alive after each operation, those that remain last."""
+    meter = LiveMeter()
+    with meter:
+        result = work()
+    return result, [*meter.record, meter.live]
+
+
+def _precision(records: list[_Records], *, copy: int, vector: int) -> Precision:
+    one, two = records
+    return Precision(
+        _phase(one.build, two.build),
+        _phase(one.apply, two.apply),
+        (one.counted, two.counted),
+        copy + vector,
+        vector,
+    )
+
+
+def _phase(small: list[int], large: list[int]) -> Phase:
+    if len(small) != len(large):  # a model that does other things with more samples: its peaks
+        small, large = [max(small), small[-1]], [max(large), large[-1]]
+    return Phase(np.array([small, large]))
+
+
+def _bytes_in_double(model: nn.Module) -> int:
+    """Of a copy of the model."""
+    tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}.values()
+    return sum(t.numel() * (8 if t.is_floating_point() else t.element_size()) for t in tensors)
+
+
+def _batch_sizes(samples: int, batch_size: int) -> list[int]:
+    whole, rest = divmod(samples, batch_size)
+    return [batch_size] * whole + ([rest] if rest else [])
