@@ -92,7 +92,7 @@ def _runs_channels_last(model: Callable[..., Any], first: Any) -> bool:
     try:
         with torch.no_grad():
             call_model(model, pair)
-    except RuntimeError:
+    except (RuntimeError, MemoryError):
         return False
     return True
 
