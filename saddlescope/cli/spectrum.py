@@ -99,7 +99,7 @@ def spectrum(
             "--with",
             metavar="VIEWS",
             help="What else to compute of each row and keep beside the table, of density, trace, "
-            "eigenvalues, eigenvectors, slices, plane, alignments, bootstrap.",
+            "eigenvalues, kato-temple, eigenvectors, slices, plane, alignments, bootstrap.",
             show_default=False,
         ),
     ] = "",

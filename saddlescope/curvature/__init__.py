@@ -32,6 +32,7 @@ from saddlescope.curvature.spectra import (
 )
 from saddlescope.curvature.strategy import Programs
 from saddlescope.curvature.subsets import count_samples, select_subsets
+from saddlescope.curvature.temple import TempleBound, TempleBounds, temple_bounds
 from saddlescope.curvature.weingarten import WeingartenOperator
 
 __all__ = [
@@ -56,6 +57,8 @@ __all__ = [
     "SpectralDensity",
     "SpectrumRow",
     "SymmetricOperator",
+    "TempleBound",
+    "TempleBounds",
     "TensorSamples",
     "WeingartenOperator",
     "alignment",
@@ -78,6 +81,7 @@ __all__ = [
     "select_subsets",
     "spectral_density",
     "subset_operator",
+    "temple_bounds",
     "top_eigenpairs",
     "trace",
 ]

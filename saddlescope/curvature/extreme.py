@@ -14,17 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.bounds import (
-    Estimate,
-    outer_bound,
-    outer_bound_after_restarts,
-    ratio,
-    start_component,
-)
+from saddlescope.curvature.bounds import Estimate, ratio, start_component
 from saddlescope.curvature.distributed import ranks_of
 from saddlescope.curvature.lanczos import Lanczos, random_start
 from saddlescope.curvature.memory import basis_capacity
 from saddlescope.curvature.operators import SymmetricOperator
+from saddlescope.curvature.outer import OuterBounds
 from saddlescope.errors import OperatorError, UsageError
 
 Verdict = Literal["negative-curvature", "unresolved", "positive", "not-converged"]
@@ -123,7 +118,7 @@ def extreme_eigenvalues(
     # Half of the allowed misses for each end, so that the row as a whole keeps its confidence.
     delta = fresh * start_component(operator.size, 0.5 * (1.0 - confidence))
     stop: StopRule = "max-matvecs"
-    outer = (-math.inf, math.inf)
+    outer = OuterBounds(delta)
     while lanczos.steps < max_matvecs:
         if lanczos.full:
             lanczos.restart()
@@ -136,10 +131,10 @@ def extreme_eigenvalues(
         if lanczos.exhausted:
             stop = "exhausted"
             break
-        known_noise = _known_noise(lanczos, noise, epsilon)
+        known_noise = max(noise or 0.0, lanczos.noise)
         floor = max(known_noise, atol * lanczos.scale)
         if certify:
-            outer = _outer_bounds(lanczos, outer, delta=delta)
+            outer.update(lanczos)
             found = _intervals(theta, residuals, outer, noise=known_noise)
             errors = np.array([found[0].half_width, found[1].half_width])
         else:
@@ -152,7 +147,7 @@ def extreme_eigenvalues(
             stop = "interval" if certify else ("residual" if within else "residual-floor")
             break
 
-    total_noise = _known_noise(lanczos, noise, epsilon)
+    total_noise = max(noise or 0.0, lanczos.noise)
     notes: list[str] = []
     if noise is None:
         total_noise += _measure_noise(operator, lanczos, weights, notes)
@@ -162,7 +157,7 @@ def extreme_eigenvalues(
             f"{str(operator.dtype).removeprefix('torch.')} at n = {operator.size}: read the outer "
             "bounds as estimates, lower the confidence, or use float64"
         )
-    outer = _outer_bounds(lanczos, outer, delta=delta)
+    outer.update(lanczos)
     smallest, largest = _intervals(theta, residuals, outer, noise=total_noise)
     converged = stop != "max-matvecs"
     return Ends(
@@ -220,13 +215,6 @@ def _ritz(lanczos: Lanczos) -> tuple[np.ndarray, np.ndarray]:
     return values[[0, -1]], vectors[:, [0, -1]]
 
 
-def _known_noise(lanczos: Lanczos, given: float | None, epsilon: float) -> float:
-    """The noise that needs no extra product: rounding of the dtype, and asymmetry seen."""
-    # Rounding of the process itself; restarts turn the basis and add a little each time.
-    factor = 8 + (2 * lanczos.steps if lanczos.dropped else 0)
-    return max(given or 0.0, lanczos.asymmetry, factor * epsilon * lanczos.scale)
-
-
 def _measure_noise(
     operator: SymmetricOperator, lanczos: Lanczos, weights: np.ndarray, notes: list[str]
 ) -> float:
@@ -259,41 +247,12 @@ def _measure_noise(
     return math.sqrt(2.0) * error
 
 
-def _outer_bounds(
-    lanczos: Lanczos, before: tuple[float, float], *, delta: float
-) -> tuple[float, float]:
-    """The outer bounds on λ_min and λ_max, the sharpest of this step and those before it."""
-    values, vectors = lanczos.eigh()
-    if lanczos.exhausted:  # an invariant subspace: Ritz values are eigenvalues, to noise
-        return float(values[0]), float(values[-1])
-    if lanczos.dropped:
-        couplings, dropped = lanczos.betas[-1] * np.abs(vectors[-1]), np.asarray(lanczos.dropped)
-        low, high = (
-            sign
-            * outer_bound_after_restarts(
-                sign * values, couplings, sign * dropped, lanczos.betas, delta=delta
-            )
-            for sign in (1.0, -1.0)
-        )
-    else:
-        low, high = (
-            sign
-            * outer_bound([sign * alpha for alpha in lanczos.alphas], lanczos.betas, delta=delta)
-            for sign in (1.0, -1.0)
-        )
-    # A bound that a Ritz value has crossed was a miss, one of those that 1 − confidence allows.
-    return (
-        max(before[0], low) if before[0] <= values[0] else low,
-        min(before[1], high) if before[1] >= values[-1] else high,
-    )
-
-
 def _intervals(
-    theta: np.ndarray, residuals: np.ndarray, outer: tuple[float, float], *, noise: float
+    theta: np.ndarray, residuals: np.ndarray, outer: OuterBounds, *, noise: float
 ) -> tuple[Estimate, Estimate]:
     """(λ_min, λ_max) with bounds."""
-    low = outer[0] - noise, float(theta[0]) + noise
-    high = float(theta[1]) - noise, outer[1] + noise
+    low = outer.low - noise, float(theta[0]) + noise
+    high = float(theta[1]) - noise, outer.high + noise
     return (
         Estimate(float(theta[0]), *low, float(residuals[0])),
         Estimate(float(theta[1]), *high, float(residuals[1])),

@@ -96,6 +96,13 @@ class Lanczos:
         return len(self.alphas)
 
     @property
+    def noise(self) -> float:
+        """The noise that needs no extra product: rounding of the dtype, and asymmetry seen."""
+        # Rounding of the process itself; restarts turn the basis and add a little each time.
+        factor = 8 + (2 * self.steps if self.dropped else 0)
+        return max(self.asymmetry, factor * torch.finfo(self.operator.dtype).eps * self.scale)
+
+    @property
     def full(self) -> bool:
         """Whether another step needs a restart first."""
         return self.columns == self.capacity

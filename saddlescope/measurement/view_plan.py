@@ -44,6 +44,7 @@ def view_settings(view: str, settings: Settings, options: ViewSettings, rule: Up
             f"k={options.k} rtol={settings.rtol:g} atol={settings.atol:g} "
             f"max_matvecs={settings.max_matvecs}"
         ),
+        "kato-temple": row,
         "eigenvectors": row,
         "slices": f"{row} radius={options.radius:g} points={options.points}",
         "plane": f"{row} radius={options.radius:g} points={options.plane_points}",
@@ -64,6 +65,7 @@ def expected_gradients(view: str, options: ViewSettings, *, products: int) -> fl
         "density": 2.0 * options.steps * options.density_probes,
         "trace": 2.0 * options.trace_probes,
         "eigenvalues": 2.0 * 2.0 * max(products, 2 * options.k),
+        "kato-temple": 2.0 * products,
         "eigenvectors": 0.0,
         "slices": 2.0 * (options.points + SECOND_DIFFERENCE) / 3.0,
         "plane": options.plane_points**2 / 3.0,

@@ -19,6 +19,7 @@ from saddlescope.curvature import (
     measured_curvature,
     save_eigenvectors,
     spectral_density,
+    temple_bounds,
     top_eigenpairs,
     trace,
 )
@@ -32,7 +33,7 @@ Records = list[dict[str, Any]]
 GRID_POINTS: Final = 256
 """Points at which a density is evaluated for drawing."""
 
-FROM_THE_ROW: Final = ("eigenvectors", *HESSIAN_ONLY, "bootstrap")
+FROM_THE_ROW: Final = ("kato-temple", "eigenvectors", *HESSIAN_ONLY, "bootstrap")
 """Views that start from the row's own iteration; the others from its matrix alone."""
 
 
@@ -102,6 +103,31 @@ def eigenvalues_view(work: RowWork) -> Records:
             record = {"end": end, "rank": rank, "eigenvalue": value, "residual": residual}
             record |= {"matvecs": found.matvecs, "converged": found.converged}
             records.append(record | {"gradient_cost": cost})
+    return records
+
+
+def kato_temple_view(work: RowWork) -> Records:
+    """Bounds of second order in the residual, with a gap certified by a second run."""
+    settings, ends = work.settings, work.ends
+    found, cost = work.count(
+        lambda matrix: temple_bounds(
+            matrix, ends, rtol=settings.rtol, max_matvecs=settings.max_matvecs, seed=work.seed
+        )
+    )
+    records = []
+    for end, bound in (("max", found.lambda_max), ("min", found.lambda_min)):
+        record = {
+            "end": end,
+            "value": bound.value,
+            "residual": bound.residual,
+            "gap": bound.gap,
+            "temple_lower": bound.lower,
+            "temple_upper": bound.upper,
+            "confidence": found.confidence,
+            "matvecs": found.matvecs,
+            "gradient_cost": cost,
+        }
+        records.append(record)
     return records
 
 
@@ -224,6 +250,7 @@ VIEWS: Final[dict[str, Callable[[RowWork], Records]]] = {
     "density": density_view,
     "trace": trace_view,
     "eigenvalues": eigenvalues_view,
+    "kato-temple": kato_temple_view,
     "eigenvectors": eigenvectors_view,
     "slices": slices_view,
     "plane": plane_view,

@@ -145,6 +145,16 @@ VIEW_COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "trace": ("trace", "trace_error", "probes", "matvecs"),
     "eigenvalues": ("end", "rank", "eigenvalue", "residual", "matvecs", "converged"),
+    "kato-temple": (
+        "end",
+        "value",
+        "residual",
+        "gap",
+        "temple_lower",
+        "temple_upper",
+        "confidence",
+        "matvecs",
+    ),
     "eigenvectors": (
         "file",
         "lambda_max",

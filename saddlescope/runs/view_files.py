@@ -2,7 +2,8 @@
 
     spectrum/last-train.csv             the table
     spectrum/last-train.views/          its views, one file each
-        trace.csv, eigenvalues.csv, alignments.csv, bootstrap.csv, eigenvectors.csv
+        trace.csv, eigenvalues.csv, kato-temple.csv, alignments.csv, bootstrap.csv,
+        eigenvectors.csv
         density.json, slices.json, plane.json
         eigenvectors/class-9-1a2b3c4d.safetensors
 

@@ -105,6 +105,19 @@ def test_eigenvalues_are_the_outermost_dense_ones(tmp_path, operator):
     assert ends["max"][0] == pytest.approx(row["lambda_max"], rel=1e-6, abs=1e-9)
 
 
+def test_kato_temple_holds_the_dense_ends_sharper_than_the_row(tmp_path):
+    (records,) = measured(tmp_path, "kato-temple", settings=Settings(rtol=1e-2))
+    high, low = of(records)
+    truth = np.linalg.eigvalsh(Dense(target(), CLASS).hessian.numpy())
+    assert [high["end"], low["end"]] == ["max", "min"]
+    assert low["temple_lower"] <= truth[0] <= low["temple_upper"]
+    assert high["temple_lower"] <= truth[-1] <= high["temple_upper"]
+    row = next(r for r in read_spectrum(tmp_path / "t.csv") if r["name"] == "1")
+    width = row["lambda_max_upper"] - row["lambda_max_lower"]
+    assert high["temple_upper"] - high["temple_lower"] < width
+    assert high["gap"] > 0
+
+
 def test_eigenvectors_are_those_of_the_row(tmp_path):
     (records,) = measured(tmp_path, "eigenvectors")
     (record,) = of(records)

@@ -1,0 +1,54 @@
+"""The outer bounds of one Lanczos run: at every step the sharpest that its steps so far allow."""
+
+import math
+
+import numpy as np
+
+from saddlescope.curvature.bounds import outer_bound, outer_bound_after_restarts
+from saddlescope.curvature.lanczos import Lanczos
+
+
+class OuterBounds:
+    """Beyond which no eigenvalue lies while the start vector has its least components.
+
+    Every step's bound holds on the same event, so the sharpest one so far is kept; see `bounds`.
+
+    Args:
+        delta: the assumed least start component along either extreme eigenvector.
+
+    Attributes:
+        low: no eigenvalue lies below.
+        high: no eigenvalue lies above.
+    """
+
+    def __init__(self, delta: float) -> None:
+        self._delta = delta
+        self.low, self.high = -math.inf, math.inf
+
+    def update(self, lanczos: Lanczos) -> None:
+        """Take the run's last step into account."""
+        values, vectors = lanczos.eigh()
+        if lanczos.exhausted:  # an invariant subspace: Ritz values are eigenvalues, to noise
+            self.low, self.high = float(values[0]), float(values[-1])
+            return
+        if lanczos.dropped:
+            couplings = lanczos.betas[-1] * np.abs(vectors[-1])
+            dropped = np.asarray(lanczos.dropped)
+            low, high = (
+                sign
+                * outer_bound_after_restarts(
+                    sign * values, couplings, sign * dropped, lanczos.betas, delta=self._delta
+                )
+                for sign in (1.0, -1.0)
+            )
+        else:
+            low, high = (
+                sign
+                * outer_bound(
+                    [sign * alpha for alpha in lanczos.alphas], lanczos.betas, delta=self._delta
+                )
+                for sign in (1.0, -1.0)
+            )
+        # A bound that a Ritz value has crossed was a miss, one of those 1 − confidence allows.
+        self.low = max(self.low, low) if self.low <= values[0] else low
+        self.high = min(self.high, high) if self.high >= values[-1] else high

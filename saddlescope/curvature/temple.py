@@ -1,0 +1,245 @@
+"""The Kato-Temple bounds on λ_max and λ_min, with a gap that is certified and not assumed.
+
+Let y be a unit vector, ρ = ⟨y, A·y⟩ and r = ‖A·y − ρ·y‖. If every eigenvalue but the smallest is at
+least b > ρ, then (A − λ_min)(A − b) is positive semidefinite, and from its value at y
+
+    ρ − r²/(b − ρ) <= λ_min <= ρ.
+
+Sources: Temple, Proc. Roy. Soc. A 119 (1928); Kato, J. Phys. Soc. Japan 4 (1949); Parlett, The
+Symmetric Eigenvalue Problem (1980), §10.5. The error is of second order in the residual.
+
+What is the b? The Ritz values of the run that found y do not tell: an eigenvalue beside λ_min whose
+eigenvector has next to no part in the start vector leaves no trace in them, and the bound computed
+with their gap is wrong. So b is bounded by a second run that is independent of the first. With P
+the projection away from y_min and y_max, the smallest eigenvalue of P·A·P on the range of P is at
+least μ with the stated probability (`bounds`); A on the complement of y_min is P·A·P and y_max,
+coupled by at most r_max, so that by Cauchy's interlacing theorem
+
+    λ_2 >= b = the smaller eigenvalue of ( ρ_max  r_max )
+                                         ( r_max  μ     ).
+
+The high end is the mirror image, and the same second run serves both.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saddlescope.curvature.bounds import start_component
+from saddlescope.curvature.distributed import ranks_of
+from saddlescope.curvature.extreme import Ends
+from saddlescope.curvature.lanczos import Lanczos, random_start
+from saddlescope.curvature.memory import basis_capacity
+from saddlescope.curvature.operators import SymmetricOperator
+from saddlescope.curvature.outer import OuterBounds
+from saddlescope.curvature.seeds import derived_seed
+from saddlescope.errors import UsageError
+
+_SETTLED = 0.1
+"""Share of the gap that more products might still add when no more are taken."""
+
+
+@dataclass(frozen=True)
+class TempleBound:
+    """What Kato-Temple says of one end.
+
+    Attributes:
+        value: ρ, the Rayleigh quotient of the end's vector.
+        residual: ‖A·y − ρ·y‖.
+        gap: from ρ to the nearest place where another eigenvalue may be, at least; 0 where no gap
+            could be certified.
+        lower: the eigenvalue is not below, at the stated confidence; −inf (λ_min) without a gap.
+        upper: it is not above; inf (λ_max) without a gap.
+    """
+
+    value: float
+    residual: float
+    gap: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class TempleBounds:
+    """Kato-Temple bounds on both ends.
+
+    Attributes:
+        lambda_max: of the largest eigenvalue.
+        lambda_min: of the smallest one.
+        confidence: joint probability that both hold. The random event is another than that of the
+            intervals of `Ends`: for all of them together, the allowed misses add up.
+        matvecs: products used, those of the first run aside.
+    """
+
+    lambda_max: TempleBound
+    lambda_min: TempleBound
+    confidence: float
+    matvecs: int
+
+
+def temple_bounds(
+    operator: SymmetricOperator,
+    ends: Ends,
+    *,
+    rtol: float = 1e-2,
+    max_matvecs: int = 200,
+    seed: int = 0,
+    basis_memory: int | None = None,
+) -> TempleBounds:
+    """Bound both ends by ‖r‖²/gap, the gap certified by an independent deflated run.
+
+    Args:
+        operator: the one whose ends they are.
+        ends: with eigenvectors, of which nothing is assumed; the noise and the confidence are
+            taken over.
+        rtol: stop when ‖r‖²/gap is below this share of |ρ| at both ends; or where the gap itself
+            is known to a tenth, for then more products do not help.
+        max_matvecs: give up after this many products.
+        seed: of the second run; independent of the first for any number.
+        basis_memory: see `extreme_eigenvalues`.
+
+    Raises:
+        UsageError: `ends` without eigenvectors.
+        OperatorError: see `Lanczos`.
+    """
+    if ends.eigenvectors is None:
+        raise UsageError("Kato-Temple needs eigenvectors: measure with eigenvectors=True")
+    deflated = _Deflated(operator, ends.eigenvectors)
+    high, low = _both_ends(deflated)
+    left, noise = operator.size - len(deflated.vectors), ends.noise
+    outer = OuterBounds(start_component(max(left, 1), 0.5 * (1.0 - ends.confidence)))
+    products = len(deflated.vectors)
+    if left == 0:  # no other eigenvalue is there
+        outer.low, outer.high = math.inf, -math.inf
+    else:
+        limit = min(max_matvecs, left)
+        capacity = basis_capacity(
+            operator.size, operator.dtype, operator.device, wanted=limit, memory=basis_memory
+        )
+        capacity = int(ranks_of(operator).least(capacity))
+        start = random_start(operator.size, seed=derived_seed(seed, "kato-temple"))
+        start = deflated.project(start.to(operator.device))
+        lanczos = Lanczos(deflated, start, capacity=min(capacity, limit))
+        settled = False
+        while not (settled or lanczos.exhausted) and lanczos.steps < max_matvecs:
+            if lanczos.full:
+                lanczos.restart()
+            lanczos.step()
+            lanczos.exhausted |= lanczos.columns == left
+            outer.update(lanczos)
+            noise = max(ends.noise, lanczos.noise)
+            theta = lanczos.eigh()[0]
+            settled = lanczos.ranks.first_says(
+                low.settled(outer.low, float(theta[0]), noise=noise, rtol=rtol)
+                and high.settled(-outer.high, -float(theta[-1]), noise=noise, rtol=rtol)
+            )
+        products += lanczos.steps
+    return TempleBounds(
+        lambda_max=high.bound(-outer.high, noise),
+        lambda_min=low.bound(outer.low, noise),
+        confidence=ends.confidence,
+        matvecs=products,
+    )
+
+
+class _Deflated:
+    """P·A·P for the projection P away from orthonormal vectors.
+
+    Attributes:
+        vectors: y_max and y_min, shape (2, n); y_min alone where both are one vector.
+        images: A times each of them, float64.
+    """
+
+    def __init__(self, operator: SymmetricOperator, vectors: Tensor) -> None:
+        self.size, self.dtype, self.device = operator.size, operator.dtype, operator.device
+        self.ranks = ranks_of(operator)
+        self._operator = operator
+        top, bottom = vectors.to(operator.device).double()
+        bottom = bottom / bottom.norm()
+        top = top - (top @ bottom) * bottom
+        kept = [top / top.norm(), bottom] if float(top.norm()) > 0.5 else [bottom]
+        self.vectors = torch.stack(kept).to(operator.dtype)
+        self.images = torch.stack([operator.matvec(vector).double() for vector in self.vectors])
+
+    def matvec(self, vector: Tensor) -> Tensor:
+        return self.project(self._operator.matvec(self.project(vector)))
+
+    def project(self, vector: Tensor) -> Tensor:
+        """P·v."""
+        vectors = self.vectors.to(vector.dtype)
+        return vector - (vectors @ vector) @ vectors
+
+
+@dataclass(frozen=True)
+class _End:
+    """One end, turned so that it is the low one: its numbers are those of sign·A.
+
+    Attributes:
+        sign: 1 for λ_min, −1 for λ_max.
+        value: ρ of the end's vector.
+        residual: its residual.
+        opposite: ρ and residual of the other end's vector; None where both ends have one vector.
+    """
+
+    sign: float
+    value: float
+    residual: float
+    opposite: tuple[float, float] | None
+
+    def others(self, edge: float, noise: float) -> float:
+        """The bound b: all eigenvalues but the lowest are above, if those of P·A·P are above `edge`."""
+        if self.opposite is None:
+            return edge - noise
+        value, coupling = self.opposite[0] - noise, self.opposite[1] + noise
+        if math.isinf(edge):
+            return value if edge > 0 else edge
+        middle, half = 0.5 * (value + edge - noise), 0.5 * (value - edge + noise)
+        return middle - math.hypot(half, coupling)
+
+    def gap(self, edge: float, noise: float) -> float:
+        """The least that b − ρ may be, or 0."""
+        return max(0.0, self.others(edge, noise) - self.value - noise)
+
+    def correction(self, edge: float, noise: float) -> float:
+        """At most ‖r‖²/gap."""
+        gap = self.gap(edge, noise)
+        return (self.residual + noise) ** 2 / gap if gap > 0.0 else math.inf
+
+    def settled(self, edge: float, ritz: float, *, noise: float, rtol: float) -> bool:
+        """Whether more products are of no use: the bound is sharp, or the gap is known.
+
+        Args:
+            edge: the outer bound on the eigenvalues of P·A·P so far.
+            ritz: their Ritz value, which the outer bound cannot pass.
+            noise: of a product.
+            rtol: share of |ρ| that is sharp enough.
+        """
+        if self.correction(edge, noise) <= max(rtol * abs(self.value), noise):
+            return True
+        return self.gap(edge, noise) >= (1.0 - _SETTLED) * self.gap(ritz, noise)
+
+    def bound(self, edge: float, noise: float) -> TempleBound:
+        """The bound, turned back."""
+        lower = self.value - noise - self.correction(edge, noise)
+        lower, upper = sorted((self.sign * lower, self.sign * (self.value + noise)))
+        return TempleBound(
+            self.sign * self.value, self.residual, self.gap(edge, noise), lower, upper
+        )
+
+
+def _both_ends(deflated: _Deflated) -> tuple[_End, _End]:
+    """The high and the low end."""
+    vectors = deflated.vectors.double()
+    values = (vectors * deflated.images).sum(1)
+    residuals = (deflated.images - values[:, None] * vectors).norm(dim=1)
+    found = list(zip(values.tolist(), residuals.tolist(), strict=True))
+    if len(found) == 1:
+        (value, residual) = found[0]
+        return _End(-1.0, -value, residual, None), _End(1.0, value, residual, None)
+    (top, top_residual), (bottom, bottom_residual) = found
+    return (
+        _End(-1.0, -top, top_residual, (-bottom, bottom_residual)),
+        _End(1.0, bottom, bottom_residual, (top, top_residual)),
+    )
