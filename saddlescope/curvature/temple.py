@@ -189,7 +189,7 @@ class _End:
     opposite: tuple[float, float] | None
 
     def others(self, edge: float, noise: float) -> float:
-        """The bound b: all eigenvalues but the lowest are above, if those of P·A·P are above `edge`."""
+        """The bound b that follows where no eigenvalue of P·A·P is below `edge`."""
         if self.opposite is None:
             return edge - noise
         value, coupling = self.opposite[0] - noise, self.opposite[1] + noise
