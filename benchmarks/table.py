@@ -25,9 +25,11 @@ from saddlescope.runs import RunFolder, provenance, write_json
 def summary(rows):
     """Totals over rows, in gradients of all the data."""
     classes = [row for row in rows if row["kind"] == "class"]
-    full = sum(row["gradient_seconds"] for row in classes)
+    full = sum(row["gradient_seconds"] for row in classes or rows)
     found = {}
     for kind, chosen in (("classes", classes), ("with groups", rows)):
+        if not chosen:
+            continue
         alone = sum(row["products"] * row["product"] * row["gradient_seconds"] for row in chosen)
         seconds = sum(row["seconds"] for row in chosen)
         found[kind] = {
@@ -47,6 +49,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--classes", choices=("all", "none"), default="all")
     parser.add_argument("--groups", nargs="*", default=["all"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path, required=True)
@@ -63,7 +66,8 @@ def main():
     few = SampleBatches(target.samples, torch.arange(2), 2)
     measure_cost(target, few, programs=programs, max_matvecs=2)
     tracing = clock() - began
-    for subset in reversed(select_subsets(target.samples, groups=options.groups)):
+    chosen = select_subsets(target.samples, classes=options.classes, groups=options.groups)
+    for subset in reversed(chosen):
         if (subset.kind, subset.name) in finished:
             continue
         indices = subset_indices(target.samples, subset)

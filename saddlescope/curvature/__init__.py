@@ -15,7 +15,7 @@ from saddlescope.curvature.gauss_newton import GaussNewtonOperator
 from saddlescope.curvature.monitor import CurvatureMonitor
 from saddlescope.curvature.named_operators import NamedOperator, build_operator
 from saddlescope.curvature.objective import Objective
-from saddlescope.curvature.operators import HessianOperator, MatrixOperator, SymmetricOperator
+from saddlescope.curvature.operators import HessianOperator
 from saddlescope.curvature.planning import Footprint, MemoryPlan, measure_footprint
 from saddlescope.curvature.resampling import bootstrap_spectra
 from saddlescope.curvature.samples import Samples, SharedSamples, TensorSamples
@@ -32,6 +32,7 @@ from saddlescope.curvature.spectra import (
 )
 from saddlescope.curvature.strategy import Programs
 from saddlescope.curvature.subsets import count_samples, select_subsets
+from saddlescope.curvature.symmetric import MatrixOperator, SymmetricOperator
 from saddlescope.curvature.temple import TempleBound, TempleBounds, temple_bounds
 from saddlescope.curvature.weingarten import WeingartenOperator
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from saddlescope.curvature.distributed import Ranks, ranks_of
-from saddlescope.curvature.operators import SymmetricOperator
+from saddlescope.curvature.symmetric import SymmetricOperator
 from saddlescope.errors import UsageError
 
 

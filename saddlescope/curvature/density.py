@@ -20,8 +20,8 @@ from torch import Tensor
 
 from saddlescope.curvature.lanczos import Lanczos, random_start
 from saddlescope.curvature.memory import default_budget
-from saddlescope.curvature.operators import SymmetricOperator
 from saddlescope.curvature.seeds import derived_seed
+from saddlescope.curvature.symmetric import SymmetricOperator
 from saddlescope.errors import OperatorError, UsageError
 
 

@@ -20,7 +20,7 @@ from saddlescope.curvature.distributed import ranks_of
 from saddlescope.curvature.extreme import Ends
 from saddlescope.curvature.lanczos import Lanczos, random_start
 from saddlescope.curvature.memory import basis_capacity
-from saddlescope.curvature.operators import SymmetricOperator
+from saddlescope.curvature.symmetric import SymmetricOperator
 from saddlescope.errors import UsageError
 from saddlescope.runs import write_bytes
 

@@ -18,8 +18,8 @@ from saddlescope.curvature.bounds import Estimate, ratio, start_component
 from saddlescope.curvature.distributed import ranks_of
 from saddlescope.curvature.lanczos import Lanczos, random_start
 from saddlescope.curvature.memory import basis_capacity
-from saddlescope.curvature.operators import SymmetricOperator
 from saddlescope.curvature.outer import OuterBounds
+from saddlescope.curvature.symmetric import SymmetricOperator
 from saddlescope.errors import OperatorError, UsageError
 
 Verdict = Literal["negative-curvature", "unresolved", "positive", "not-converged"]

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from saddlescope.curvature.distributed import ranks_of
 from saddlescope.curvature.memory import available_bytes, is_out_of_memory
-from saddlescope.curvature.operators import SymmetricOperator
+from saddlescope.curvature.symmetric import SymmetricOperator
 from saddlescope.errors import MemoryLimitError, OperatorError, UsageError
 
 ASYMMETRY_LIMIT = 1e-2

@@ -1,75 +1,25 @@
-"""Symmetric matrix-free operators: matrices of an objective, the Hessian first, and dense ones.
-
-An operator has `size`, `dtype`, `device` and `matvec`. Three more things are optional:
-`reference()`, the same operator in float64; `product_error(v, Av)`, the rounding noise measured
-against it where that is cheaper than by a product of the whole; and `verify()`, which refuses what
-is not one fixed matrix.
-"""
+"""Matrices of an objective as operators: the Hessian, and what all of them share."""
 
 import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from saddlescope.curvature.distributed import Ranks, SharedBatches
+from saddlescope.curvature.linearisations import DoubleBackward, Lineariser
 from saddlescope.curvature.memory import default_budget
 from saddlescope.curvature.objective import Criterion, Objective
-from saddlescope.curvature.products import BatchProducts, DoubleBackward, Lineariser
+from saddlescope.curvature.products import BatchProducts
 from saddlescope.curvature.state import refuse_training_mode
 from saddlescope.curvature.strategy import Programs
-from saddlescope.errors import OperatorError, UsageError
+from saddlescope.errors import OperatorError
 
 SAMPLED_FROM = 2048
 """Samples beyond which the rounding of a product is measured on some of them in any case."""
-
-
-@runtime_checkable
-class SymmetricOperator(Protocol):
-    """What `extreme_eigenvalues` needs of an operator."""
-
-    @property
-    def size(self) -> int:
-        """n, the length of the vectors it acts on."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Floating-point type of its products."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where its products are computed."""
-
-    def matvec(self, vector: Tensor) -> Tensor:
-        """A·v for v of shape (n,), as a new tensor."""
-
-
-class MatrixOperator:
-    """A dense symmetric matrix as an operator: for tests, checks and small problems.
-
-    Args:
-        matrix: shape (n, n), float32 or float64.
-        exact: the matrix that `matrix` is a rounded copy of, if there is one; the noise is
-            measured against it.
-    """
-
-    def __init__(self, matrix: Tensor, *, exact: Tensor | None = None) -> None:
-        if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
-            raise UsageError(f"expected a square matrix, got shape {tuple(matrix.shape)}")
-        self.matrix = matrix
-        self._exact = matrix.double() if exact is None else exact.double()
-        self.size, self.dtype, self.device = matrix.shape[0], matrix.dtype, matrix.device
-
-    def matvec(self, vector: Tensor) -> Tensor:
-        """A·v for v of shape (n,)."""
-        return self.matrix @ vector
-
-    def reference(self) -> "MatrixOperator":
-        """The matrix in float64."""
-        return MatrixOperator(self._exact)
 
 
 def checked_samples(samples: int, *, exact: bool) -> int:

@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from saddlescope.curvature.batches import BatchLoss, batch_length
 from saddlescope.curvature.forward import call_model
+from saddlescope.curvature.linearisations import DoubleBackward, Linearisation, Traced
 from saddlescope.curvature.objective import Batch, Criterion, Objective
-from saddlescope.curvature.products import DoubleBackward, Linearisation, Traced
 from saddlescope.curvature.replay import recorded_size
 from saddlescope.curvature.state import exact_arithmetic, untouched
 from saddlescope.curvature.tracing import TracedProgram, TraceError

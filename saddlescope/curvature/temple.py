@@ -32,9 +32,9 @@ from saddlescope.curvature.distributed import ranks_of
 from saddlescope.curvature.extreme import Ends
 from saddlescope.curvature.lanczos import Lanczos, random_start
 from saddlescope.curvature.memory import basis_capacity
-from saddlescope.curvature.operators import SymmetricOperator
 from saddlescope.curvature.outer import OuterBounds
 from saddlescope.curvature.seeds import derived_seed
+from saddlescope.curvature.symmetric import SymmetricOperator
 from saddlescope.errors import UsageError
 
 _SETTLED = 0.1

@@ -22,7 +22,7 @@ from saddlescope.curvature.bounds import (
 )
 from saddlescope.curvature.extreme import extreme_eigenvalues
 from saddlescope.curvature.lanczos import Lanczos, random_start
-from saddlescope.curvature.operators import MatrixOperator
+from saddlescope.curvature.symmetric import MatrixOperator
 
 KINDS = ("uniform", "clustered", "indefinite", "pairs", "low-rank", "bulk", "geometric")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from saddlescope.curvature.extreme import extreme_eigenvalues
-from saddlescope.curvature.operators import MatrixOperator
+from saddlescope.curvature.symmetric import MatrixOperator
 from saddlescope.errors import UsageError
 
 

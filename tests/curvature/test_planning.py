@@ -125,7 +125,14 @@ def test_a_model_that_does_more_with_more_samples_is_planned_by_its_peaks():
 
 @pytest.mark.parametrize(
     ("samples", "exact", "checked"),
-    [(12, False, 12), (12, True, 2), (3, True, 3), (100, True, 3), (3000, True, 48), (3000, False, 189)],
+    [
+        (12, False, 12),
+        (12, True, 2),
+        (3, True, 3),
+        (100, True, 3),
+        (3000, True, 48),
+        (3000, False, 189),
+    ],
 )
 def test_samples_that_the_rounding_is_measured_on(samples, exact, checked):
     assert checked_samples(samples, exact=exact) == checked

@@ -10,7 +10,7 @@ from test_replay import rerun
 from torch import nn
 
 from saddlescope.curvature import HessianOperator, Programs, class_spectra, strategy, tracing
-from saddlescope.curvature.products import Traced
+from saddlescope.curvature.linearisations import Traced
 from saddlescope.curvature.reference import dense_matrix
 from saddlescope.errors import UsageError
 from saddlescope.longtail import make_loss

@@ -1,0 +1,178 @@
+"""Linearisations of a batch: what does not change from product to product.
+
+Kept, a linearisation makes each product cheaper than one made anew. Two ways to linearise the
+gradient, for Hessian-vector products, of equal value and different cost:
+
+- double backward: the gradient with its graph, differentiated again (any model);
+- traced: forward over reverse, recorded once for a whole job (`tracing`).
+
+A third, for the Gauss-Newton matrix, is in `gauss_newton`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from saddlescope.curvature.memory import StorageMeter, storage_bytes
+from saddlescope.curvature.objective import Batch, Criterion, Objective
+from saddlescope.curvature.tracing import TracedProgram
+from saddlescope.errors import OperatorError
+
+
+class Linearisation(Protocol):
+    """What is kept of one batch.
+
+    Attributes:
+        retained_cost: gradients a product, by operation count, while it is kept.
+        streamed_cost: the same where it is made anew for each product.
+        loss: the batch's term of L(w), a scalar tensor.
+        gradient: its gradient, a tensor or None (no dependence) a parameter.
+        nbytes: memory it keeps alive.
+        exact: whether its branches (the signs of ReLU inputs) are those of a float64 forward pass.
+    """
+
+    retained_cost: ClassVar[float]
+    streamed_cost: ClassVar[float]
+    exact: bool
+    loss: Tensor
+    gradient: list[Tensor | None]
+    nbytes: int
+
+    def apply(self, parts: list[Tensor]) -> list[Tensor | None]:
+        """The batch's term of the product, a tensor or None (zero) a parameter."""
+
+
+Lineariser = Callable[[Objective, Batch], Linearisation]
+
+
+class DoubleBackward:
+    """The gradient of a batch with its graph; a product differentiates it once more."""
+
+    retained_cost: ClassVar[float] = 2.0
+    streamed_cost: ClassVar[float] = 3.0
+    exact = False
+
+    def __init__(self, objective: Objective, batch: Batch) -> None:
+        meter = StorageMeter()
+        self._parameters = objective.vector.tensors
+        with meter.graph():
+            self.loss = differentiable_loss(objective, batch)
+            self.gradient: list[Tensor | None] = list(
+                torch.autograd.grad(
+                    self.loss, self._parameters, create_graph=True, allow_unused=True
+                )
+            )
+        if all(part is None for part in self.gradient):
+            raise OperatorError(
+                "the loss depends on none of the parameters: does it call another model than the "
+                "one it is given, or do the chosen parameters take no part?"
+            )
+        self.nbytes = meter.nbytes
+
+    def apply(self, parts: list[Tensor]) -> list[Tensor | None]:
+        """See `Linearisation`."""
+        return pull_back(self.gradient, self._parameters, parts)
+
+
+class Traced:
+    """The primal half of a traced program for one batch; a product runs the tangent half.
+
+    Args:
+        program: the recording.
+        objective: whose batch it is.
+        batch: one of its batches.
+        exact: take the branches of a float64 forward pass; see `TracedProgram`.
+        size: fill the batch up to this many samples and replay a recording of that size.
+    """
+
+    retained_cost: ClassVar[float] = 2.0
+    streamed_cost: ClassVar[float] = 3.0
+
+    def __init__(
+        self,
+        program: TracedProgram,
+        objective: Objective,
+        batch: Batch,
+        *,
+        exact: bool = False,
+        size: int | None = None,
+    ) -> None:
+        self._program, self._size, self.exact = program, size, exact
+        inputs, targets, count = batch.inputs, batch.targets, len(batch.targets)
+        weight = objective.element_weight(batch, program.elements) if program.elements else 1.0
+        weights = torch.full(
+            (count,), weight, dtype=objective.vector.dtype, device=objective.vector.device
+        )
+        if size is not None and size > count:
+            inputs, targets = _filled(inputs, size), _filled(targets, size)
+            weights = torch.cat([weights, weights.new_zeros(size - count)])
+        value, gradient, self._values = program.linearise(
+            objective.vector, objective.model, inputs, targets, weights, exact=exact
+        )
+        # A criterion that only tells a mean leaves the batch's share to be applied afterwards.
+        self._factor = None if program.elements else batch.share
+        self.loss = value * (self._factor or 1.0)
+        self.gradient: list[Tensor | None] = list(self._scaled(gradient))
+        self.nbytes = storage_bytes(self._values)
+
+    def apply(self, parts: list[Tensor]) -> list[Tensor | None]:
+        """See `Linearisation`."""
+        if self._size is None:
+            return list(self._scaled(self._program.product(self._values, parts)))
+        replay = self._program.replay(self._size, self._values, parts)
+        return list(self._scaled(replay(self, self._values, parts)))
+
+    def _scaled(self, parts: list[Tensor]) -> list[Tensor]:
+        return parts if self._factor is None else [part * self._factor for part in parts]
+
+
+def _filled(batch: Tensor, size: int) -> Tensor:
+    """The batch with its first sample repeated up to a size, in its memory layout."""
+    copies = batch[:1].expand(size - len(batch), *batch.shape[1:])
+    filled = torch.cat([batch, copies])
+    if batch.dim() == 4 and batch.is_contiguous(memory_format=torch.channels_last):
+        return filled.contiguous(memory_format=torch.channels_last)
+    return filled
+
+
+def differentiable_loss(
+    objective: Objective, batch: Batch, *, criterion: Criterion | None = None
+) -> Tensor:
+    """The batch's term of the objective, with its graph.
+
+    Raises:
+        OperatorError: there is none.
+    """
+    loss = objective.batch_loss(batch, criterion=criterion)
+    if not loss.requires_grad:
+        raise OperatorError(
+            "the loss does not depend on the parameters (no graph): is the model wrapped in "
+            "no_grad, or its output detached?"
+        )
+    return loss
+
+
+def pull_back(
+    values: Sequence[Tensor | None], sources: Sequence[Tensor], weights: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """Σ_i (∂value_i/∂source)ᵀ·weight_i for each source; None stands for zeros on either side."""
+    # A value without a graph is constant (a linear last layer's bias under a linear loss, an
+    # unused parameter): it contributes nothing.
+    live = [
+        (value, weight)
+        for value, weight in zip(values, weights, strict=True)
+        if value is not None and value.requires_grad and weight is not None
+    ]
+    if not live:
+        return [None] * len(sources)
+    return list(
+        torch.autograd.grad(
+            [value for value, _ in live],
+            sources,
+            grad_outputs=[weight for _, weight in live],
+            retain_graph=True,
+            allow_unused=True,
+        )
+    )
