@@ -62,13 +62,17 @@ def start_component(size: int, miss: float) -> float:
     return miss * math.sqrt(math.pi / (2 * size))
 
 
-def outer_bound(alphas: Sequence[float], betas: Sequence[float], *, delta: float) -> float:
+def outer_bound(
+    alphas: ArrayLike, betas: Sequence[float], *, delta: float, rounding: float = 0.0
+) -> float:
     """The point left of θ_min beyond which no eigenvalue lies while |⟨v_min, q_1⟩| >= δ.
 
     Args:
         alphas: k diagonal entries of T.
         betas: β_2 … β_{k+1}, the last one the residual's norm.
         delta: the assumed least start component, in (0, 1].
+        rounding: absolute error of every β. Where one is no larger, as at a breakdown, it is not
+            known, and the polynomials beyond it are smaller than they seem.
 
     Returns:
         A lower bound on λ_min. Mirror (−α) for an upper bound on λ_max.
@@ -76,10 +80,13 @@ def outer_bound(alphas: Sequence[float], betas: Sequence[float], *, delta: float
     diagonal, couplings = np.asarray(alphas, float), np.asarray(betas, float)
     lowest = float(eigvalsh_tridiagonal(diagonal, couplings[:-1])[0])
     scale = max(np.abs(diagonal).max(), couplings.max())
-    if couplings[-1] == 0.0:  # an invariant subspace: θ_min is an eigenvalue
+    if couplings[-1] + rounding == 0.0:  # an invariant subspace: θ_min is an eigenvalue
         return lowest
     return _first_crossing(
-        lambda points: log_christoffel(points, diagonal, couplings), lowest, scale, delta
+        lambda points: log_christoffel(points, diagonal, couplings, rounding=rounding),
+        lowest,
+        scale,
+        delta,
     )
 
 
@@ -90,6 +97,7 @@ def outer_bound_after_restarts(
     betas: Sequence[float],
     *,
     delta: float,
+    rounding: float = 0.0,
 ) -> float:
     """`outer_bound` after restarts; the same number where nothing was dropped.
 
@@ -99,11 +107,15 @@ def outer_bound_after_restarts(
         dropped: Ritz values given up at restarts.
         betas: β of every step, the last one the residual's norm.
         delta: the assumed least start component, in (0, 1].
+        rounding: absolute error of every β.
     """
     ritz, coupled = np.asarray(values, float), np.asarray(couplings, float)
     zeros, steps = np.append(ritz, dropped), np.asarray(betas, float)
-    if steps[-1] == 0.0:
+    if steps[-1] + rounding == 0.0:
         return float(ritz.min())
+    if steps[-1] > 0.0:  # what couples the Ritz vectors does not depend on the last β's error
+        coupled = coupled * (1.0 + rounding / steps[-1])
+    steps = steps + rounding
     with np.errstate(divide="ignore"):  # a Ritz vector that is exact has no coupling
         norm, log_coupled = np.log(steps).sum(), np.log(coupled)
 
@@ -142,6 +154,8 @@ def log_christoffel(
     points: np.ndarray,
     diagonal: Sequence[float] | np.ndarray,
     couplings: Sequence[float] | np.ndarray,
+    *,
+    rounding: float = 0.0,
 ) -> np.ndarray:
     """Log Σ_{j=0}^{k} p_j(x)² at each x, by the three-term recurrence, scaled against overflow.
 
@@ -151,6 +165,8 @@ def log_christoffel(
         points: shape (m,).
         diagonal: α_1 … α_k.
         couplings: β_2 … β_{k+1}.
+        rounding: absolute error of every β; each p_j is divided by all that the β up to it may
+            be too small by, Π(1 + rounding/β).
 
     Returns:
         Shape (m,), float64.
@@ -160,9 +176,9 @@ def log_christoffel(
     total, log_scale = np.ones_like(points), np.zeros_like(points)
     previous_coupling = 0.0
     for alpha, beta in zip(diagonal, couplings, strict=True):
-        # Divide by β only where that is harmless: a breakdown's β is tiny and positive.
-        following = ((points - alpha) * current - previous_coupling * before) / beta
-        before, current, previous_coupling = current, following, beta
+        divisor = beta + rounding
+        following = ((points - alpha) * current - previous_coupling * before) / divisor
+        before, current, previous_coupling = current, following, beta * beta / divisor
         size = np.maximum(np.abs(current), np.sqrt(total))
         before, current, total = before / size, current / size, total / size**2
         total = total + current**2

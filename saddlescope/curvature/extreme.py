@@ -118,7 +118,7 @@ def extreme_eigenvalues(
     # Half of the allowed misses for each end, so that the row as a whole keeps its confidence.
     delta = fresh * start_component(operator.size, 0.5 * (1.0 - confidence))
     stop: StopRule = "max-matvecs"
-    outer = OuterBounds(delta)
+    outer = OuterBounds(delta, dimension=operator.size)
     while lanczos.steps < max_matvecs:
         if lanczos.full:
             lanczos.restart()

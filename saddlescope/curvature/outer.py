@@ -15,39 +15,38 @@ class OuterBounds:
 
     Args:
         delta: the assumed least start component along either extreme eigenvector.
+        dimension: of the space that the start vector was drawn from.
 
     Attributes:
         low: no eigenvalue lies below.
         high: no eigenvalue lies above.
     """
 
-    def __init__(self, delta: float) -> None:
-        self._delta = delta
+    def __init__(self, delta: float, *, dimension: int) -> None:
+        self._delta, self._dimension = delta, dimension
         self.low, self.high = -math.inf, math.inf
 
     def update(self, lanczos: Lanczos) -> None:
         """Take the run's last step into account."""
         values, vectors = lanczos.eigh()
-        if lanczos.exhausted:  # an invariant subspace: Ritz values are eigenvalues, to noise
+        if lanczos.columns == self._dimension:  # all eigenvalues, to noise
             self.low, self.high = float(values[0]), float(values[-1])
             return
+        known: dict[str, float] = {"delta": self._delta, "rounding": lanczos.noise}
         if lanczos.dropped:
-            couplings = lanczos.betas[-1] * np.abs(vectors[-1])
+            coupled = lanczos.betas[-1] * np.abs(vectors[-1])
             dropped = np.asarray(lanczos.dropped)
             low, high = (
                 sign
                 * outer_bound_after_restarts(
-                    sign * values, couplings, sign * dropped, lanczos.betas, delta=self._delta
+                    sign * values, coupled, sign * dropped, lanczos.betas, **known
                 )
                 for sign in (1.0, -1.0)
             )
         else:
+            alphas = np.asarray(lanczos.alphas)
             low, high = (
-                sign
-                * outer_bound(
-                    [sign * alpha for alpha in lanczos.alphas], lanczos.betas, delta=self._delta
-                )
-                for sign in (1.0, -1.0)
+                sign * outer_bound(sign * alphas, lanczos.betas, **known) for sign in (1.0, -1.0)
             )
         # A bound that a Ritz value has crossed was a miss, one of those 1 − confidence allows.
         self.low = max(self.low, low) if self.low <= values[0] else low

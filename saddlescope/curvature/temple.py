@@ -109,7 +109,9 @@ def temple_bounds(
     deflated = _Deflated(operator, ends.eigenvectors)
     high, low = _both_ends(deflated)
     left, noise = operator.size - len(deflated.vectors), ends.noise
-    outer = OuterBounds(start_component(max(left, 1), 0.5 * (1.0 - ends.confidence)))
+    outer = OuterBounds(
+        start_component(max(left, 1), 0.5 * (1.0 - ends.confidence)), dimension=left
+    )
     products = len(deflated.vectors)
     if left == 0:  # no other eigenvalue is there
         outer.low, outer.high = math.inf, -math.inf
@@ -127,11 +129,10 @@ def temple_bounds(
             if lanczos.full:
                 lanczos.restart()
             lanczos.step()
-            lanczos.exhausted |= lanczos.columns == left
             outer.update(lanczos)
             noise = max(ends.noise, lanczos.noise)
             theta = lanczos.eigh()[0]
-            settled = lanczos.ranks.first_says(
+            settled = lanczos.columns == left or lanczos.ranks.first_says(
                 low.settled(outer.low, float(theta[0]), noise=noise, rtol=rtol)
                 and high.settled(-outer.high, -float(theta[-1]), noise=noise, rtol=rtol)
             )
