@@ -40,7 +40,7 @@ class Ends:
         stop_rule: why the iteration ended: "residual" (both residuals below rtol·|θ|),
             "residual-floor" (one of them only below the floor set by noise and atol),
             "interval" (both intervals narrow enough), "exhausted" (the Krylov space is
-            invariant: exact to noise), "max-matvecs" (out of products).
+            invariant to rounding: no product adds to it), "max-matvecs" (out of products).
         converged: whether it ended by one of the first four.
         verdict: what the interval of λ_min supports.
         eigenvectors: shape (2, n): v_max, v_min; None unless asked for.

@@ -17,11 +17,13 @@ from saddlescope.curvature.bounds import (
     Estimate,
     log_christoffel,
     outer_bound,
+    outer_bound_after_restarts,
     ratio,
     start_component,
 )
 from saddlescope.curvature.extreme import extreme_eigenvalues
 from saddlescope.curvature.lanczos import Lanczos, random_start
+from saddlescope.curvature.outer import OuterBounds
 from saddlescope.curvature.symmetric import MatrixOperator
 
 KINDS = ("uniform", "clustered", "indefinite", "pairs", "low-rank", "bulk", "geometric")
@@ -181,3 +183,48 @@ def test_random_start_is_a_reproducible_unit_vector():
     assert torch.equal(random_start(100, seed=3), random_start(100, seed=3))
     assert random_start(100, seed=3).norm() == pytest.approx(1.0)
     assert not torch.equal(random_start(100, seed=3), random_start(100, seed=4))
+
+
+def test_an_exhausted_space_claims_no_more_than_it_knows():
+    """λ_min hides 3e-12 beside a cluster, with a component δ: the first β is rounding."""
+    size, delta = 50, 1e-4
+    spectrum, start = np.ones(size), np.ones(size)
+    spectrum[0] -= 3e-12
+    start[0] = delta * math.sqrt(size)
+    lanczos = diagonal_run(spectrum, start, 5)
+    assert lanczos.exhausted
+    assert lanczos.eigh()[0][0] - spectrum[0] > 1e-12
+    outer = OuterBounds(delta * (1 - 1e-6), dimension=size)
+    outer.update(lanczos)
+    assert outer.low <= spectrum[0]
+    assert outer.high >= spectrum.max()
+    assert outer.high - outer.low < 1e-9
+
+
+def test_rounding_of_the_couplings_widens_the_bound():
+    rng = np.random.default_rng(3)
+    lanczos = diagonal_run(rng.normal(size=60), rng.normal(size=60), 9)
+    values, vectors = lanczos.eigh()
+    coupled = lanczos.betas[-1] * np.abs(vectors[-1])
+
+    def both(rounding):
+        known = {"delta": 1e-3, "rounding": rounding}
+        return (
+            outer_bound(lanczos.alphas, lanczos.betas, **known),
+            outer_bound_after_restarts(values, coupled, [], lanczos.betas, **known),
+        )
+
+    found = [both(rounding) for rounding in (0.0, 1e-3, 1e-1)]
+    for wide, sharp in zip(found[1:], found, strict=False):
+        assert wide[0] < sharp[0]
+        assert wide[1] < sharp[1]
+
+
+def test_rounding_of_a_single_coupling_enlarges_it():
+    """k = 1: no eigenvalue where 1 + (x − α)²/(β + rounding)² > 1/δ²."""
+    alpha, beta, delta, rounding = 0.7, 1e-3, 1e-2, 4e-3
+    wanted = alpha - (beta + rounding) * math.sqrt(1 / delta**2 - 1)
+    known = {"delta": delta, "rounding": rounding}
+    assert outer_bound([alpha], [beta], **known) == pytest.approx(wanted, rel=1e-5)
+    restarted = outer_bound_after_restarts([alpha], [beta], [], [beta], **known)
+    assert restarted == pytest.approx(wanted, rel=1e-5)
