@@ -1,12 +1,14 @@
-"""The long-tail losses of the paper's Table 1: CE, LDAM, LA and VS.
+"""The long-tail losses of the paper's tables: CE, LDAM, LA, VS and class-balanced CE.
 
 LDAM: Cao et al., NeurIPS 2019. LA: Menon et al., "Long-tail learning via logit adjustment",
-ICLR 2021, as a training loss. VS: Kini et al., NeurIPS 2021. The defaults are those of the
-paper's released code. Each is a cross-entropy of changed logits, so each has the exact
-reductions of `torch.nn.functional.cross_entropy` and is twice differentiable.
+ICLR 2021, as a training loss. VS: Kini et al., NeurIPS 2021. CB: Cui et al., CVPR 2019. The
+defaults are those of the paper's released code, of CB those of its authors. Each is a cross-entropy
+of changed logits or with a weight a class; "mean" divides by the number of samples, never by a sum
+of weights, and each is twice differentiable.
 """
 
 import difflib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -119,6 +121,47 @@ class LogitAdjusted(VectorScaled):
         super().__init__(counts, reduction=reduction, gamma=0.0, tau=tau)
 
 
+class Reweighted(nn.Module):
+    """w_y·loss, with the class-balanced weights of Cui et al.
+
+    w_c is proportional to 1/E_c with E_c = (1 − β^n_c)/(1 − β), the effective number of samples,
+    and the weights of all classes have the mean 1. β = 0 weighs all classes alike, β → 1 by 1/n_c.
+
+    Args:
+        loss: with reduction "none".
+        counts: training images of each class, float64, shape (C,).
+        reduction: "mean" over the samples, "sum" or "none".
+        beta: β in [0, 1).
+
+    Raises:
+        UsageError: β out of range.
+    """
+
+    class_weights: torch.Tensor
+
+    def __init__(
+        self, loss: nn.Module, counts: torch.Tensor, *, reduction: str, beta: float = 0.9999
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= beta < 1.0:
+            raise UsageError(f"beta = {beta}: expected a number from 0 up to, not including, 1")
+        self.loss, self.reduction = loss, reduction
+        # expm1 and log1p: 1 − β^n loses digits where β is near 1.
+        inverse = 1.0 / -torch.expm1(counts * math.log(beta)) if beta else torch.ones_like(counts)
+        self.register_buffer("class_weights", inverse / inverse.mean())
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Loss of logits (N, C) for targets (N,): a scalar, or (N,) with reduction "none"."""
+        values = self.loss(logits, targets) * self.class_weights.to(logits.dtype)[targets]
+        if self.reduction == "none":
+            return values
+        return values.sum() if self.reduction == "sum" else values.mean()
+
+
+def _class_balanced(counts: torch.Tensor, *, reduction: str, beta: float = 0.9999) -> nn.Module:
+    return Reweighted(nn.CrossEntropyLoss(reduction="none"), counts, reduction=reduction, beta=beta)
+
+
 def _cross_entropy(counts: torch.Tensor, *, reduction: str) -> nn.Module:  # noqa: ARG001
     return nn.CrossEntropyLoss(reduction=reduction)
 
@@ -128,20 +171,28 @@ _LOSSES: Final[Mapping[str, tuple[Callable[..., nn.Module], tuple[str, ...]]]] =
     "ldam": (LDAM, ("max_margin", "scale", "form")),
     "la": (LogitAdjusted, ("tau",)),
     "vs": (VectorScaled, ("gamma", "tau")),
+    "cb": (_class_balanced, ("beta",)),
 }
 """Loss key to its factory and the options it takes."""
 
 
 def make_loss(
-    name: str, counts: Sequence[int], *, reduction: str = "mean", **options: Any
+    name: str,
+    counts: Sequence[int],
+    *,
+    reduction: str = "mean",
+    reweight_beta: float | None = None,
+    **options: Any,
 ) -> nn.Module:
     """Build a loss, to be called as loss(logits (N, C), targets (N,)).
 
     Args:
-        name: "ce", "ldam", "la" or "vs".
+        name: "ce", "ldam", "la", "vs" or "cb".
         counts: training images of each class, length C.
         reduction: "mean" or "sum" over the samples, or "none"; kept as an attribute.
-        **options: "ldam" takes max_margin, scale and form; "la" tau; "vs" gamma and tau.
+        reweight_beta: also weigh each sample by the class-balanced weight of this β, as deferred
+            re-weighting (DRW, Cao et al. 2019) does in its last epochs.
+        **options: "ldam" takes max_margin, scale and form; "la" tau; "vs" gamma and tau; "cb" beta.
 
     Raises:
         UsageError: an unknown name, reduction or option, or an empty class.
@@ -160,4 +211,7 @@ def make_loss(
             takes = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
             raise UsageError(f"loss {name!r} has no option {option!r}: {takes}")
     numbers = torch.tensor(counts, dtype=torch.float64)
-    return factory(numbers, reduction=reduction, **options)
+    if reweight_beta is None:
+        return factory(numbers, reduction=reduction, **options)
+    loss = factory(numbers, reduction="none", **options)
+    return Reweighted(loss, numbers, reduction=reduction, beta=reweight_beta)

@@ -9,10 +9,10 @@ from torch import nn
 
 from saddlescope.curvature import Samples
 from saddlescope.errors import UsageError
-from saddlescope.longtail import ImageSamples, make_loss
+from saddlescope.longtail import ImageSamples
 from saddlescope.measurement.directions import UpdateRule
 from saddlescope.runs import RunFolder
-from saddlescope.training import restore_run
+from saddlescope.training import epoch_loss, restore_run
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,17 @@ def run_target(
     if criterion not in ("ce", "training"):
         raise UsageError(f"criterion {criterion!r}: expected ce or training")
     run = restore_run(folder, checkpoint=checkpoint, device=device, data_root=data_root)
-    loss = run.recipe.loss
-    key = loss.name if criterion == "training" else "ce"
-    options = loss.options() if criterion == "training" else {}
+    if criterion == "training":
+        loss, epoch = run.recipe.loss, run.epoch or 0
+        weighted = loss.weights_beta(epoch, run.recipe.training.epochs) is not None
+        key = f"{loss.name}-drw" if weighted else loss.name
+        used = epoch_loss(run.recipe, run.data, epoch)
+    else:
+        key, used = "ce", nn.CrossEntropyLoss()
     method = run.recipe.method
     return Target(
         model=run.model,
-        criterion=make_loss(key, run.data.counts, **options).to(device),
+        criterion=used.to(device),
         samples=ImageSamples(getattr(run.data, split), run.data.groups),
         identity={
             "run": folder.name,

@@ -20,6 +20,7 @@ LOSSES: Final[dict[str, str]] = {
     "ldam": "LDAM",
     "la": "LA",
     "vs": "VS",
+    "cb": "CB",
 }
 """Loss key to the name the paper prints."""
 

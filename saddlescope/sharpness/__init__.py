@@ -4,7 +4,14 @@ The update is Σ_g ∇L_g(w + ρ_g·∇L_g(w)/‖∇L_g(w)‖) over groups g of 
 """
 
 from saddlescope.sharpness.groups import GROUP_REDUCTIONS, group_losses
-from saddlescope.sharpness.methods import Radii, method_radii
+from saddlescope.sharpness.methods import Radii, first_epoch, method_radii
 from saddlescope.sharpness.optimizer import SharpnessAware
 
-__all__ = ["GROUP_REDUCTIONS", "Radii", "SharpnessAware", "group_losses", "method_radii"]
+__all__ = [
+    "GROUP_REDUCTIONS",
+    "Radii",
+    "SharpnessAware",
+    "first_epoch",
+    "group_losses",
+    "method_radii",
+]

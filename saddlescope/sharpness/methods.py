@@ -47,6 +47,15 @@ class Radii:
         return "all" not in self.first
 
 
+def first_epoch(share: float, epochs: int) -> int:
+    """The first epoch that is >= share·epochs, compared exactly.
+
+    The share is taken as the decimal number it is written as, so 0.7 of 10 epochs is 7 and not
+    7.000000000000001.
+    """
+    return math.ceil(Fraction(repr(share)) * epochs)
+
+
 def method_radii(
     method: str,
     *,
@@ -58,8 +67,7 @@ def method_radii(
 ) -> Radii:
     """Radii of a method by its key ("sgd", "sam", "imbsam", "sam-ext", "sse-sam").
 
-    Stage 2 begins with the first epoch that is >= γT, compared exactly: γ is taken as the
-    decimal number it is written as, so 0.7 of 10 epochs is 7 and not 7.000000000000001.
+    Stage 2 begins with `first_epoch(gamma, epochs)`.
 
     Raises:
         UsageError: an unknown method or γ outside [0, 1].
@@ -77,5 +85,5 @@ def method_radii(
         case "sam-ext":
             return Radii(both, {}, None)
         case "sse-sam":
-            return Radii(both, tail_only, math.ceil(Fraction(repr(gamma)) * epochs))
+            return Radii(both, tail_only, first_epoch(gamma, epochs))
     raise UsageError(f"unknown method {method!r}: expected sgd, sam, imbsam, sam-ext or sse-sam")

@@ -1,6 +1,7 @@
 """From a recipe to a run folder: checkpoints, metrics and their provenance, resumable."""
 
 from saddlescope.training.checkpoints import load_checkpoint, weights_digest
+from saddlescope.training.losses import epoch_loss
 from saddlescope.training.recipe import Recipe, load_recipe, packaged_recipe
 from saddlescope.training.restore import TrainedRun, restore_run
 from saddlescope.training.trainer import Progress, train
@@ -9,6 +10,7 @@ __all__ = [
     "Progress",
     "Recipe",
     "TrainedRun",
+    "epoch_loss",
     "load_checkpoint",
     "load_recipe",
     "packaged_recipe",

@@ -15,6 +15,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from saddlescope.errors import UsageError
+from saddlescope.sharpness import first_epoch
 
 
 class _Section(BaseModel):
@@ -42,10 +43,22 @@ class ModelSection(_Section):
 
 
 class LossSection(_Section):
-    """`[loss]`: which loss, with its own options (see `saddlescope.longtail.make_loss`)."""
+    """`[loss]`: which loss, with its own options (see `saddlescope.longtail.make_loss`).
+
+    `reweight_from` defers class-balanced weights (DRW) to the epochs from this share of the run on;
+    None never weighs.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    name: Literal["ce", "ldam", "la", "vs"] = "ce"
+    name: Literal["ce", "ldam", "la", "vs", "cb"] = "ce"
+    reweight_from: float | None = Field(default=None, ge=0, le=1)
+    reweight_beta: float = Field(default=0.9999, ge=0, lt=1)
+
+    def weights_beta(self, epoch: int, epochs: int) -> float | None:
+        """β of the class weights in an epoch; None while there are none."""
+        if self.reweight_from is None or epoch < first_epoch(self.reweight_from, epochs):
+            return None
+        return self.reweight_beta
 
     def options(self) -> dict[str, Any]:
         """What stands beside the name."""

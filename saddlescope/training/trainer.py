@@ -17,13 +17,14 @@ from torch import Tensor
 
 from saddlescope.curvature import CurvatureMonitor
 from saddlescope.errors import DataError, Interrupted, SaddlescopeError, UsageError
-from saddlescope.longtail import LongTailData, make_loss, pad_crop_flip
+from saddlescope.longtail import LongTailData, pad_crop_flip
 from saddlescope.models import build_model
 from saddlescope.runs import METRIC_COLUMNS, RunFolder, provenance, write_json, write_text
 from saddlescope.runs.tables import append_row, read_rows, rewrite_rows
 from saddlescope.sharpness import SharpnessAware, group_losses, method_radii
 from saddlescope.training.checkpoints import load_checkpoint, load_weights, save_checkpoint
 from saddlescope.training.evaluate import evaluate
+from saddlescope.training.losses import epoch_loss
 from saddlescope.training.recipe import Recipe, first_difference, parse_recipe
 from saddlescope.training.schedule import refuse_standing_still, step_size
 
@@ -131,9 +132,6 @@ class _Run:
             nesterov=options.nesterov,
             weight_decay=options.weight_decay,
         )
-        self.criterion = make_loss(
-            recipe.loss.name, data.counts, reduction="none", **recipe.loss.options()
-        ).to(device)
         # Kept on the host as well: which group a batch holds must not make a device wait.
         tail = torch.tensor(data.groups["tail"])
         self.is_tail = torch.isin(data.train.labels.cpu(), tail)
@@ -179,6 +177,7 @@ class _Run:
         size = self.recipe.optimizer.batch_size
         self.model.train()
         self.optimizer.set_radii(self.radii.at(self.epoch))
+        self.criterion = epoch_loss(self.recipe, self.data, self.epoch, reduction="none")
         for group in self.optimizer.param_groups:
             group["lr"] = self.step_size
         order = torch.randperm(

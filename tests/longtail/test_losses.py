@@ -44,7 +44,19 @@ def vs(z, y, *, gamma=0.05, tau=0.75):
     return la(scaled, y, tau=tau)
 
 
+def class_weights(beta):
+    inverse = [(1 - beta) / (1 - beta**n) for n in COUNTS]
+    return [len(COUNTS) * value / sum(inverse) for value in inverse]
+
+
+def cb(z, y, *, beta=0.9999):
+    return class_weights(beta)[y] * cross_entropy(z, y)
+
+
 CASES = [
+    ("cb", {}, cb),
+    ("cb", {"beta": 0.9}, lambda z, y: cb(z, y, beta=0.9)),
+    ("vs", {"reweight_beta": 0.99}, lambda z, y: class_weights(0.99)[y] * vs(z, y)),
     ("ce", {}, ce),
     ("ldam", {}, ldam),
     (
@@ -76,7 +88,7 @@ def test_the_formula_and_its_reductions(name, options, by_hand):
         torch.testing.assert_close(loss(LOGITS, TARGETS), value, rtol=1e-12, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["ce", "ldam", "la", "vs"])
+@pytest.mark.parametrize("name", ["ce", "ldam", "la", "vs", "cb"])
 def test_the_loss_is_twice_differentiable_and_keeps_the_dtype(name):
     loss = make_loss(name, COUNTS)
     assert torch.autograd.gradgradcheck(
@@ -91,8 +103,16 @@ def test_special_cases_are_one_another():
         ("ldam", {"max_margin": 0.0}),
         ("la", {"tau": 0.0}),
         ("vs", {"gamma": 0.0, "tau": 0.0}),
+        ("cb", {"beta": 0.0}),
+        ("la", {"tau": 0.0, "reweight_beta": 0.0}),
     ):
         torch.testing.assert_close(make_loss(name, COUNTS, **options)(LOGITS, TARGETS), plain)
+
+
+def test_class_weights_go_from_none_to_inverse_counts():
+    inverse = torch.tensor(COUNTS, dtype=torch.float64).reciprocal()
+    weights = make_loss("cb", COUNTS, beta=1 - 1e-12).class_weights
+    torch.testing.assert_close(weights, inverse / inverse.mean(), rtol=1e-8, atol=0)
 
 
 def test_the_rarest_class_has_the_largest_margin():
@@ -106,12 +126,13 @@ def test_the_rarest_class_has_the_largest_margin():
     ("name", "counts", "options", "message"),
     [
         ("ldma", COUNTS, {}, r"unknown loss 'ldma': did you mean 'ldam'\?"),
-        ("focal", COUNTS, {}, "choose from ce, ldam, la, vs"),
+        ("focal", COUNTS, {}, "choose from ce, ldam, la, vs, cb"),
         ("ce", COUNTS, {"tau": 1.0}, "loss 'ce' has no option 'tau': it takes none"),
         ("la", COUNTS, {"gamma": 1.0}, "loss 'la' has no option 'gamma': it takes tau"),
         ("ldam", COUNTS, {"form": "new"}, "unknown LDAM form 'new'"),
         ("ce", COUNTS, {"reduction": "max"}, "reduction='max'"),
         ("la", (3, 0), {}, "at least 1 training image in every class"),
+        ("cb", COUNTS, {"beta": 1.0}, "beta = 1.0: expected a number from 0"),
         ("la", (), {}, "at least 1 training image in every class"),
     ],
 )

@@ -15,7 +15,13 @@ from saddlescope.curvature import CurvatureMonitor
 from saddlescope.errors import DataError, Interrupted, SaddlescopeError, UsageError
 from saddlescope.longtail import ImageSamples
 from saddlescope.runs import METHODS, METRIC_COLUMNS, RunFolder, read_rows
-from saddlescope.training import load_checkpoint, packaged_recipe, restore_run, train
+from saddlescope.training import (
+    epoch_loss,
+    load_checkpoint,
+    packaged_recipe,
+    restore_run,
+    train,
+)
 from saddlescope.training.restore import load_section
 
 SHORT = ("training.epochs=4", "method.name=sse-sam", "method.gamma=0.5", "data.augment=true")
@@ -50,6 +56,25 @@ def assert_same_run(one, two):
         for rows in (read_rows(one.metrics_file), read_rows(two.metrics_file))
     ]
     assert untimed[0] == untimed[1]
+
+
+def test_class_weights_come_in_the_epoch_that_the_recipe_says(tmp_path, data):
+    """Until then the run is the plain one to the bit, from then on it is another."""
+    late = recipe("training.checkpoint_every=1", "loss.reweight_from=0.75")
+    plain = recipe("training.checkpoint_every=1")
+    one, two = (train(r, data, RunFolder(tmp_path / n)) for r, n in ((late, "l"), (plain, "p")))
+    same = []
+    for epoch in range(4):
+        left, right = weights(one, str(epoch)), weights(two, str(epoch))
+        same.append(all(torch.equal(left[key], right[key]) for key in left))
+    assert same == [True, True, True, False]
+    logits, targets = torch.randn(5, data.num_classes), torch.arange(5)
+    for epoch in range(4):
+        plainly, weighted = (epoch_loss(r, data, epoch, reduction="none") for r in (plain, late))
+        expected = plainly(logits, targets)
+        if epoch == 3:
+            expected = expected * weighted.class_weights[targets].float()
+        torch.testing.assert_close(weighted(logits, targets), expected)
 
 
 def test_run_folder_is_complete(whole, data):
