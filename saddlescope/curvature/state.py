@@ -21,7 +21,11 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """Restore modes, `requires_grad`, `.grad`, buffers and RNG states when the block ends."""
     modes = [(module, module.training) for module in model.modules()]
     flags = [(p, p.requires_grad, p.grad) for p in model.parameters()]
-    buffers = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers()]
+    buffers = [
+        (buffer, buffer._version, buffer.clone(), module.training)
+        for module in model.modules()
+        for buffer in module.buffers(recurse=False)
+    ]
     cpu_rng = torch.get_rng_state()
     cuda_rng = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     try:
@@ -33,8 +37,10 @@ def untouched(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(requires_grad)
             parameter.grad = gradient
         with torch.no_grad():
-            for buffer, version, content in buffers:
-                if buffer._version != version:
+            for buffer, version, content, training in buffers:
+                # BatchNorm's kernels write its running statistics without raising the version, in
+                # train mode only. Elsewhere nothing is compared: that would make a device wait.
+                if buffer._version != version or (training and not torch.equal(buffer, content)):
                     buffer.copy_(content)
         torch.set_rng_state(cpu_rng)
         if cuda_rng is not None:

@@ -1,6 +1,6 @@
 """The layout of a run folder, in one place.
 
-runs/NAME/  recipe.toml, run.json, metrics.jsonl
+runs/NAME/  recipe.toml, run.json, metrics.jsonl, monitor.jsonl, norms.jsonl
             checkpoints/last.pt, best.pt, epoch-NNN.pt
             spectrum/CHECKPOINT-SPLIT.csv + .json, CHECKPOINT-SPLIT.views/ (see `view_files`)
 """
@@ -47,6 +47,11 @@ class RunFolder:
     def monitor_file(self) -> Path:
         """One JSON object a check and group, where curvature was monitored."""
         return self.path / "monitor.jsonl"
+
+    @property
+    def norms_file(self) -> Path:
+        """One JSON object a logged step: gradient norms of head and tail."""
+        return self.path / "norms.jsonl"
 
     @property
     def checkpoints(self) -> Path:

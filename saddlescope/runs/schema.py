@@ -50,6 +50,22 @@ METRIC_COLUMNS: Final[tuple[str, ...]] = (
 """One row of `metrics.jsonl` an epoch. Accuracies are test accuracies in [0, 1]; `stage` is 1
 or 2 (only SSE-SAM reaches 2); losses are means over the training samples seen in the epoch."""
 
+NORM_COLUMNS: Final[tuple[str, ...]] = (
+    "epoch",
+    "step",
+    "batch_tail",
+    "gradient_norm",
+    "gradient_norm_head",
+    "gradient_norm_tail",
+    "q",
+    "cos_head_tail",
+    "cos_head",
+    "cos_tail",
+    "signal_head",
+    "signal_tail",
+)
+"""One row of `norms.jsonl` a logged step: what Propositions 3 and 4 assume, on its batch."""
+
 SPECTRUM_COLUMNS: Final[tuple[str, ...]] = (
     "name",
     "kind",

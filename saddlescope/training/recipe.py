@@ -93,12 +93,16 @@ class OptimizerSection(_Section):
 
 
 class TrainingSection(_Section):
-    """`[training]`: how long, and what is kept. 0 for `checkpoint_every` keeps no extra ones."""
+    """`[training]`: how long, and what is kept.
+
+    0 for `checkpoint_every` (epochs) and `norms_every` (steps) keeps none.
+    """
 
     epochs: int = Field(ge=1)
     seed: int = Field(default=0, ge=0)
     evaluate_every: int = Field(default=1, ge=1)
     checkpoint_every: int = Field(default=0, ge=0)
+    norms_every: int = Field(default=0, ge=0)
 
 
 class Recipe(_Section):

@@ -13,22 +13,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from saddlescope.curvature import CurvatureMonitor
 from saddlescope.errors import DataError, Interrupted, SaddlescopeError, UsageError
-from saddlescope.longtail import LongTailData, pad_crop_flip
+from saddlescope.longtail import LongTailData
 from saddlescope.models import build_model
 from saddlescope.runs import METRIC_COLUMNS, RunFolder, provenance, write_json, write_text
 from saddlescope.runs.tables import append_row, read_rows, rewrite_rows
-from saddlescope.sharpness import SharpnessAware, group_losses, method_radii
+from saddlescope.sharpness import SharpnessAware, method_radii
 from saddlescope.training.checkpoints import load_checkpoint, load_weights, save_checkpoint
 from saddlescope.training.evaluate import evaluate
-from saddlescope.training.losses import epoch_loss
 from saddlescope.training.recipe import Recipe, first_difference, parse_recipe
 from saddlescope.training.schedule import refuse_standing_still, step_size
+from saddlescope.training.steps import Steps
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -132,12 +131,8 @@ class _Run:
             nesterov=options.nesterov,
             weight_decay=options.weight_decay,
         )
-        # Kept on the host as well: which group a batch holds must not make a device wait.
-        tail = torch.tensor(data.groups["tail"])
-        self.is_tail = torch.isin(data.train.labels.cpu(), tail)
-        self.augmentation = torch.Generator()
-        self.epoch, self.position, self.best = 0, 0, -1.0
-        self._begin_epoch()
+        self.steps = Steps(recipe, data, self.model, self.optimizer, self.radii)
+        self.epoch, self.position, self.best, self.seconds = 0, 0, -1.0, 0.0
 
     def open(self, *, resume: bool, force: bool) -> None:
         """Claim the folder: start a run, or take up the one that is there."""
@@ -165,10 +160,16 @@ class _Run:
         if last.is_file():
             self._restore(load_checkpoint(last, device=self.device), origin=str(last))
         # Rows of epochs that will run again are dropped, so that none stands twice.
-        for path in (folder.metrics_file, folder.monitor_file):
+        step = self.position // self.recipe.optimizer.batch_size
+        for path in (folder.metrics_file, folder.monitor_file, folder.norms_file):
             if path.is_file():
-                rows = [row for row in read_rows(path) if row.get("epoch", 0) < self.epoch]
-                rewrite_rows(path, rows)
+                # Only norms.jsonl has rows within an epoch; the others' are of a whole one.
+                kept = [
+                    row
+                    for row in read_rows(path)
+                    if (row.get("epoch", 0), row.get("step", math.inf)) < (self.epoch, step)
+                ]
+                rewrite_rows(path, kept)
 
     def train_epoch(
         self, should_stop: Callable[[], bool], report: Callable[[Progress], None]
@@ -176,16 +177,14 @@ class _Run:
         """Run the epoch from `position` to its end."""
         size = self.recipe.optimizer.batch_size
         self.model.train()
-        self.optimizer.set_radii(self.radii.at(self.epoch))
-        self.criterion = epoch_loss(self.recipe, self.data, self.epoch, reduction="none")
         for group in self.optimizer.param_groups:
             group["lr"] = self.step_size
-        order = torch.randperm(
-            len(self.data.train), generator=torch.Generator().manual_seed(self._epoch_seed(0))
-        )
+        order = self.steps.order(self.epoch)
         began, first = time.perf_counter(), self.position
         while self.position < len(order):
-            self._step(order[self.position : self.position + size])
+            self.steps.take(
+                order[self.position : self.position + size], log_norms=self._norms_log(len(order))
+            )
             self.position = min(self.position + size, len(order))
             seconds = time.perf_counter() - began
             speed = (self.position - first) / seconds
@@ -195,7 +194,7 @@ class _Run:
                     epoch=self.epoch,
                     epochs=self.epochs,
                     share=1.0 - left / (self.epochs * len(order)),
-                    loss=lambda: float(self.sums.sum() / self.counts.sum().clamp(min=1)),
+                    loss=lambda: self.steps.mean_loss,
                     images_per_s=speed,
                     eta_s=left / speed,
                 )
@@ -214,7 +213,7 @@ class _Run:
     def finish_epoch(self) -> None:
         """Measure, write the row, then the checkpoint: a kill between them costs one epoch."""
         training, epoch = self.recipe.training, self.epoch
-        sums, counts = self.sums.tolist(), self.counts.tolist()
+        sums, counts = self.steps.sums.tolist(), self.steps.counts.tolist()
         loss = sum(sums) / sum(counts)
         if not math.isfinite(loss):
             self.note(state="diverged")
@@ -242,8 +241,8 @@ class _Run:
         improved = row["acc_avg"] is not None and row["acc_avg"] > self.best
         if improved:
             self.best = row["acc_avg"]
-        self.epoch, self.position = epoch + 1, 0
-        self._begin_epoch()
+        self.epoch, self.position, self.seconds = epoch + 1, 0, 0.0
+        self.steps.begin(self.epoch)
         if improved:
             self._save("best")
         if training.checkpoint_every and (epoch + 1) % training.checkpoint_every == 0:
@@ -260,41 +259,14 @@ class _Run:
         options = self.recipe.optimizer
         return step_size(options.eta, options.schedule, self.epoch, self.epochs)
 
-    def _step(self, indices: Tensor) -> None:
-        data, tail = self.data.train, self.is_tail[indices]
-        images, labels = data.images[indices], data.labels[indices]
-        if self.recipe.data.augment:
-            images = pad_crop_flip(images, self.augmentation)
-        inputs, first = data.normalise(images), True
-
-        def losses() -> dict[str, Tensor]:
-            nonlocal first
-            values = self.criterion(self.model(inputs), labels)
-            if first:  # the forward at w is the one the log speaks of
-                self._tally(values.detach(), tail)
-                first = False
-            if not self.radii.grouped:
-                return {"all": values.mean()}
-            return group_losses(values, tail, group_reduction=self.recipe.method.group_reduction)
-
-        self.optimizer.step(losses)
-
-    def _tally(self, values: Tensor, tail: Tensor) -> None:
-        weights = tail.to(values.device, torch.float64)
-        total, of_tail = values.double().sum(), torch.dot(values.double(), weights)
-        self.sums += torch.stack((total - of_tail, of_tail))
-        self.counts += torch.tensor([len(tail) - int(tail.sum()), int(tail.sum())])
-
-    def _begin_epoch(self) -> None:
-        self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)
-        self.counts = torch.zeros(2, dtype=torch.int64)
-        self.seconds = 0.0
-        self.augmentation.manual_seed(self._epoch_seed(1))
-        # For layers that draw at random while training (dropout), one stream an epoch.
-        torch.manual_seed(self._epoch_seed(2))
-
-    def _epoch_seed(self, stream: int) -> int:
-        return ((self.seed * 1_000_003 + self.epoch) * 3 + stream) % 2**63
+    def _norms_log(self, samples: int) -> Callable[[dict[str, Any]], None] | None:
+        """Where the next step's gradient norms go; None where they are not asked for."""
+        every, size = self.recipe.training.norms_every, self.recipe.optimizer.batch_size
+        step = self.position // size
+        if not every or (self.epoch * math.ceil(samples / size) + step) % every:
+            return None
+        place = {"epoch": self.epoch, "step": step}
+        return lambda row: append_row(self.folder.norms_file, place | row)
 
     def _save(self, which: str) -> None:
         save_checkpoint(
@@ -306,10 +278,8 @@ class _Run:
                 "epoch": self.epoch,
                 "position": self.position,
                 "best": self.best,
-                "sums": self.sums,
-                "counts": self.counts,
+                "steps": self.steps.state_dict(),
                 "seconds": self.seconds,
-                "augmentation": self.augmentation.get_state(),
                 "rng": torch.get_rng_state(),
                 "rng_cuda": torch.cuda.get_rng_state(self.device)
                 if self.device.type == "cuda"
@@ -326,8 +296,7 @@ class _Run:
         self.optimizer.load_state_dict(content["optimizer"])
         self.epoch, self.position = content["epoch"], content["position"]
         self.best, self.seconds = content["best"], content["seconds"]
-        self.sums, self.counts = content["sums"].to(self.device), content["counts"].cpu()
-        self.augmentation.set_state(content["augmentation"].cpu())
+        self.steps.load_state_dict(content["steps"], epoch=self.epoch)
         if self.monitor is not None:
             self.monitor.load_state_dict(content.get("monitor", {}))
         torch.set_rng_state(content["rng"].cpu())

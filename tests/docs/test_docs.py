@@ -20,6 +20,7 @@ from saddlescope.runs import (
     LOSSES,
     METHODS,
     METRIC_COLUMNS,
+    NORM_COLUMNS,
     OPERATORS,
     SPECTRUM_COLUMNS,
     VIEW_COLUMNS,
@@ -118,6 +119,12 @@ def test_every_column_is_explained():
     explained = code_words((DOCS / "howto" / "read-a-table.md").read_text(encoding="utf-8"))
     missing = [c for c in (*SPECTRUM_COLUMNS, *METRIC_COLUMNS) if c not in explained]
     assert not missing, f"docs/howto/read-a-table.md: explain {', '.join(missing)}"
+
+
+def test_every_column_of_the_norms_is_explained():
+    explained = code_words((DOCS / "reference" / "files.md").read_text(encoding="utf-8"))
+    missing = [column for column in NORM_COLUMNS if column not in explained]
+    assert not missing, f"docs/reference/files.md: explain {', '.join(missing)}"
 
 
 def test_every_view_and_its_columns_are_explained():

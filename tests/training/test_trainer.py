@@ -58,6 +58,34 @@ def assert_same_run(one, two):
     assert untimed[0] == untimed[1]
 
 
+def test_norms_are_logged_and_change_nothing_and_survive_a_cut(tmp_path, data, whole):
+    logged = recipe("training.norms_every=3")
+    one = train(logged, data, RunFolder(tmp_path / "one"))
+    left, right = weights(one), weights(whole)
+    assert all(torch.equal(left[key], right[key]) for key in left)
+    rows = read_rows(one.norms_file)
+    steps = math.ceil(len(data.train) / logged.optimizer.batch_size)
+    assert [row["epoch"] * steps + row["step"] for row in rows] == list(range(0, 4 * steps, 3))
+    assert all(row["gradient_norm"] > 0 for row in rows)
+
+    two, taken = RunFolder(tmp_path / "two"), []
+
+    def stop():
+        taken.append(1)
+        return len(taken) == steps + 5
+
+    with pytest.raises(Interrupted):
+        train(logged, data, two, should_stop=stop)
+    # As if killed after the next rows were written and before their checkpoint.
+    with open(two.norms_file, "a") as handle:
+        handle.write('{"epoch": 1, "step": 5}\n{"epoch": 2, "step": 0}\n')
+    with open(two.metrics_file, "a") as handle:
+        handle.write('{"epoch": 1}\n')
+    train(logged, data, two, resume=True)
+    assert read_rows(two.norms_file) == rows
+    assert [row["epoch"] for row in read_rows(two.metrics_file)] == [0, 1, 2, 3]
+
+
 def test_class_weights_come_in_the_epoch_that_the_recipe_says(tmp_path, data):
     """Until then the run is the plain one to the bit, from then on it is another."""
     late = recipe("training.checkpoint_every=1", "loss.reweight_from=0.75")
