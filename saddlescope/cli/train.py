@@ -15,6 +15,7 @@ from saddlescope.cli.console import (
     span,
     stop_on_signal,
 )
+from saddlescope.cli.sweep import refuse_of_a_sweep, run_sweep, say_plan, sweep_arguments
 
 
 @one_line_errors
@@ -24,7 +25,12 @@ def train(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Run folder; by default runs/RECIPE-METHOD-seedN."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Run folder; by default runs/RECIPE-METHOD-seedN. Of a sweep: the folder of the "
+            "run folders; by default runs/RECIPE.",
+        ),
     ] = None,
     overrides: options.Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run there.")] = False,
@@ -39,25 +45,50 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")
     ] = False,
+    only: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a sweep: this run alone, here.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Of a sweep: runs at a time.")] = 1,
+    shard: Annotated[
+        str, typer.Option(metavar="K/N", help="Of a sweep: every N-th run, from the K-th on.")
+    ] = "1/1",
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
 ) -> None:
     """Train one network by a recipe and leave a run folder.
 
-    Killed at any moment, the run goes on with --resume and ends with the same weights.
+    Killed at any moment, the run goes on with --resume and ends with the same weights. A recipe
+    with [[sweep]] blocks describes many runs: what is missing is run, what was cut goes on.
     """
     import torch
 
     from saddlescope.curvature import CurvatureMonitor
     from saddlescope.longtail import ImageSamples
     from saddlescope.runs import RunFolder
-    from saddlescope.training import load_recipe
+    from saddlescope.training import load_plan
     from saddlescope.training import train as run_training
     from saddlescope.training.restore import load_section
     from saddlescope.training.trainer import Progress
 
-    resolved = load_recipe(recipe, overrides=overrides or ())
+    plan = load_plan(recipe, overrides=overrides or ())
+    if plan.swept and only is None:
+        refuse_of_a_sweep(resume=resume, force=force, monitor=monitor)
+        chosen, where_to = plan.shard(shard), output or Path("runs") / plan.name
+        if dry_run:
+            say_plan(chosen, where_to)
+            return
+        where = choose_device(device)
+        count = torch.cuda.device_count() if where.type == "cuda" and where.index is None else 0
+        run_sweep(
+            chosen,
+            where_to,
+            arguments=sweep_arguments(recipe, overrides, data_root, threads),
+            jobs=jobs,
+            devices=[f"cuda:{index}" for index in range(count)] or [str(where)],
+        )
+        return
+    resolved = plan.runs[0] if only is None else plan.only(only)
     folder = RunFolder(output or Path("runs") / resolved.run_name)
     data = load_section(resolved.data, root=data_root)
     head, tail = (sum(data.counts[c] for c in data.groups[g]) for g in ("head", "tail"))

@@ -41,6 +41,12 @@ class Radii:
         """1 or 2."""
         return 2 if self.switch_epoch is not None and epoch >= self.switch_epoch else 1
 
+    def passes(self, epoch: int) -> tuple[int, int]:
+        """Forward and backward passes of a step in an epoch, as `SharpnessAware` takes them."""
+        radii = self.at(epoch).values()
+        perturbed, plain = sum(rho > 0 for rho in radii), any(rho == 0 for rho in radii)
+        return 1 + perturbed, 2 * perturbed + plain
+
     @property
     def grouped(self) -> bool:
         """Whether the method tells head from tail."""

@@ -2,18 +2,22 @@
 
 from saddlescope.training.checkpoints import load_checkpoint, weights_digest
 from saddlescope.training.losses import epoch_loss
-from saddlescope.training.recipe import Recipe, load_recipe, packaged_recipe
+from saddlescope.training.recipe import Recipe, load_recipe, packaged_recipe, parse_recipe
 from saddlescope.training.restore import TrainedRun, restore_run
+from saddlescope.training.sweep import Plan, load_plan
 from saddlescope.training.trainer import Progress, train
 
 __all__ = [
+    "Plan",
     "Progress",
     "Recipe",
     "TrainedRun",
     "epoch_loss",
     "load_checkpoint",
+    "load_plan",
     "load_recipe",
     "packaged_recipe",
+    "parse_recipe",
     "restore_run",
     "train",
     "weights_digest",

@@ -136,9 +136,11 @@ def load_recipe(source: str | Path, *, overrides: Iterable[str] = ()) -> Recipe:
     Raises:
         UsageError: no such file, not TOML, unknown key, or a value that cannot be meant.
     """
-    content = _read(str(source), seen=())
+    content = read_recipe(str(source))
+    if "sweep" in content:
+        raise UsageError(f"{source}: describes several runs; read it with load_plan")
     for override in overrides:
-        _apply(content, override)
+        apply_override(content, override)
     return parse_recipe(content, origin=str(source))
 
 
@@ -159,7 +161,12 @@ def parse_recipe(content: Mapping[str, Any], *, origin: str) -> Recipe:
         raise UsageError(f"{origin}: {_first_mistake(error)}") from None
 
 
-def _read(source: str, seen: tuple[str, ...]) -> dict[str, Any]:
+def read_recipe(source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A recipe file with all that it extends, as plain data, not checked yet.
+
+    Raises:
+        UsageError: no such file, not TOML, or recipes that extend each other in a circle.
+    """
     if source in seen:
         raise UsageError(f"recipes extend each other in a circle: {' -> '.join([*seen, source])}")
     if source.startswith("package:"):
@@ -184,7 +191,7 @@ def _read(source: str, seen: tuple[str, ...]) -> dict[str, Any]:
         return content
     if not str(parent).startswith("package:"):
         parent = str(Path(source).parent / str(parent))
-    return _merge(_read(str(parent), (*seen, source)), content)
+    return _merge(read_recipe(str(parent), (*seen, source)), content)
 
 
 def _packaged() -> Any:
@@ -199,7 +206,12 @@ def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
+def apply_override(content: dict[str, Any], override: str) -> str:
+    """Apply "section.key=value" in place and return the key.
+
+    Raises:
+        UsageError: not of that form, or a section that is not one.
+    """
     path, separator, text = override.partition("=")
     if not separator or not path.strip():
         raise UsageError(f"override {override!r}: expected section.key=value")
@@ -207,12 +219,22 @@ def _apply(content: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
-    *sections, key = path.strip().split(".")
+    set_key(content, path.strip(), value)
+    return path.strip()
+
+
+def set_key(content: dict[str, Any], path: str, value: Any) -> None:
+    """Set a dotted key in place.
+
+    Raises:
+        UsageError: a part of the path is no section.
+    """
+    *sections, key = path.split(".")
     place = content
     for section in sections:
         place = place.setdefault(section, {})
         if not isinstance(place, dict):
-            raise UsageError(f"override {override!r}: {section} is not a section")
+            raise UsageError(f"{path}: {section} is not a section")
     place[key] = value
 
 

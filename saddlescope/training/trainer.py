@@ -18,7 +18,14 @@ from saddlescope.curvature import CurvatureMonitor
 from saddlescope.errors import DataError, Interrupted, SaddlescopeError, UsageError
 from saddlescope.longtail import LongTailData
 from saddlescope.models import build_model
-from saddlescope.runs import METRIC_COLUMNS, RunFolder, provenance, write_json, write_text
+from saddlescope.runs import (
+    METRIC_COLUMNS,
+    RunFolder,
+    one_writer,
+    provenance,
+    write_json,
+    write_text,
+)
 from saddlescope.runs.tables import append_row, read_rows, rewrite_rows
 from saddlescope.sharpness import SharpnessAware, method_radii
 from saddlescope.training.checkpoints import load_checkpoint, load_weights, save_checkpoint
@@ -77,17 +84,18 @@ def train(
             monitor.jsonl, and the weights are the same with and without it.
 
     Raises:
-        UsageError: the folder holds a run, or another recipe's run.
+        UsageError: the folder holds a run, or another recipe's run, or another process trains it.
         Interrupted: `should_stop` said so; the state is on disk.
         SaddlescopeError: the loss became NaN or Inf; the last good checkpoint is kept.
     """
     refuse_standing_still(recipe.optimizer.schedule, recipe.training.epochs)
     run = _Run(recipe, data.to(device), folder, torch.device(device), monitor)
-    run.open(resume=resume, force=force)
-    while run.epoch < recipe.training.epochs:
-        run.train_epoch(should_stop, report)
-        run.finish_epoch()
-    run.note(state="finished")
+    with one_writer(folder.path):
+        run.open(resume=resume, force=force)
+        while run.epoch < recipe.training.epochs:
+            run.train_epoch(should_stop, report)
+            run.finish_epoch()
+        run.note(state="finished")
     return folder
 
 
@@ -154,7 +162,9 @@ class _Run:
                 f"({first_difference(there, self.recipe)}); resume it with its own recipe.toml, "
                 "or choose another folder"
             )
-        if not folder.run_file.is_file():
+        if folder.run_file.is_file():
+            self.note(state="running")
+        else:
             self._start_notes()
         last = folder.checkpoint("last")
         if last.is_file():

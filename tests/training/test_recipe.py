@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from saddlescope.errors import UsageError
-from saddlescope.training import load_recipe, packaged_recipe
+from saddlescope.training import load_plan, load_recipe, packaged_recipe
+from saddlescope.training.estimate import estimate
 from saddlescope.training.recipe import parse_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +28,10 @@ def test_defaults_are_written_out_and_read_back():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "train").glob("*.toml")), ids=lambda p: p.stem)
 def test_every_recipe_of_the_repository_is_valid(path):
-    assert load_recipe(path).name
+    plan = load_plan(path)
+    # Named after its file, so that the README's table and the folders agree.
+    assert plan.name == path.stem
+    assert all(estimate(recipe).steps > 0 for recipe in plan.runs)
 
 
 def test_extends_changes_only_what_it_names(tmp_path):

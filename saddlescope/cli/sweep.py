@@ -1,0 +1,201 @@
+"""`saddlescope train` of a recipe that describes many runs: each in a process of its own."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from saddlescope.cli.console import Ticker, say, stop_on_signal
+from saddlescope.errors import Interrupted, SaddlescopeError, UsageError
+
+if TYPE_CHECKING:
+    from saddlescope.runs import RunFolder
+    from saddlescope.training import Recipe
+
+_LOOK_EVERY = 0.2
+"""Seconds between two looks at the processes."""
+
+
+@dataclass
+class _Child:
+    """A run under way."""
+
+    folder: "RunFolder"
+    process: "subprocess.Popen[bytes]"
+    log: Path
+    slot: int
+
+
+def refuse_of_a_sweep(*, resume: bool, force: bool, monitor: str | None) -> None:
+    """Refuse options that are for a single run.
+
+    Raises:
+        UsageError: one of them was given.
+    """
+    for name, given in (("--force", force), ("--monitor", monitor is not None)):
+        if given:
+            raise UsageError(
+                f"{name} is for a single run, and this recipe is a sweep: choose one with --only"
+            )
+    if resume:
+        say("a sweep always goes on with what is there; --resume changes nothing")
+
+
+def sweep_arguments(
+    recipe: str, overrides: Sequence[str] | None, data_root: Path | None, threads: int | None
+) -> list[str]:
+    """Arguments of `saddlescope` that all runs of a sweep have in common."""
+    words = ["train", recipe]
+    for override in overrides or ():
+        words += ["--set", override]
+    for option, value in (("--data-root", data_root), ("--threads", threads)):
+        if value is not None:
+            words += [option, str(value)]
+    return words
+
+
+def say_plan(recipes: "Sequence[Recipe]", output: Path) -> None:
+    """Print what a sweep will take, a line a run and the sum; nothing is computed."""
+    from saddlescope.training.estimate import estimate
+
+    total = {"epochs": 0, "steps": 0, "gradients": 0.0, "disk": 0}
+    typer.echo("run,epochs,images,steps,gradients,disk_mib")
+    for recipe in recipes:
+        found = estimate(recipe)
+        typer.echo(
+            f"{recipe.run_name},{recipe.training.epochs},{found.images},{found.steps},"
+            f"{found.gradients:.1f},{found.disk / 2**20:.1f}"
+        )
+        total["epochs"] += recipe.training.epochs
+        total["steps"] += found.steps
+        total["gradients"] += found.gradients
+        total["disk"] += found.disk
+    say(
+        f"{len(recipes)} runs, {total['epochs']} epochs, {total['steps']} steps, "
+        f"{total['gradients']:.0f} gradients of all training images, "
+        f"{total['disk'] / 2**30:.2f} GiB of checkpoints; would write {output}"
+    )
+
+
+def run_sweep(
+    recipes: "Sequence[Recipe]",
+    output: Path,
+    *,
+    arguments: Sequence[str],
+    jobs: int,
+    devices: Sequence[str],
+) -> None:
+    """Run what is missing, several at a time; finished runs are left as they are.
+
+    Args:
+        recipes: of the runs.
+        output: folder of their folders, and of `logs/`, one file a run.
+        arguments: of `saddlescope train`, up to the options that differ from run to run.
+        jobs: processes at a time.
+        devices: handed out in turn.
+
+    Raises:
+        UsageError: a folder holds a run of another recipe.
+        Interrupted: after a signal; the runs under way have saved their states.
+        SaddlescopeError: runs failed; the others are finished.
+    """
+    from saddlescope.runs import RunFolder
+
+    folders = {recipe.run_name: RunFolder(output / recipe.run_name) for recipe in recipes}
+    waiting = [r.run_name for r in recipes if not _finished(folders[r.run_name], r)]
+    done = len(recipes) - len(waiting)
+    say(f"{len(recipes)} runs: {done} finished, {len(waiting)} to do, {jobs} at a time")
+    epochs = {recipe.run_name: recipe.training.epochs for recipe in recipes}
+    (output / "logs").mkdir(parents=True, exist_ok=True)
+    children: list[_Child] = []
+    failed: list[str] = []
+    with stop_on_signal() as should_stop, Ticker(output.name) as ticker:
+        while waiting or children:
+            if should_stop():
+                _stop(children)
+                raise Interrupted(f"{output}: stopped and saved; the same command goes on")
+            while waiting and len(children) < jobs:
+                slot = min(set(range(jobs)) - {child.slot for child in children})
+                folder = folders[waiting.pop(0)]
+                words = [
+                    "--only", folder.name, "-o", str(folder.path), "--resume",
+                    "--device", devices[slot % len(devices)],
+                ]  # fmt: skip
+                children.append(_start(folder, [*arguments, *words], output, slot, jobs))
+            time.sleep(_LOOK_EVERY)
+            for child in [c for c in children if c.process.poll() is not None]:
+                children.remove(child)
+                if child.process.returncode == 0:
+                    done += 1
+                    say(f"{child.folder.name}: finished")
+                else:
+                    failed.append(child.folder.name)
+                    say(f"{child.folder.name}: failed, see {child.log}: {_last_line(child.log)}")
+            so_far = sum(_epochs_done(folder) for folder in folders.values())
+            text = f"{done} of {len(recipes)} runs finished, {len(failed)} failed"
+            ticker.update(so_far / sum(epochs.values()), partial(str, text))
+    for name, folder in folders.items():
+        if name not in failed:
+            typer.echo(folder.path)
+    if failed:
+        raise SaddlescopeError(f"{len(failed)} of {len(recipes)} runs failed: {', '.join(failed)}")
+
+
+def _finished(folder: "RunFolder", recipe: "Recipe") -> bool:
+    from saddlescope.training import parse_recipe
+    from saddlescope.training.recipe import first_difference
+
+    if not folder.exists():
+        return False
+    there = parse_recipe(folder.recipe(), origin=str(folder.recipe_file))
+    if there != recipe:
+        raise UsageError(
+            f"{folder.path}: holds a run of another recipe ({first_difference(there, recipe)}); "
+            "choose another folder with -o"
+        )
+    return folder.run_file.is_file() and folder.run().get("state") == "finished"
+
+
+def _start(folder: "RunFolder", arguments: list[str], output: Path, slot: int, jobs: int) -> _Child:
+    log = output / "logs" / f"{folder.name}.log"
+    command = [sys.executable, "-m", "saddlescope", *arguments]
+    # Processes side by side share the cores. Not by --threads, which would also be taken where one
+    # thread is faster than several.
+    share = str(max(1, (os.cpu_count() or 1) // jobs))
+    environment = {"OMP_NUM_THREADS": share, **os.environ}
+    with open(log, "ab") as handle:
+        # In a process group of its own: Ctrl-C comes to this process, which passes it on once.
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=handle, stderr=handle, env=environment,
+            start_new_session=True,
+        )  # fmt: skip
+    return _Child(folder, process, log, slot)
+
+
+def _stop(children: list[_Child]) -> None:
+    """Let every child save its state and end."""
+    for child in children:
+        child.process.terminate()
+    for child in children:
+        child.process.wait()
+
+
+def _epochs_done(folder: "RunFolder") -> int:
+    try:
+        with open(folder.metrics_file, "rb") as handle:
+            return sum(1 for _ in handle)
+    except OSError:
+        return 0
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    last = next((line for line in reversed(lines) if line.strip()), "no word")
+    return "".join(letter if letter.isprintable() else " " for letter in last)
