@@ -4,6 +4,7 @@ They contain no in-place activation and no fused block, so that second derivativ
 """
 
 from saddlescope.models.blocks import BasicBlock
+from saddlescope.models.cosine import CosineClassifier
 from saddlescope.models.registry import MODELS, build_model
 from saddlescope.models.resnet_large import ResNet34, resnet34
 from saddlescope.models.resnet_small import SmallResNet, resnet8, resnet32
@@ -11,6 +12,7 @@ from saddlescope.models.resnet_small import SmallResNet, resnet8, resnet32
 __all__ = [
     "MODELS",
     "BasicBlock",
+    "CosineClassifier",
     "ResNet34",
     "SmallResNet",
     "build_model",

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from saddlescope.errors import UsageError
+from saddlescope.models.cosine import CosineClassifier
 from saddlescope.models.resnet_large import resnet34
 from saddlescope.models.resnet_small import resnet8, resnet32
 
@@ -19,7 +20,13 @@ MODELS: Final[Mapping[str, Callable[..., nn.Module]]] = {
 """Name to factory; each takes the keywords `num_classes` and `in_channels`."""
 
 
-def build_model(name: str, *, num_classes: int, in_channels: int, seed: int) -> nn.Module:
+CLASSIFIERS: Final = ("linear", "cosine")
+"""Kinds of last layer."""
+
+
+def build_model(
+    name: str, *, num_classes: int, in_channels: int, seed: int, classifier: str = "linear"
+) -> nn.Module:
     """Build a network on the CPU, in float32, with He-initialised weights.
 
     The weights are drawn on the CPU generator, so a seed means the same numbers on every
@@ -30,6 +37,7 @@ def build_model(name: str, *, num_classes: int, in_channels: int, seed: int) -> 
         num_classes: size of the output, at least 2.
         in_channels: channels of the images, at least 1.
         seed: seed of the weights, at least 0.
+        classifier: the last layer: "linear", or "cosine" without lengths and without a bias.
 
     Raises:
         UsageError: an unknown name, or a number out of its range.
@@ -45,7 +53,14 @@ def build_model(name: str, *, num_classes: int, in_channels: int, seed: int) -> 
     ):
         if value < least:
             raise UsageError(f"{argument}={value}: {name} needs at least {least}")
+    if classifier not in CLASSIFIERS:
+        raise UsageError(f"classifier={classifier!r}: choose from {', '.join(CLASSIFIERS)}")
     # torch.manual_seed would also reseed every GPU, which fork_rng(devices=[]) does not undo.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
-        return MODELS[name](num_classes=num_classes, in_channels=in_channels)
+        model = MODELS[name](num_classes=num_classes, in_channels=in_channels)
+        if classifier == "cosine":
+            last = model.get_submodule("fc")
+            assert isinstance(last, nn.Linear)
+            model.set_submodule("fc", CosineClassifier(last.in_features, num_classes))
+        return model

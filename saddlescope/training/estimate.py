@@ -8,7 +8,7 @@ from saddlescope.errors import UsageError
 from saddlescope.longtail import DATASETS, class_counts
 from saddlescope.models import build_model
 from saddlescope.sharpness import method_radii
-from saddlescope.training.recipe import Recipe
+from saddlescope.training.recipe import ModelSection, Recipe
 
 _HEAD = 64 * 1024
 """Bytes of a checkpoint beside weights and momentum, about."""
@@ -63,7 +63,7 @@ def estimate(recipe: Recipe) -> Estimate:
     if training.checkpoint_every:
         kept += training.epochs // training.checkpoint_every
     copies = 2 if recipe.optimizer.momentum else 1
-    weights = 4 * _parameters(recipe.model.name, spec.num_classes)
+    weights = 4 * _parameters(recipe.model, spec.num_classes)
     return Estimate(
         images=images,
         steps=training.epochs * math.ceil(images / recipe.optimizer.batch_size),
@@ -73,6 +73,8 @@ def estimate(recipe: Recipe) -> Estimate:
 
 
 @cache
-def _parameters(name: str, classes: int) -> int:
-    model = build_model(name, num_classes=classes, in_channels=3, seed=0)
+def _parameters(section: ModelSection, classes: int) -> int:
+    model = build_model(
+        section.name, num_classes=classes, in_channels=3, seed=0, classifier=section.classifier
+    )
     return sum(parameter.numel() for parameter in model.parameters())

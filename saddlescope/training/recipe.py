@@ -37,9 +37,10 @@ class DataSection(_Section):
 
 
 class ModelSection(_Section):
-    """`[model]`: which network."""
+    """`[model]`: which network, and its last layer."""
 
     name: str
+    classifier: Literal["linear", "cosine"] = "linear"
 
 
 class LossSection(_Section):

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from saddlescope.longtail import LongTailData, load_data
-from saddlescope.models import build_model
 from saddlescope.runs import RunFolder
 from saddlescope.training.checkpoints import load_checkpoint, load_weights, weights_digest
+from saddlescope.training.network import recipe_network
 from saddlescope.training.recipe import DataSection, Recipe, parse_recipe
 
 
@@ -56,12 +56,7 @@ def restore_run(
     path = folder.checkpoint(checkpoint)
     content = load_checkpoint(path, device=device)
     data = load_section(recipe.data, root=data_root).to(device)
-    model = build_model(
-        recipe.model.name,
-        num_classes=data.num_classes,
-        in_channels=data.in_channels,
-        seed=recipe.training.seed,
-    )
+    model = recipe_network(recipe, num_classes=data.num_classes, in_channels=data.in_channels)
     load_weights(model, content, origin=str(path))
     return TrainedRun(
         recipe=recipe,

@@ -17,7 +17,6 @@ import torch
 from saddlescope.curvature import CurvatureMonitor
 from saddlescope.errors import DataError, Interrupted, SaddlescopeError, UsageError
 from saddlescope.longtail import LongTailData
-from saddlescope.models import build_model
 from saddlescope.runs import (
     METRIC_COLUMNS,
     RunFolder,
@@ -30,6 +29,7 @@ from saddlescope.runs.tables import append_row, read_rows, rewrite_rows
 from saddlescope.sharpness import SharpnessAware, method_radii
 from saddlescope.training.checkpoints import load_checkpoint, load_weights, save_checkpoint
 from saddlescope.training.evaluate import evaluate
+from saddlescope.training.network import recipe_network
 from saddlescope.training.recipe import Recipe, first_difference, parse_recipe
 from saddlescope.training.schedule import refuse_standing_still, step_size
 from saddlescope.training.steps import Steps
@@ -114,11 +114,8 @@ class _Run:
         self.recipe, self.data, self.folder, self.device = recipe, data, folder, device
         options, method = recipe.optimizer, recipe.method
         self.epochs, self.seed = recipe.training.epochs, recipe.training.seed
-        self.model = build_model(
-            recipe.model.name,
-            num_classes=data.num_classes,
-            in_channels=data.in_channels,
-            seed=self.seed,
+        self.model = recipe_network(
+            recipe, num_classes=data.num_classes, in_channels=data.in_channels
         ).to(device)
         self.radii = method_radii(
             method.name,
