@@ -44,6 +44,10 @@ METRIC_COLUMNS: Final[tuple[str, ...]] = (
     "acc_few",
     "acc_avg",
     "acc_per_class",
+    "acc_many_flip",
+    "acc_medium_flip",
+    "acc_few_flip",
+    "acc_avg_flip",
     "seconds",
     "images_per_s",
 )
