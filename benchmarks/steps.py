@@ -18,15 +18,12 @@ import torch
 from saddlescope.longtail.datasets import LabelledImages, LongTailData
 from saddlescope.models import build_model
 from saddlescope.runs import METHODS, provenance, write_json
-from saddlescope.sharpness import SharpnessAware, method_radii
+from saddlescope.sharpness import SharpnessAware
 from saddlescope.training.recipe import parse_recipe
 from saddlescope.training.steps import Steps
 
-PASSES = {"sgd": (1, 1), "sam": (2, 2), "imbsam": (2, 3), "sam-ext": (3, 4), "sse-sam": (2, 3)}
-"""Forward and backward passes; sse-sam after its switch."""
-
 RELEASED = {"sgd": (1, 1), "sam": (2, 2), "imbsam": (2, 3), "sam-ext": (4, 4), "sse-sam": (4, 4)}
-"""The same of the paper's code."""
+"""Forward and backward passes of a step of the paper's code."""
 
 
 def images(count, classes):
@@ -58,7 +55,7 @@ def make_steps(method, options):
     )  # fmt: skip
     model = build_model(options.model, num_classes=classes, in_channels=3, seed=0)
     model.to(options.device).train()
-    radii = method_radii(method, epochs=1, gamma=0.0)
+    radii = recipe.method.radii(1)  # gamma 0: sse-sam after its switch
     optimizer = SharpnessAware(
         model.parameters(), torch.optim.SGD, radii=radii.at(0), lr=0.01, momentum=0.9,
         weight_decay=1e-3,
@@ -110,7 +107,8 @@ def main():
     middle = {name: statistics.median(seconds) for name, seconds in times.items()}
     f, b, sgd = middle["forward"], middle["backward"], middle["sgd"]
     rows = []
-    for method, (forwards, backwards) in PASSES.items():
+    for method, of_method in steps.items():
+        forwards, backwards = of_method.radii.passes(0)
         least = (forwards * f + backwards * b) / (f + b)
         old = RELEASED[method]
         row = {

@@ -48,6 +48,17 @@ def refuse_of_a_sweep(*, resume: bool, force: bool, monitor: str | None) -> None
         say("a sweep always goes on with what is there; --resume changes nothing")
 
 
+def refuse_of_a_run(*, jobs: int, shard: str) -> None:
+    """Refuse options that are for a sweep, where each of four machines would train the same run.
+
+    Raises:
+        UsageError: one of them was given.
+    """
+    for name, given in (("--jobs", jobs != 1), ("--shard", shard != "1/1")):
+        if given:
+            raise UsageError(f"{name} is for a recipe with [[sweep]] blocks, and this is one run")
+
+
 def sweep_arguments(
     recipe: str, overrides: Sequence[str] | None, data_root: Path | None, threads: int | None
 ) -> list[str]:

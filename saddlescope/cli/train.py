@@ -15,7 +15,13 @@ from saddlescope.cli.console import (
     span,
     stop_on_signal,
 )
-from saddlescope.cli.sweep import refuse_of_a_sweep, run_sweep, say_plan, sweep_arguments
+from saddlescope.cli.sweep import (
+    refuse_of_a_run,
+    refuse_of_a_sweep,
+    run_sweep,
+    say_plan,
+    sweep_arguments,
+)
 
 
 @one_line_errors
@@ -88,6 +94,7 @@ def train(
             devices=[f"cuda:{index}" for index in range(count)] or [str(where)],
         )
         return
+    refuse_of_a_run(jobs=jobs, shard=shard)
     resolved = plan.runs[0] if only is None else plan.only(only)
     folder = RunFolder(output or Path("runs") / resolved.run_name)
     data = load_section(resolved.data, root=data_root)

@@ -10,7 +10,13 @@ from saddlescope.longtail.datasets import LabelledImages, LongTailData, SourceDa
 from saddlescope.longtail.inspect import describe, describe_text
 from saddlescope.longtail.losses import make_loss
 from saddlescope.longtail.profiles import PROFILES, class_counts
-from saddlescope.longtail.registry import DATASETS, ROOT_VARIABLE, DatasetSpec, load_data
+from saddlescope.longtail.registry import (
+    DATASETS,
+    ROOT_VARIABLE,
+    DatasetSpec,
+    dataset_spec,
+    load_data,
+)
 from saddlescope.longtail.samples import ImageSamples
 from saddlescope.longtail.splits import head_tail, shots
 from saddlescope.longtail.subsets import SUBSETS, choose_subset
@@ -27,6 +33,7 @@ __all__ = [
     "SourceData",
     "choose_subset",
     "class_counts",
+    "dataset_spec",
     "describe",
     "describe_text",
     "head_tail",

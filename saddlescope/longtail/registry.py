@@ -117,7 +117,7 @@ def load_data(
         UsageError: an unknown name or an argument that cannot be meant.
         DataError: files that are missing or broken, or too few images for what was asked.
     """
-    spec = _specification(name)
+    spec = dataset_spec(name)
     counts = class_counts(
         num_classes=spec.num_classes,
         largest=spec.largest,
@@ -160,7 +160,12 @@ def load_data(
     )
 
 
-def _specification(name: str) -> DatasetSpec:
+def dataset_spec(name: str) -> DatasetSpec:
+    """The specification of a data set.
+
+    Raises:
+        UsageError: an unknown name; says the nearest one.
+    """
     if name not in DATASETS:
         close = difflib.get_close_matches(str(name), DATASETS, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""

@@ -4,10 +4,8 @@ import math
 from dataclasses import dataclass
 from functools import cache
 
-from saddlescope.errors import UsageError
-from saddlescope.longtail import DATASETS, class_counts
+from saddlescope.longtail import class_counts, dataset_spec
 from saddlescope.models import build_model
-from saddlescope.sharpness import method_radii
 from saddlescope.training.recipe import ModelSection, Recipe
 
 _HEAD = 64 * 1024
@@ -38,10 +36,8 @@ def estimate(recipe: Recipe) -> Estimate:
     Raises:
         UsageError: an unknown data set, model or method.
     """
-    data, training, method = recipe.data, recipe.training, recipe.method
-    if data.name not in DATASETS:
-        raise UsageError(f"unknown data set {data.name!r}: choose from {', '.join(DATASETS)}")
-    spec = DATASETS[data.name]
+    data, training = recipe.data, recipe.training
+    spec = dataset_spec(data.name)
     images = sum(
         class_counts(
             num_classes=spec.num_classes,
@@ -50,14 +46,7 @@ def estimate(recipe: Recipe) -> Estimate:
             profile=data.profile,
         )
     )
-    radii = method_radii(
-        method.name,
-        epochs=training.epochs,
-        rho=method.rho,
-        rho_head=method.rho_head,
-        rho_tail=method.rho_tail,
-        gamma=method.gamma,
-    )
+    radii = recipe.method.radii(training.epochs)
     passes = [radii.passes(epoch) for epoch in range(training.epochs)]
     kept = 2  # last and best
     if training.checkpoint_every:

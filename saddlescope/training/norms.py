@@ -6,12 +6,12 @@ angles between g and each part. Proposition 3 holds where in a group of m sample
 gradients of mean μ and coordinate variances σ² the mean dominates: m·‖μ‖²/Σσ² ≫ 1.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from saddlescope.curvature.parameters import ParameterVector, select_parameters
 from saddlescope.curvature.state import untouched
 from saddlescope.sharpness import group_losses
 
@@ -45,12 +45,12 @@ def gradient_norms(
         Numbers by column. None where a group has no sample in the batch, or for the signal fewer
         than two.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    vector = select_parameters(model)
     with untouched(model), torch.enable_grad():
         losses = group_losses(
             criterion(model(inputs), labels), tail, group_reduction=group_reduction
         )
-        parts = {name: _flat(loss, parameters, retain=True) for name, loss in losses.items()}
+        parts = {name: _flat(loss, vector, retain=True) for name, loss in losses.items()}
         row: dict[str, Any] = {"batch_tail": int(tail.sum())}
         row |= {f"gradient_norm_{name}": None for name in GROUPS}
         row |= {f"gradient_norm_{name}": float(part.norm()) for name, part in parts.items()}
@@ -68,7 +68,7 @@ def gradient_norms(
         on_device = tail.to(labels.device)
         for name, members in (("head", ~on_device), ("tail", on_device)):
             row[f"signal_{name}"] = _signal(
-                model, criterion, inputs[members], labels[members], parameters
+                model, criterion, inputs[members], labels[members], vector
             )
     return row
 
@@ -78,7 +78,7 @@ def _signal(
     criterion: nn.Module,
     inputs: Tensor,
     labels: Tensor,
-    parameters: Sequence[Tensor],
+    vector: ParameterVector,
 ) -> float | None:
     """m·‖μ‖²/Σσ² of the samples' gradients, σ² being their unbiased variances."""
     count = len(labels)
@@ -87,7 +87,7 @@ def _signal(
     total, squares = None, torch.zeros((), dtype=torch.float64, device=labels.device)
     for index in range(count):
         loss = criterion(model(inputs[index : index + 1]), labels[index : index + 1]).sum()
-        gradient = _flat(loss, parameters)
+        gradient = _flat(loss, vector)
         total = gradient if total is None else total + gradient
         squares += gradient.square().sum(dtype=torch.float64)
     assert total is not None
@@ -96,13 +96,9 @@ def _signal(
     return _ratio(count * of_mean, spread)
 
 
-def _flat(loss: Tensor, parameters: Sequence[Tensor], *, retain: bool = False) -> Tensor:
-    parts = torch.autograd.grad(loss, parameters, retain_graph=retain, allow_unused=True)
-    return torch.cat(
-        [
-            torch.zeros_like(p).flatten() if g is None else g.flatten()
-            for p, g in zip(parameters, parts, strict=True)
-        ]
+def _flat(loss: Tensor, vector: ParameterVector, *, retain: bool = False) -> Tensor:
+    return vector.flatten(
+        torch.autograd.grad(loss, vector.tensors, retain_graph=retain, allow_unused=True)
     )
 
 

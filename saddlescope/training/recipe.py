@@ -15,7 +15,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from saddlescope.errors import UsageError
-from saddlescope.sharpness import first_epoch
+from saddlescope.sharpness import Radii, first_epoch, method_radii
 
 
 class _Section(BaseModel):
@@ -76,6 +76,17 @@ class MethodSection(_Section):
     gamma: float = Field(default=0.70, ge=0, le=1)
     group_reduction: Literal["batch", "group", "batch-tail-x2"] = "batch"
     bn_statistics: Literal["clean", "every-pass"] = "every-pass"
+
+    def radii(self, epochs: int) -> Radii:
+        """The method's radii by epoch."""
+        return method_radii(
+            self.name,
+            epochs=epochs,
+            rho=self.rho,
+            rho_head=self.rho_head,
+            rho_tail=self.rho_tail,
+            gamma=self.gamma,
+        )
 
 
 class OptimizerSection(_Section):

@@ -26,7 +26,7 @@ from saddlescope.runs import (
     write_text,
 )
 from saddlescope.runs.tables import append_row, read_rows, rewrite_rows
-from saddlescope.sharpness import SharpnessAware, method_radii
+from saddlescope.sharpness import SharpnessAware
 from saddlescope.training.checkpoints import load_checkpoint, load_weights, save_checkpoint
 from saddlescope.training.evaluate import evaluate
 from saddlescope.training.network import recipe_network
@@ -117,14 +117,7 @@ class _Run:
         self.model = recipe_network(
             recipe, num_classes=data.num_classes, in_channels=data.in_channels
         ).to(device)
-        self.radii = method_radii(
-            method.name,
-            epochs=self.epochs,
-            rho=method.rho,
-            rho_head=method.rho_head,
-            rho_tail=method.rho_tail,
-            gamma=method.gamma,
-        )
+        self.radii = method.radii(self.epochs)
         self.optimizer = SharpnessAware(
             self.model.parameters(),
             torch.optim.SGD,
