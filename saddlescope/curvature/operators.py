@@ -94,8 +94,8 @@ class ObjectiveOperator(ABC):
         """The same matrix in float64 on a copy of the model; None where that cannot be had."""
         if self.dtype == torch.float64:
             return self
-        # What is retained in the working precision stays in memory: count only what is left.
-        budget = min(self._budget, default_budget(self.device))
+        # What is retained in the working precision stays in memory, and counts.
+        budget = min(self._budget_left(), default_budget(self.device))
         try:
             return self.from_objective(self.objective.double(), memory_budget=budget)
         except OperatorError:
@@ -166,10 +166,14 @@ class ObjectiveOperator(ABC):
         )
         if few:
             chosen = copy.copy(self)
-            chosen._build(objective, self._budget)
+            chosen._build(objective, self._budget_left())
             return chosen
         # The branches of float32 again, not the exact ones that so few samples would be given.
-        return self.from_objective(objective, memory_budget=self._budget)
+        return self.from_objective(objective, memory_budget=self._budget_left())
+
+    def _budget_left(self) -> int:
+        """Of the memory budget, what this operator does not retain itself."""
+        return max(0, self._budget - self.products.nbytes)
 
     def verify(self) -> None:
         """Evaluate the loss again and compare: one fixed matrix needs one fixed loss.

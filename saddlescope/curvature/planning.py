@@ -79,8 +79,7 @@ class Precision:
         kept: list[int] = []
         for size in sizes:
             built = max(built, retained + self.build.peak(size))
-            small, large = self.counted
-            counted += small + (large - small) * (size - _SIZES[0])
+            counted += self._counts(size)
             if counted > budget:
                 break
             kept.append(size)
@@ -91,7 +90,12 @@ class Precision:
             [self.apply.peak(size) for size in set(kept)]
             + [self._streamed_peak(size) for size in set(streamed)]
         )
-        return Held(sum(kept) / sum(sizes), retained, built, product)
+        left = max(0.0, budget - sum(map(self._counts, kept)))
+        return Held(sum(kept) / sum(sizes), retained, built, product, left)
+
+    def _counts(self, size: int) -> int:
+        small, large = self.counted
+        return small + (large - small) * (size - _SIZES[0])
 
     def _streamed_peak(self, size: int) -> int:
         """Of a product that linearises a batch anew; its sum stands where the gradient stood."""
@@ -101,12 +105,16 @@ class Precision:
 
 @dataclass(frozen=True)
 class Held:
-    """What becomes of a row's batches: share and bytes retained, peaks of building and product."""
+    """What becomes of a row's batches: share and bytes retained, peaks of building and product.
+
+    `left` is what remains of the budget.
+    """
 
     share: float
     retained: int
     built: int
     product: int
+    left: float
 
 
 @dataclass(frozen=True)
@@ -203,13 +211,13 @@ class Footprint:
             basis=basis,
             retained=held.retained,
             work=max(beside + held.product, held.built - basis - held.retained),
-            reference=beside + self._reference_bytes(sizes, min(budget, _FREE_SHARE * left)),
+            reference=beside + self._reference_bytes(sizes, held.left, left),
             vectors=capacity + 1,
             kept=held.share,
         )
 
-    def _reference_bytes(self, sizes: list[int], budget: float) -> int:
-        """What `product_error` takes at most."""
+    def _reference_bytes(self, sizes: list[int], budget: float, free: float) -> int:
+        """What `product_error` takes at most, with this left of the budget and of the memory."""
         if self.reference is None:
             return 0
         vector = self.size * self.dtype.itemsize
@@ -221,9 +229,10 @@ class Footprint:
             # An operator of its own, with a gradient, which lives as long as the reference does.
             beside += few.retained + vector
             before = max(few.built - few.retained - vector, few.product)
+            budget, free = few.left, free - few.retained
         else:
             before = 0
-        held = self.reference.hold(sizes, budget)
+        held = self.reference.hold(sizes, min(budget, _FREE_SHARE * max(free, 0)))
         product = self.reference.fixed + held.retained + 8 * self.size + held.product
         return beside + max(before, held.built, product)
 

@@ -7,7 +7,8 @@ import torch
 from networks import convolutional, images, split_batches
 from torch import nn
 
-from saddlescope.curvature import GaussNewtonOperator, HessianOperator, memory
+from saddlescope.curvature import GaussNewtonOperator, HessianOperator, Programs, memory
+from saddlescope.curvature import operators as operators_module
 from saddlescope.curvature.memory import StorageMeter, available_bytes, storage_bytes
 
 
@@ -52,6 +53,40 @@ def test_products_and_operators_leave_nothing_behind(kind, budget):
     before = live_tensors()
     use(3)
     assert live_tensors() == before
+
+
+@pytest.mark.parametrize("sampled_from", [0, 2048])  # some samples, or all, take part
+def test_a_row_and_the_check_of_its_rounding_share_one_budget(monkeypatch, sampled_from):
+    """Each with a budget of its own would be three budgets, and more memory than there is."""
+    monkeypatch.setattr(operators_module, "SAMPLED_FROM", sampled_from)
+    made = []
+
+    class Noted(operators_module.BatchProducts):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            made.append(self)
+
+    monkeypatch.setattr(operators_module, "BatchProducts", Noted)
+    model, data = convolutional(dtype=torch.float32), images(64, dtype=torch.float32)
+    batches = split_batches(data, *[8] * 8)
+
+    def held(budget):
+        made.clear()
+        operator = HessianOperator(
+            model, nn.CrossEntropyLoss(), batches, memory_budget=budget,
+            programs=Programs("double-backward"),
+        )  # fmt: skip
+        vector = torch.ones(operator.size)
+        assert operator.product_error(vector, operator.matvec(vector)) > 0
+        return [products.nbytes for products in made]
+
+    alone = held(1 << 40)[0]
+    for share in (0.5, 1.0, 1.5):
+        budget = int(share * alone)
+        found = held(budget)
+        assert len(found) == (3 if sampled_from == 0 else 2)
+        assert found[0] > 0
+        assert sum(found) <= budget
 
 
 def test_some_memory_is_available():
