@@ -17,7 +17,7 @@ from typing import Final
 import torch
 
 from saddlescope.errors import DataError, UsageError
-from saddlescope.longtail import digits
+from saddlescope.longtail import digits, prototypes
 from saddlescope.longtail.cifar import CIFAR10, CIFAR100, load_cifar
 from saddlescope.longtail.datasets import LongTailData, SourceData
 from saddlescope.longtail.profiles import class_counts
@@ -63,6 +63,16 @@ DATASETS: Final[Mapping[str, DatasetSpec]] = {
         few_below=15,
         needs_root=False,
         load=lambda _root: digits.load_digits(),
+    ),
+    "prototypes": DatasetSpec(
+        title="Prototypes-LT",
+        num_classes=10,
+        largest=prototypes.LARGEST,
+        tail_threshold=30,
+        many_above=50,
+        few_below=15,
+        needs_root=False,
+        load=lambda _root: prototypes.load_prototypes(),
     ),
     "cifar10": DatasetSpec(
         title="CIFAR-10-LT",

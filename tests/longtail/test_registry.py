@@ -67,7 +67,7 @@ def test_no_root_says_where_to_put_it(monkeypatch):
     ("name", "options", "message"),
     [
         ("cifar-100", {}, r"unknown data set 'cifar-100': did you mean 'cifar100'\?"),
-        ("imagenet", {}, "choose from digits, cifar10, cifar100"),
+        ("imagenet", {}, "choose from digits, prototypes, cifar10, cifar100"),
         ("digits", {"tail_threshold": 5}, "choose from 7 to 130"),
         ("digits", {"imbalance_factor": 1}, "raise imbalance_factor"),
         ("digits", {"imbalance_factor": 200}, "class 9 would have no image"),
