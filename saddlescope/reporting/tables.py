@@ -66,6 +66,9 @@ def spectrum_table(runs: Sequence[Run]) -> pd.DataFrame:
 def accuracy_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Test accuracy in percent of each run: the last epoch, and apart from it the best on test.
 
+    Columns `flip_…` are of the last epoch too, with the outputs averaged over each image and its
+    mirror image.
+
     The best epoch is the one with the highest average accuracy on the test split itself; it is
     what papers of this line print and flatters every method, so the last epoch comes first.
     """
@@ -78,15 +81,20 @@ def accuracy_table(runs: Sequence[Run]) -> pd.DataFrame:
         last = metrics.iloc[-1] if len(metrics) else None
         scored = metrics["acc_avg"].fillna(-1.0)
         best = metrics.iloc[int(scored.argmax())] if (scored >= 0).any() else None
-        for prefix, source in (("", last), ("best_", best)):
-            if source is not None:
+        for prefix, source, ending in (
+            ("", last, ""),
+            ("flip_", last, "_flip"),
+            ("best_", best, ""),
+        ):
+            if source is not None and not ending:
                 row[f"{prefix}epoch"] = int(source["epoch"])
             for column in SHOT_COLUMNS:
                 key = f"{prefix}{column.removeprefix('acc_')}"
-                row[key] = math.nan if source is None else 100 * float(source[column])
+                row[key] = math.nan if source is None else 100 * float(source[column + ending])
         table.append(row)
     shots = [column.removeprefix("acc_") for column in SHOT_COLUMNS]
     columns = ["label", "run", "method", "train_seed", "epoch", *shots]
+    columns += [f"flip_{shot}" for shot in shots]
     columns += ["best_epoch", *(f"best_{shot}" for shot in shots)]
     return pd.DataFrame(table, columns=columns)
 

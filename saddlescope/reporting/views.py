@@ -90,12 +90,13 @@ def class_rows(runs: Sequence[Run], *, split: str) -> list[list[Cell]]:
 
 
 def accuracy_rows(runs: Sequence[Run]) -> list[list[Cell]]:
-    """The accuracy table: last epoch first, best on test apart."""
+    """The accuracy table: last epoch, with mirror images, best on test."""
     rows = []
     for row in accuracy_table(runs).to_dict("records"):
         cells = [Cell(row["label"], mark=method_mark(row["method"]))]
-        for prefix in ("", "best_"):
-            cells.append(_whole(row[f"{prefix}epoch"]))
+        for prefix in ("", "flip_", "best_"):
+            if prefix != "flip_":  # of the last epoch, as the ones before it
+                cells.append(_whole(row[f"{prefix}epoch"]))
             cells += [
                 Cell("—" if math.isnan(value) else f"{value:.1f}", numeric=True)
                 for value in (row[f"{prefix}{shot}"] for shot in ("many", "medium", "few", "avg"))

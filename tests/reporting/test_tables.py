@@ -37,6 +37,8 @@ def test_accuracy_table_puts_the_last_epoch_apart_from_the_best_on_test(make_run
     assert row["avg"] == pytest.approx(100 * metrics["acc_avg"].iloc[-1])
     assert row["best_avg"] == pytest.approx(100 * metrics["acc_avg"].max())
     assert row["best_epoch"] == metrics["acc_avg"].idxmax()
+    assert row["flip_few"] == pytest.approx(100 * metrics["acc_few_flip"].iloc[-1])
+    assert row["flip_few"] != row["few"]
 
 
 def test_a_run_without_metrics_keeps_its_row(make_run):
