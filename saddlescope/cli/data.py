@@ -18,9 +18,12 @@ def group() -> None:
 @app.command("inspect")
 @one_line_errors
 def inspect(
-    name: Annotated[str, typer.Argument(help="digits, cifar10 or cifar100.", metavar="NAME")],
+    name: Annotated[
+        str, typer.Argument(help="digits, prototypes, cifar10, cifar100.", metavar="NAME")
+    ],
     imbalance_factor: Annotated[
-        float | None, typer.Option(help="Largest over smallest class; by default 100, digits 20.")
+        float | None,
+        typer.Option(help="Largest over smallest class; 100 for CIFAR, else 20."),
     ] = None,
     profile: Annotated[str, typer.Option(help="exp or step.")] = "exp",
     subset: Annotated[str, typer.Option(help="first or shuffled.")] = "first",
@@ -31,10 +34,11 @@ def inspect(
     data_root: options.DataRoot = None,
 ) -> None:
     """Print class counts, head and tail, shots and checksums of a long-tailed data set."""
-    from saddlescope.longtail import describe, describe_text, load_data
+    from saddlescope.longtail import dataset_spec, describe, describe_text, load_data
     from saddlescope.runs.atomic import to_json
 
-    factor = imbalance_factor or (20.0 if name == "digits" else 100.0)
+    usual = dataset_spec(name).imbalance_factor
+    factor = usual if imbalance_factor is None else imbalance_factor
     description = describe(
         load_data(
             name, root=data_root, imbalance_factor=factor, profile=profile, subset=subset,

@@ -14,6 +14,9 @@ from torch.utils._pytree import tree_leaves
 from saddlescope.curvature.distributed import processes_here
 from saddlescope.errors import UsageError
 
+FREE_SHARE = 0.4
+"""Of free memory, what is retained between products; the rest is left for basis and work."""
+
 _LEAST_CAPACITY = 8
 """Vectors of the smallest basis that can be restarted."""
 
@@ -45,8 +48,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def default_budget(device: torch.device) -> int:
-    """Bytes for retained graphs: 40 % of what is free, the rest left for basis and work."""
-    return int(0.4 * available_bytes(device))
+    """Bytes for retained graphs: `FREE_SHARE` of what is free."""
+    return int(FREE_SHARE * available_bytes(device))
 
 
 def basis_capacity(

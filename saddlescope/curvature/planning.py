@@ -20,14 +20,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from saddlescope.curvature.memory import LiveMeter, available_bytes, basis_capacity
+from saddlescope.curvature.memory import FREE_SHARE, LiveMeter, available_bytes, basis_capacity
 from saddlescope.curvature.objective import Criterion
 from saddlescope.curvature.operators import HessianOperator, checked_samples
 from saddlescope.curvature.samples import as_samples
 from saddlescope.curvature.strategy import TYPICAL_PRODUCTS, Programs
 
 _SIZES = (2, 3)
-_FREE_SHARE = 0.4  # as `memory.default_budget`
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ class Footprint:
         vector = self.size * self.dtype.itemsize
         host = self.device.type == "cpu"
         sizes = _batch_sizes(samples, batch_size)
-        budget = _FREE_SHARE * free if memory_budget is None else memory_budget
+        budget = FREE_SHARE * free if memory_budget is None else memory_budget
         held = self.working.hold(sizes, budget)
         left = max(free - held.retained - 2 * vector, 0)
         capacity = basis_capacity(
@@ -201,7 +200,7 @@ class Footprint:
             self.dtype,
             self.device,
             wanted=max_matvecs,
-            memory=int(_FREE_SHARE * left) if basis_memory is None else basis_memory,
+            memory=int(FREE_SHARE * left) if basis_memory is None else basis_memory,
         )
         basis = vector * (1 + (min(capacity, products) if host else capacity))
         # The gradient, and the start vector, which is kept in float64 on the host.
@@ -232,7 +231,7 @@ class Footprint:
             budget, free = few.left, free - few.retained
         else:
             before = 0
-        held = self.reference.hold(sizes, min(budget, _FREE_SHARE * max(free, 0)))
+        held = self.reference.hold(sizes, min(budget, FREE_SHARE * max(free, 0)))
         product = self.reference.fixed + held.retained + 8 * self.size + held.product
         return beside + max(before, held.built, product)
 

@@ -36,6 +36,7 @@ class DatasetSpec:
         title: name to print.
         num_classes: number of classes.
         largest: training images of class 0.
+        imbalance_factor: largest over smallest class where none is asked for.
         tail_threshold: default; tail classes have fewer training images.
         many_above: default; "many" classes have more training images.
         few_below: default; "few" classes have fewer training images.
@@ -46,6 +47,7 @@ class DatasetSpec:
     title: str
     num_classes: int
     largest: int
+    imbalance_factor: float
     tail_threshold: int
     many_above: int
     few_below: int
@@ -58,6 +60,7 @@ DATASETS: Final[Mapping[str, DatasetSpec]] = {
         title="Digits-LT",
         num_classes=10,
         largest=digits.LARGEST,
+        imbalance_factor=20.0,
         tail_threshold=30,
         many_above=60,
         few_below=15,
@@ -68,6 +71,7 @@ DATASETS: Final[Mapping[str, DatasetSpec]] = {
         title="Prototypes-LT",
         num_classes=10,
         largest=prototypes.LARGEST,
+        imbalance_factor=20.0,
         tail_threshold=30,
         many_above=50,
         few_below=15,
@@ -78,6 +82,7 @@ DATASETS: Final[Mapping[str, DatasetSpec]] = {
         title="CIFAR-10-LT",
         num_classes=10,
         largest=5000,
+        imbalance_factor=100.0,
         tail_threshold=100,
         many_above=1000,
         few_below=200,
@@ -88,6 +93,7 @@ DATASETS: Final[Mapping[str, DatasetSpec]] = {
         title="CIFAR-100-LT",
         num_classes=100,
         largest=500,
+        imbalance_factor=100.0,
         tail_threshold=100,
         many_above=100,
         few_below=20,

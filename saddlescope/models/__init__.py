@@ -1,4 +1,4 @@
-"""The networks: the paper's ResNet-34, a true ResNet-32, and a small ResNet-8 for digits.
+"""The networks: the ResNet-34 of the paper, ResNet-32, ResNet-8, one with a known Hessian.
 
 They contain no in-place activation and no fused block, so that second derivatives flow.
 """
@@ -8,11 +8,7 @@ from saddlescope.models.cosine import CosineClassifier
 from saddlescope.models.registry import MODELS, build_model
 from saddlescope.models.resnet_large import ResNet34, resnet34
 from saddlescope.models.resnet_small import SmallResNet, resnet8, resnet32
-from saddlescope.models.two_layer_linear import (
-    TwoLayerLinear,
-    origin_eigenvalues,
-    two_layer_linear,
-)
+from saddlescope.models.two_layer_linear import TwoLayerLinear, origin_eigenvalues
 
 __all__ = [
     "MODELS",
@@ -26,5 +22,4 @@ __all__ = [
     "resnet8",
     "resnet32",
     "resnet34",
-    "two_layer_linear",
 ]

@@ -11,13 +11,13 @@ from saddlescope.errors import UsageError
 from saddlescope.models.cosine import CosineClassifier
 from saddlescope.models.resnet_large import resnet34
 from saddlescope.models.resnet_small import resnet8, resnet32
-from saddlescope.models.two_layer_linear import two_layer_linear
+from saddlescope.models.two_layer_linear import TwoLayerLinear
 
 MODELS: Final[Mapping[str, Callable[..., nn.Module]]] = {
     "resnet8": resnet8,
     "resnet32": resnet32,
     "resnet34": resnet34,
-    "two-layer-linear": two_layer_linear,
+    "two-layer-linear": TwoLayerLinear,
 }
 """Name to factory; each takes the keywords `num_classes` and `in_channels`."""
 

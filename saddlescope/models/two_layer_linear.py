@@ -64,8 +64,3 @@ def origin_eigenvalues(features: Tensor, targets: Tensor, *, num_classes: int) -
     coupling = residual.T @ inputs.cpu() / len(targets)
     singular: Tensor = torch.linalg.svdvals(coupling)
     return torch.cat([-singular, singular.flip(0)])
-
-
-def two_layer_linear(*, num_classes: int, in_channels: int) -> TwoLayerLinear:
-    """The network of this module, at the origin whatever the seed."""
-    return TwoLayerLinear(num_classes=num_classes, in_channels=in_channels)

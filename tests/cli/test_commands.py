@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import saddlescope
 from saddlescope.cli.main import app
 from saddlescope.errors import ExitCode
+from saddlescope.longtail import DATASETS
 from saddlescope.runs import SPECTRUM_COLUMNS, read_view, view_file
 
 TINY = ["--set", "training.epochs=1"]
@@ -195,6 +196,9 @@ def test_data_inspect():
     done = command("data", "inspect", "digits", "--json")
     assert json.loads(done.stdout)["counts"][0] == 130
     assert "sha256" in command("data", "inspect", "digits").stdout
+    shown = command("data", "inspect", "--help").stdout
+    assert all(name in shown for name in DATASETS)
+    assert command("data", "inspect", "digits", "--imbalance-factor", "0").exit_code == 2
 
 
 def test_network_from_elsewhere_found_beside_the_user(tmp_path):

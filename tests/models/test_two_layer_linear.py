@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from saddlescope.curvature import HessianOperator, extreme_eigenvalues
 from saddlescope.longtail import ImageSamples, load_data
-from saddlescope.models import build_model, origin_eigenvalues, two_layer_linear
+from saddlescope.models import TwoLayerLinear, build_model, origin_eigenvalues
 
 
 def network(num_classes=10):
-    return two_layer_linear(num_classes=num_classes, in_channels=1).double().eval()
+    return TwoLayerLinear(num_classes=num_classes, in_channels=1).double().eval()
 
 
 def dense_eigenvalues(model, inputs, targets):
