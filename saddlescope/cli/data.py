@@ -1,11 +1,12 @@
 """`saddlescope data`: look at a data set before training on it."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from saddlescope.cli import options
-from saddlescope.cli.console import one_line_errors
+from saddlescope.cli.console import one_line_errors, say
 
 app = typer.Typer(help="Look at a data set before training on it.", no_args_is_help=True)
 
@@ -19,30 +20,50 @@ def group() -> None:
 @one_line_errors
 def inspect(
     name: Annotated[
-        str, typer.Argument(help="digits, prototypes, cifar10, cifar100.", metavar="NAME")
+        str,
+        typer.Argument(
+            help="digits, prototypes, cifar10, cifar100, imagenet-lt, inaturalist2018, list, "
+            "folder.",
+            metavar="NAME",
+        ),
     ],
     imbalance_factor: Annotated[
         float | None,
-        typer.Option(help="Largest over smallest class; 100 for CIFAR, else 20."),
+        typer.Option(
+            help="Largest over smallest class; by default 100 for CIFAR, 20 for digits and "
+            "prototypes, and all there is of sets of image files.",
+            show_default=False,
+        ),
     ] = None,
     profile: Annotated[str, typer.Option(help="exp or step.")] = "exp",
     subset: Annotated[str, typer.Option(help="first or shuffled.")] = "first",
     tail_threshold: Annotated[
         int | None, typer.Option(help="Tail classes have fewer images than this.")
     ] = None,
+    train_list: Annotated[
+        str | None, typer.Option(help="Of image files: the list of `path label` lines to train on.")
+    ] = None,
+    test_list: Annotated[
+        str | None, typer.Option(help="Of image files: the list to test on.")
+    ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Also draw the first images of up to 20 classes."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     data_root: options.DataRoot = None,
 ) -> None:
     """Print class counts, head and tail, shots and checksums of a long-tailed data set."""
-    from saddlescope.longtail import dataset_spec, describe, describe_text, load_data
+    from saddlescope.longtail import FileOptions, describe, describe_text, load_data, write_sheet
     from saddlescope.runs.atomic import to_json
 
-    usual = dataset_spec(name).imbalance_factor
-    factor = usual if imbalance_factor is None else imbalance_factor
-    description = describe(
-        load_data(
-            name, root=data_root, imbalance_factor=factor, profile=profile, subset=subset,
-            tail_threshold=tail_threshold,
-        )
+    data = load_data(
+        name, root=data_root, imbalance_factor=imbalance_factor, profile=profile, subset=subset,
+        tail_threshold=tail_threshold,
+        files=FileOptions(train_list=train_list, test_list=test_list),
     )  # fmt: skip
+    description = describe(data)
+    if sheet is not None:
+        shown = write_sheet(data, sheet)
+        say(f"{len(shown)} of {data.num_classes} classes drawn: {sheet}")
     typer.echo(to_json(description, indent=2) if json else describe_text(description))

@@ -1,5 +1,6 @@
 """Options that several commands share, so that one word means one thing everywhere."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,9 +10,24 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", metavar=
 DataRoot = Annotated[
     Path | None,
     typer.Option(
-        help="Folder that holds cifar-10-batches-py or cifar-100-python.",
+        help="Folder that holds cifar-10-batches-py or cifar-100-python, or the image files.",
         envvar="SADDLESCOPE_DATA",
         show_default=False,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Processes that decode image files; by default one a core, up to 8.",
+        show_default=False,
+    ),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder to keep decoded image files in, so that each is decoded once.",
+        metavar="FOLDER",
     ),
 ]
 Threads = Annotated[
@@ -21,3 +37,12 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key; may be repeated."),
 ]
+
+
+def chosen_workers(asked: int | None, data_set: str) -> int:
+    """How many processes decode; none where a data set is no set of files."""
+    from saddlescope.longtail import dataset_spec
+
+    if not dataset_spec(data_set).in_files:
+        return 0
+    return min(8, os.cpu_count() or 1) if asked is None else asked

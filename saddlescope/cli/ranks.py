@@ -91,16 +91,23 @@ def sharing(shard: str, device: "torch.device") -> "Ranks | None":
     """
     if shard == "classes":
         return None
-    posted = board()
-    if posted is None:
+    if launch() is None:
         raise UsageError(
             "--shard samples needs several processes: torchrun --nproc-per-node 2 -m saddlescope "
             "spectrum …"
         )
+    return join(device)
+
+
+def join(device: "torch.device") -> "Ranks":
+    """The process group of this job's ranks; one process alone without a launcher."""
+    from saddlescope.curvature import Ranks
+
+    posted = board()
+    if posted is None:
+        return Ranks()
     import torch
     from torch import distributed
-
-    from saddlescope.curvature import Ranks
 
     on_gpu = device.type == "cuda"
     if on_gpu:

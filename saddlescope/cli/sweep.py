@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from saddlescope.cli.console import Ticker, say, stop_on_signal
+from saddlescope.cli.ranks import launch
 from saddlescope.errors import Interrupted, SaddlescopeError, UsageError
 
 if TYPE_CHECKING:
@@ -48,38 +49,66 @@ def refuse_of_a_sweep(*, resume: bool, force: bool, monitor: str | None) -> None
         say("a sweep always goes on with what is there; --resume changes nothing")
 
 
-def refuse_of_a_run(*, jobs: int, shard: str) -> None:
+def refuse_of_a_run(*, jobs: int, shard: str, slurm: str | None) -> None:
     """Refuse options that are for a sweep, where each of four machines would train the same run.
 
     Raises:
         UsageError: one of them was given.
     """
-    for name, given in (("--jobs", jobs != 1), ("--shard", shard != "1/1")):
+    several = (("--jobs", jobs != 1), ("--shard", shard != "1/1"), ("--slurm", slurm is not None))
+    for name, given in several:
         if given:
             raise UsageError(f"{name} is for a recipe with [[sweep]] blocks, and this is one run")
 
 
 def sweep_arguments(
-    recipe: str, overrides: Sequence[str] | None, data_root: Path | None, threads: int | None
+    recipe: str, overrides: Sequence[str] | None, options: Mapping[str, object]
 ) -> list[str]:
-    """Arguments of `saddlescope` that all runs of a sweep have in common."""
+    """Arguments of `saddlescope` that all runs of a sweep have in common.
+
+    Args:
+        recipe: of the sweep.
+        overrides: of all runs.
+        options: by name; None where not given, True of one without a value.
+    """
     words = ["train", recipe]
     for override in overrides or ():
         words += ["--set", override]
-    for option, value in (("--data-root", data_root), ("--threads", threads)):
+    for option, value in options.items():
         if value is not None:
-            words += [option, str(value)]
+            words += [option] if value is True else [option, str(value)]
     return words
 
 
-def say_plan(recipes: "Sequence[Recipe]", output: Path) -> None:
+def run_words(folder: "RunFolder", device: str) -> list[str]:
+    """Arguments of `saddlescope train` that are one run's own, after those of its sweep."""
+    return ["--only", folder.name, "-o", str(folder.path), "--resume", "--device", device]
+
+
+def unfinished(recipes: "Sequence[Recipe]", output: Path) -> "list[RunFolder]":
+    """The folders of the runs that are not finished, in order.
+
+    Raises:
+        UsageError: a folder holds a run of another recipe, or a launcher started this process.
+    """
+    from saddlescope.runs import RunFolder
+
+    if launch() is not None:
+        raise UsageError(
+            "a sweep starts processes of its own: under torchrun choose a run with --only"
+        )
+    folders = {recipe.run_name: RunFolder(output / recipe.run_name) for recipe in recipes}
+    return [folders[r.run_name] for r in recipes if not _finished(folders[r.run_name], r)]
+
+
+def say_plan(recipes: "Sequence[Recipe]", output: Path, *, data_root: Path | None = None) -> None:
     """Print what a sweep will take, a line a run and the sum; nothing is computed."""
     from saddlescope.training.estimate import estimate
 
     total = {"epochs": 0, "steps": 0, "gradients": 0.0, "disk": 0}
     typer.echo("run,epochs,images,steps,gradients,disk_mib")
     for recipe in recipes:
-        found = estimate(recipe)
+        found = estimate(recipe, data_root=data_root)
         typer.echo(
             f"{recipe.run_name},{recipe.training.epochs},{found.images},{found.steps},"
             f"{found.gradients:.1f},{found.disk / 2**20:.1f}"
@@ -120,7 +149,7 @@ def run_sweep(
     from saddlescope.runs import RunFolder
 
     folders = {recipe.run_name: RunFolder(output / recipe.run_name) for recipe in recipes}
-    waiting = [r.run_name for r in recipes if not _finished(folders[r.run_name], r)]
+    waiting = unfinished(recipes, output)
     done = len(recipes) - len(waiting)
     say(f"{len(recipes)} runs: {done} finished, {len(waiting)} to do, {jobs} at a time")
     epochs = {recipe.run_name: recipe.training.epochs for recipe in recipes}
@@ -134,11 +163,8 @@ def run_sweep(
                 raise Interrupted(f"{output}: stopped and saved; the same command goes on")
             while waiting and len(children) < jobs:
                 slot = min(set(range(jobs)) - {child.slot for child in children})
-                folder = folders[waiting.pop(0)]
-                words = [
-                    "--only", folder.name, "-o", str(folder.path), "--resume",
-                    "--device", devices[slot % len(devices)],
-                ]  # fmt: skip
+                folder = waiting.pop(0)
+                words = run_words(folder, devices[slot % len(devices)])
                 children.append(_start(folder, [*arguments, *words], output, slot, jobs))
             time.sleep(_LOOK_EVERY)
             for child in [c for c in children if c.process.poll() is not None]:

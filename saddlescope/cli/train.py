@@ -1,7 +1,7 @@
 """`saddlescope train`: a recipe in, a run folder out."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,8 @@ from saddlescope.cli.console import (
     span,
     stop_on_signal,
 )
+from saddlescope.cli.ranks import join, launch, leads, on_all_ranks
+from saddlescope.cli.slurm import submit
 from saddlescope.cli.sweep import (
     refuse_of_a_run,
     refuse_of_a_sweep,
@@ -22,13 +24,25 @@ from saddlescope.cli.sweep import (
     say_plan,
     sweep_arguments,
 )
+from saddlescope.cli.tensorboard import epoch_writer
+from saddlescope.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from saddlescope.curvature import CurvatureMonitor, Ranks
+    from saddlescope.longtail import LongTailData
+    from saddlescope.runs import RunFolder
+    from saddlescope.training import Progress
 
 
 @one_line_errors
+@on_all_ranks
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="A TOML file, or package:digits-lt.", metavar="RECIPE")
-    ],
+        str | None,
+        typer.Argument(help="A TOML file, or package:digits-lt.", metavar="RECIPE"),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -41,6 +55,18 @@ def train(
     overrides: options.Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run there.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Delete the run there first.")] = False,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Instead of a recipe: a run, or a checkpoint in one, to give a new classifier.",
+        ),
+    ] = None,
+    classifier: Annotated[
+        str | None, typer.Option(help="With --from: crt, lws or tau-norm.", show_default=False)
+    ] = None,
+    tau: Annotated[float, typer.Option(min=0.0, help="Of tau-norm: the power of a length.")] = 0.7,
     monitor: Annotated[
         str | None,
         typer.Option(help="Groups whose curvature to measure along the way, such as all,tail."),
@@ -48,6 +74,9 @@ def train(
     monitor_every: Annotated[
         int, typer.Option(min=1, help="Epochs between two measurements of --monitor.")
     ] = 1,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write the metrics for TensorBoard.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")
     ] = False,
@@ -58,87 +87,153 @@ def train(
     shard: Annotated[
         str, typer.Option(metavar="K/N", help="Of a sweep: every N-th run, from the K-th on.")
     ] = "1/1",
+    slurm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY=VALUE,…",
+            help="Of a sweep: submit each run to Slurm with these parameters of submitit, such as "
+            "partition=gpu,timeout_min=600,gpus_per_node=1; cluster=local runs them here.",
+        ),
+    ] = None,
     data_root: options.DataRoot = None,
+    workers: options.Workers = None,
+    cache: options.Cache = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
 ) -> None:
     """Train one network by a recipe and leave a run folder.
 
     Killed at any moment, the run goes on with --resume and ends with the same weights. A recipe
-    with [[sweep]] blocks describes many runs: what is missing is run, what was cut goes on.
+    with [[sweep]] blocks describes many runs: what is missing is run, what was cut goes on. Started
+    by torchrun, several processes share each batch.
     """
     import torch
 
-    from saddlescope.curvature import CurvatureMonitor
-    from saddlescope.longtail import ImageSamples
     from saddlescope.runs import RunFolder
-    from saddlescope.training import load_plan
-    from saddlescope.training import train as run_training
+    from saddlescope.training import load_plan, second_stage
     from saddlescope.training.restore import load_section
-    from saddlescope.training.trainer import Progress
 
-    plan = load_plan(recipe, overrides=overrides or ())
-    if plan.swept and only is None:
-        refuse_of_a_sweep(resume=resume, force=force, monitor=monitor)
-        chosen, where_to = plan.shard(shard), output or Path("runs") / plan.name
-        if dry_run:
-            say_plan(chosen, where_to)
+    if (recipe is None) == (source is None):
+        raise UsageError("give a recipe, or --from with --classifier: one of the two")
+    if (source is None) != (classifier is None):
+        raise UsageError("--from and --classifier go together")
+    start = None
+    if source is not None and classifier is not None:
+        refuse_of_a_run(jobs=jobs, shard=shard, slurm=slurm)
+        resolved, start = second_stage(source, classifier, tau=tau, overrides=overrides or ())
+    else:
+        assert recipe is not None
+        plan = load_plan(recipe, overrides=overrides or ())
+        if plan.swept and only is None:
+            refuse_of_a_sweep(resume=resume, force=force, monitor=monitor)
+            chosen, where_to = plan.shard(shard), output or Path("runs") / plan.name
+            if dry_run:
+                say_plan(chosen, where_to, data_root=data_root)
+                return
+            arguments = sweep_arguments(
+                recipe, overrides, {
+                    "--data-root": data_root, "--workers": workers, "--cache": cache,
+                    "--threads": threads, "--tensorboard": tensorboard or None,
+                },
+            )  # fmt: skip
+            if slurm is not None:
+                submit(chosen, where_to, arguments=arguments, parameters=slurm, device=device)
+                return
+            where = choose_device(device)
+            count = torch.cuda.device_count() if where.type == "cuda" and where.index is None else 0
+            run_sweep(
+                chosen,
+                where_to,
+                arguments=arguments,
+                jobs=jobs,
+                devices=[f"cuda:{index}" for index in range(count)] or [str(where)],
+            )
             return
-        where = choose_device(device)
-        count = torch.cuda.device_count() if where.type == "cuda" and where.index is None else 0
-        run_sweep(
-            chosen,
-            where_to,
-            arguments=sweep_arguments(recipe, overrides, data_root, threads),
-            jobs=jobs,
-            devices=[f"cuda:{index}" for index in range(count)] or [str(where)],
-        )
-        return
-    refuse_of_a_run(jobs=jobs, shard=shard)
-    resolved = plan.runs[0] if only is None else plan.only(only)
+        refuse_of_a_run(jobs=jobs, shard=shard, slurm=slurm)
+        resolved = plan.runs[0] if only is None else plan.only(only)
     folder = RunFolder(output or Path("runs") / resolved.run_name)
-    data = load_section(resolved.data, root=data_root)
+    data = load_section(
+        resolved.data, root=data_root, workers=options.chosen_workers(workers, resolved.data.name),
+        cache=cache, report=say,
+    )  # fmt: skip
     head, tail = (sum(data.counts[c] for c in data.groups[g]) for g in ("head", "tail"))
     say(
         f"{data.name}: {len(data.train)} training images in {data.num_classes} classes "
-        f"({data.counts[0]} … {data.counts[-1]}; head {head}, tail {tail}), {len(data.test)} test"
+        f"({max(data.counts)} … {min(data.counts)}; head {head}, tail {tail}), {len(data.test)} "
+        "test"
     )
     if dry_run:
-        typer.echo(resolved.to_toml(), nl=False)
+        if leads():
+            typer.echo(resolved.to_toml(), nl=False)
         say(f"would write {folder.path}")
         return
-    choose_threads(threads, data.train.images[0, 0].numel())
+    choose_threads(threads, data.image_pixels)
     where = choose_device(device)
-    watch = None
-    if resume and monitor is None and folder.run_file.is_file():
-        # A run that was started with a monitor goes on with it.
-        before = folder.run().get("monitor")
-        if before:
-            monitor, monitor_every = ",".join(before["subsets"]), before["every"]
-    if monitor is not None:
-        watch = CurvatureMonitor(
-            torch.nn.CrossEntropyLoss(),
-            ImageSamples(data.train.to(where), data.groups),
-            groups=[name.strip() for name in monitor.split(",")],
-            every=monitor_every,
-        )
-
+    ranks = join(where)
+    if ranks.size > 1:
+        say(f"{ranks.size} ranks share each batch")
     finished = resume and folder.run_file.is_file() and folder.run().get("state") == "finished"
-    with stop_on_signal() as should_stop, Ticker(folder.name) as ticker:
-
-        def report(progress: Progress) -> None:
-            ticker.update(
-                progress.share,
-                lambda: (
-                    f"epoch {progress.epoch + 1}/{progress.epochs}  loss {progress.loss():.4f}  "
-                    f"{progress.images_per_s:.0f} images/s  {span(progress.eta_s)} left"
-                ),
-            )
-
-        run_training(
-            resolved, data, folder, device=where, resume=resume, force=force,
-            should_stop=should_stop, report=report, monitor=watch,
+    watch = _monitor(monitor, monitor_every, data, folder, where, ranks, resume=resume)
+    with (
+        stop_on_signal() as should_stop,
+        Ticker(folder.name) as ticker,
+        epoch_writer(folder, wanted=tensorboard and leads()) as on_epoch,
+    ):
+        _run(
+            resolved, data, folder, ticker, device=where, resume=resume, force=force,
+            should_stop=should_stop, monitor=watch, start=start, ranks=ranks, on_epoch=on_epoch,
         )  # fmt: skip
     done = "already finished" if finished else f"trained {resolved.training.epochs} epochs"
+    if classifier == "tau-norm":
+        done = "classifier normalised"
     say(f"{done}: {folder.path}")
-    typer.echo(folder.path)
+    if leads():
+        typer.echo(folder.path)
+
+
+def _run(
+    recipe: Any, data: "LongTailData", folder: "RunFolder", ticker: Ticker, **arguments: Any
+) -> None:
+    from saddlescope.training import train as run_training
+
+    def report(progress: "Progress") -> None:
+        ticker.update(
+            progress.share,
+            lambda: (
+                f"epoch {progress.epoch + 1}/{progress.epochs}  loss {progress.loss():.4f}  "
+                f"{progress.images_per_s:.0f} images/s  {span(progress.eta_s)} left"
+            ),
+        )
+
+    run_training(recipe, data, folder, report=report, **arguments)
+
+
+def _monitor(
+    groups: str | None,
+    every: int,
+    data: "LongTailData",
+    folder: "RunFolder",
+    device: "torch.device",
+    ranks: "Ranks",
+    *,
+    resume: bool,
+) -> "CurvatureMonitor | None":
+    """The monitor asked for; of a run that was started with one, that one."""
+    import torch
+
+    from saddlescope.curvature import CurvatureMonitor, SharedSamples
+    from saddlescope.longtail import ImageSamples
+
+    if resume and groups is None and folder.run_file.is_file():
+        before = folder.run().get("monitor")
+        if before:
+            groups, every = ",".join(before["subsets"]), before["every"]
+    if groups is None:
+        return None
+    samples = ImageSamples(data.train.to(device), data.groups)
+    return CurvatureMonitor(
+        torch.nn.CrossEntropyLoss(),
+        samples if launch() is None else SharedSamples(samples, ranks),
+        groups=[name.strip() for name in groups.split(",")],
+        every=every,
+    )

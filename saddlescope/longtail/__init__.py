@@ -5,10 +5,12 @@ authors' released code as defaults, and no torchvision.
 """
 
 from saddlescope.longtail.accuracy import per_class_accuracy, shot_accuracy
-from saddlescope.longtail.augment import pad_crop_flip
-from saddlescope.longtail.datasets import LabelledImages, LongTailData, SourceData
+from saddlescope.longtail.augment import Augmentation, pad_crop_flip
+from saddlescope.longtail.datasets import Images, LabelledImages, LongTailData, SourceData
+from saddlescope.longtail.files import ImageFiles
 from saddlescope.longtail.inspect import describe, describe_text
 from saddlescope.longtail.losses import make_loss
+from saddlescope.longtail.photographs import FileOptions
 from saddlescope.longtail.profiles import PROFILES, class_counts
 from saddlescope.longtail.registry import (
     DATASETS,
@@ -18,6 +20,7 @@ from saddlescope.longtail.registry import (
     load_data,
 )
 from saddlescope.longtail.samples import ImageSamples
+from saddlescope.longtail.sheet import write_sheet
 from saddlescope.longtail.splits import head_tail, shots
 from saddlescope.longtail.subsets import SUBSETS, choose_subset
 
@@ -26,8 +29,12 @@ __all__ = [
     "PROFILES",
     "ROOT_VARIABLE",
     "SUBSETS",
+    "Augmentation",
     "DatasetSpec",
+    "FileOptions",
+    "ImageFiles",
     "ImageSamples",
+    "Images",
     "LabelledImages",
     "LongTailData",
     "SourceData",
@@ -43,4 +50,5 @@ __all__ = [
     "per_class_accuracy",
     "shot_accuracy",
     "shots",
+    "write_sheet",
 ]

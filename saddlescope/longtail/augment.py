@@ -1,17 +1,41 @@
-"""Zero-pad, random crop and horizontal flip of a whole batch at once, on the images' device.
+"""Random changes of training images, and the random streams they come from.
 
-The recipe of the paper's released code: pad 4, crop to the old size, flip with probability
-1/2, all before normalising, so the border is black. The random numbers come from a CPU
-generator, so a seed gives the same images on every device.
+Small images, a whole batch at once, on their device: zero-pad, random crop and horizontal flip. The
+recipe of the paper's released code: pad 4, crop to the old size, flip with probability 1/2, all
+before normalising, so the border is black. The random numbers come from a CPU generator, so a seed
+gives the same images on every device. Photographs: see `transforms`.
 """
+
+from collections.abc import Callable
 
 import torch
 
 from saddlescope.errors import UsageError
 
 
+class Augmentation:
+    """The random streams of one epoch's images.
+
+    Args:
+        seed: of the epoch.
+
+    Attributes:
+        seed: for images that are changed one by one, each with a stream of its own.
+        generator: for images that are changed batch by batch, in order; on the CPU.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.generator = torch.Generator().manual_seed(seed)
+
+
 def pad_crop_flip(
-    images: torch.Tensor, generator: torch.Generator, *, padding: int = 4, flip: bool = True
+    images: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    padding: int = 4,
+    flip: bool = True,
+    mine: Callable[[int], slice] = lambda _: slice(None),
 ) -> torch.Tensor:
     """Shift each image by up to `padding` pixels each way, and mirror half of them.
 
@@ -20,21 +44,24 @@ def pad_crop_flip(
         generator: a CPU generator; 2B integers are drawn, and B more for the flips.
         padding: zeros added on each side before cropping, at least 0.
         flip: whether to mirror left and right with probability 1/2.
+        mine: of a batch of so many samples, which ones to give back; all are drawn for.
 
     Returns:
-        New images, same shape, dtype and device.
+        New images, shape (b, C, H, W), same dtype and device.
 
     Raises:
         UsageError: a negative padding.
     """
     if padding < 0:
         raise UsageError(f"padding={padding}: give a number of at least 0")
-    batch, channels, height, width = images.shape
-    draws = torch.zeros(3, batch, dtype=torch.int64)
-    draws[:2] = torch.randint(2 * padding + 1, (2, batch), generator=generator)
+    draws = torch.zeros(3, len(images), dtype=torch.int64)
+    draws[:2] = torch.randint(2 * padding + 1, (2, len(images)), generator=generator)
     if flip:
-        draws[2] = torch.randint(2, (batch,), generator=generator)
-    top, left, mirrored = draws.to(images.device)  # one small copy a batch
+        draws[2] = torch.randint(2, (len(images),), generator=generator)
+    chosen = mine(len(images))
+    images = images[chosen]
+    batch, channels, height, width = images.shape
+    top, left, mirrored = draws[:, chosen].to(images.device)  # one small copy a batch
 
     device = images.device
     columns = torch.arange(width, device=device)

@@ -5,13 +5,15 @@ cropping, flipping and normalising there needs no worker processes.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 
 from saddlescope.errors import DataError
+from saddlescope.longtail.augment import Augmentation, pad_crop_flip
+from saddlescope.longtail.files import ImageFiles
 from saddlescope.longtail.splits import Classes, head_tail, shots
 
 
@@ -25,6 +27,7 @@ class LabelledImages:
         mean: mean of each channel after division by `scale`, length C.
         std: standard deviation of each channel after division by `scale`, length C.
         scale: the pixel value that stands for 1.
+        sample_weights: None, that is all samples alike.
     """
 
     images: torch.Tensor = field(repr=False)
@@ -32,6 +35,7 @@ class LabelledImages:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scale: float = 255.0
+    sample_weights: None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
@@ -53,6 +57,17 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def device(self) -> torch.device:
+        """Where images and labels are."""
+        return self.labels.device
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
     def to(self, device: torch.device | str) -> "LabelledImages":
         """The same set on another device."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
@@ -67,6 +82,10 @@ class LabelledImages:
         wanted = torch.tensor(sorted(classes), dtype=torch.int64, device=self.labels.device)
         return torch.isin(self.labels, wanted).nonzero().flatten()
 
+    def pictures(self, indices: torch.Tensor | Sequence[int]) -> torch.Tensor:
+        """Images at these positions, uint8, shape (n, C, H, W)."""
+        return self.select(indices).images
+
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """(images / scale - mean) / std, uint8 to float32, for images of this set's kind."""
         mean, std = self._affine
@@ -75,6 +94,30 @@ class LabelledImages:
     def normalised(self, indices: torch.Tensor | Sequence[int] | None = None) -> torch.Tensor:
         """Normalised images at these positions (all by default), shape (n, C, H, W), float32."""
         return self.normalise(self.images if indices is None else self.select(indices).images)
+
+    def batches(
+        self,
+        parts: Iterable[torch.Tensor],
+        *,
+        augmentation: Augmentation | None = None,
+        mine: Callable[[int], slice] = lambda _: slice(None),
+    ) -> Iterator[torch.Tensor]:
+        """Normalised images of one batch after the other, each made when it is asked for.
+
+        Args:
+            parts: positions of each batch, on the CPU.
+            augmentation: the random streams of `pad_crop_flip`; None leaves images as they are.
+            mine: of a batch of so many samples, which ones to give out.
+
+        Yields:
+            Images of shape (b, C, H, W), float32, on the device.
+        """
+        for part in parts:
+            if augmentation is None:
+                images = self.images[part[mine(len(part))]]
+            else:
+                images = pad_crop_flip(self.images[part], augmentation.generator, mine=mine)
+            yield self.normalise(images)
 
     @cached_property
     def _affine(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,6 +135,10 @@ class LabelledImages:
         return digest.hexdigest()
 
 
+Images = LabelledImages | ImageFiles
+"""Images of one split, in memory or in files."""
+
+
 @dataclass(frozen=True, eq=False)
 class LongTailData:
     """A long-tailed training set, its balanced test set, and how the classes are grouped.
@@ -105,21 +152,22 @@ class LongTailData:
         tail_threshold: tail classes have fewer training images.
         many_above: "many" classes have more training images.
         few_below: "few" classes have fewer training images.
-        imbalance_factor: largest over smallest class, as asked for.
-        profile: "exp" or "step".
+        imbalance_factor: largest over smallest class, as asked for; None where every image there is
+            was taken.
+        profile: "exp" or "step"; of no meaning without an imbalance factor, as the next two.
         subset: "first" or "shuffled".
         subset_seed: seed of "shuffled".
     """
 
     name: str
-    train: LabelledImages
-    test: LabelledImages
+    train: Images
+    test: Images
     class_names: tuple[str, ...]
     counts: tuple[int, ...]
     tail_threshold: int
     many_above: int
     few_below: int
-    imbalance_factor: float
+    imbalance_factor: float | None
     profile: str
     subset: str
     subset_seed: int
@@ -132,7 +180,13 @@ class LongTailData:
     @property
     def in_channels(self) -> int:
         """Channels of an image."""
-        return self.train.images.shape[1]
+        return self.train.image_shape[0]
+
+    @property
+    def image_pixels(self) -> int:
+        """Height times width of an image."""
+        _, height, width = self.train.image_shape
+        return height * width
 
     @cached_property
     def groups(self) -> dict[str, Classes]:
@@ -167,7 +221,7 @@ class SourceData:
         official_rows: training images of the complete data set; `train` may hold fewer.
     """
 
-    train: LabelledImages
-    test: LabelledImages
+    train: Images
+    test: Images
     class_names: tuple[str, ...]
     official_rows: int

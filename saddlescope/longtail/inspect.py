@@ -18,7 +18,7 @@ def describe(data: LongTailData) -> dict[str, Any]:
     return {
         "name": data.name,
         "num_classes": data.num_classes,
-        "image_shape": list(data.train.images.shape[1:]),
+        "image_shape": list(data.train.image_shape),
         "imbalance_factor": data.imbalance_factor,
         "profile": data.profile,
         "subset": data.subset,
@@ -49,12 +49,13 @@ def describe(data: LongTailData) -> dict[str, Any]:
 def describe_text(description: dict[str, Any]) -> str:
     """The dictionary of `describe` as aligned plain text, without a final newline."""
     channels, height, width = description["image_shape"]
+    factor = description["imbalance_factor"]
     scheme = f"{description['profile']}, {description['subset']} of each class"
     if description["subset"] == "shuffled":
         scheme += f", seed {description['subset_seed']}"
     head = [
         ("data set", description["name"]),
-        ("imbalance", f"{description['imbalance_factor']:g} ({scheme})"),
+        ("imbalance", "as it is" if factor is None else f"{factor:g} ({scheme})"),
         ("images", f"{description['train_images']} train, {description['test_images']} test"),
         ("shape", f"{channels} x {height} x {width}"),
         ("tail", f"fewer than {description['tail_threshold']} training images"),

@@ -1,9 +1,9 @@
 """Data sets by name, from the source to the long-tailed training set with its groups.
 
-The defaults are those of the paper's released code. Its README gives CIFAR-100's tail
-threshold, 100; CIFAR-10's is stated nowhere and is taken to be the same, which makes classes 8
-and 9 the tail at IF = 100. The digits' thresholds are chosen here for IF = 20: half of the
-classes are tail, and the shots are 3, 4 and 3 classes as in CIFAR-10.
+The defaults are those of the paper's released code. Its README gives CIFAR-100's tail threshold,
+100; CIFAR-10's is stated nowhere and is taken to be the same, which makes classes 8 and 9 the tail
+at IF = 100; so is that of the sets of image files. The digits' thresholds are chosen here for
+IF = 20: half of the classes are tail, and the shots are 3, 4 and 3 classes as in CIFAR-10.
 """
 
 import difflib
@@ -20,6 +20,7 @@ from saddlescope.errors import DataError, UsageError
 from saddlescope.longtail import digits, prototypes
 from saddlescope.longtail.cifar import CIFAR10, CIFAR100, load_cifar
 from saddlescope.longtail.datasets import LongTailData, SourceData
+from saddlescope.longtail.photographs import FileOptions, load_folders, load_lists
 from saddlescope.longtail.profiles import class_counts
 from saddlescope.longtail.splits import head_tail, shots
 from saddlescope.longtail.subsets import SUBSETS, choose_subset
@@ -34,25 +35,30 @@ class DatasetSpec:
 
     Attributes:
         title: name to print.
-        num_classes: number of classes.
-        largest: training images of class 0.
-        imbalance_factor: largest over smallest class where none is asked for.
         tail_threshold: default; tail classes have fewer training images.
         many_above: default; "many" classes have more training images.
         few_below: default; "few" classes have fewer training images.
-        needs_root: whether files outside the package are read.
         load: from a data directory (or None) to everything that is there.
+        needs_root: whether files outside the package are read.
+        num_classes: number of classes; None where only the files say.
+        largest: training images of class 0 under a profile; None takes as many as every class has.
+        imbalance_factor: largest over smallest class where none is asked for; None takes every
+            image there is.
+        images: training images of the complete set, where it is long-tailed as it is.
+        in_files: whether images stay in files, decoded when needed.
     """
 
     title: str
-    num_classes: int
-    largest: int
-    imbalance_factor: float
     tail_threshold: int
     many_above: int
     few_below: int
-    needs_root: bool
-    load: Callable[[Path | None], SourceData]
+    load: Callable[[Path | None, FileOptions], SourceData]
+    needs_root: bool = True
+    num_classes: int | None = None
+    largest: int | None = None
+    imbalance_factor: float | None = None
+    images: int | None = None
+    in_files: bool = False
 
 
 DATASETS: Final[Mapping[str, DatasetSpec]] = {
@@ -65,7 +71,7 @@ DATASETS: Final[Mapping[str, DatasetSpec]] = {
         many_above=60,
         few_below=15,
         needs_root=False,
-        load=lambda _root: digits.load_digits(),
+        load=lambda _root, _options: digits.load_digits(),
     ),
     "prototypes": DatasetSpec(
         title="Prototypes-LT",
@@ -76,7 +82,7 @@ DATASETS: Final[Mapping[str, DatasetSpec]] = {
         many_above=50,
         few_below=15,
         needs_root=False,
-        load=lambda _root: prototypes.load_prototypes(),
+        load=lambda _root, _options: prototypes.load_prototypes(),
     ),
     "cifar10": DatasetSpec(
         title="CIFAR-10-LT",
@@ -86,8 +92,7 @@ DATASETS: Final[Mapping[str, DatasetSpec]] = {
         tail_threshold=100,
         many_above=1000,
         few_below=200,
-        needs_root=True,
-        load=partial(load_cifar, CIFAR10),
+        load=lambda root, _options: load_cifar(CIFAR10, root),
     ),
     "cifar100": DatasetSpec(
         title="CIFAR-100-LT",
@@ -97,8 +102,53 @@ DATASETS: Final[Mapping[str, DatasetSpec]] = {
         tail_threshold=100,
         many_above=100,
         few_below=20,
-        needs_root=True,
-        load=partial(load_cifar, CIFAR100),
+        load=lambda root, _options: load_cifar(CIFAR100, root),
+    ),
+    "imagenet-lt": DatasetSpec(
+        title="ImageNet-LT",
+        num_classes=1000,
+        images=115_846,
+        tail_threshold=100,
+        many_above=100,
+        few_below=20,
+        load=partial(
+            load_lists,
+            train_list="ImageNet_LT_train.txt",
+            test_list="ImageNet_LT_test.txt",
+            num_classes=1000,
+        ),
+        in_files=True,
+    ),
+    "inaturalist2018": DatasetSpec(
+        title="iNaturalist 2018",
+        num_classes=8142,
+        images=437_513,
+        tail_threshold=100,
+        many_above=100,
+        few_below=20,
+        load=partial(
+            load_lists,
+            train_list="iNaturalist18_train.txt",
+            test_list="iNaturalist18_val.txt",
+            num_classes=8142,
+        ),
+        in_files=True,
+    ),
+    "list": DatasetSpec(
+        title="List",
+        tail_threshold=100,
+        many_above=100,
+        few_below=20,
+        load=load_lists,
+        in_files=True,
+    ),
+    "folder": DatasetSpec(
+        title="Folder",
+        tail_threshold=100,
+        many_above=100,
+        few_below=20,
+        load=load_folders,
+        in_files=True,
     ),
 }
 """Name to specification."""
@@ -108,71 +158,101 @@ def load_data(
     name: str,
     *,
     root: str | os.PathLike[str] | None = None,
-    imbalance_factor: float,
+    imbalance_factor: float | None = None,
     profile: str = "exp",
     subset: str = "first",
     subset_seed: int = 0,
     tail_threshold: int | None = None,
     many_above: int | None = None,
     few_below: int | None = None,
+    files: FileOptions | None = None,
 ) -> LongTailData:
     """Load a data set and cut its long tail; on the CPU.
 
     Args:
         name: a key of `DATASETS`.
         root: directory of the data sets; by default the environment's `SADDLESCOPE_DATA`.
-        imbalance_factor: largest over smallest class, at least 1.
+        imbalance_factor: largest over smallest class, at least 1; None is the set's usual one, of
+            a set that is long-tailed as it is every image there is.
         profile: "exp" or "step", see `class_counts`.
         subset: "first" or "shuffled", see `choose_subset`.
         subset_seed: seed of "shuffled"; LDAM-DRW's is 0.
         tail_threshold: tail classes have fewer training images; None is the set's default.
         many_above: "many" classes have more training images; None is the set's default.
         few_below: "few" classes have fewer training images; None is the set's default.
+        files: how image files are read.
 
     Raises:
         UsageError: an unknown name or an argument that cannot be meant.
         DataError: files that are missing or broken, or too few images for what was asked.
     """
-    spec = dataset_spec(name)
-    counts = class_counts(
-        num_classes=spec.num_classes,
-        largest=spec.largest,
-        imbalance_factor=imbalance_factor,
-        profile=profile,
-    )
+    spec, files = dataset_spec(name), files or FileOptions()
+    if not spec.in_files and (wrong := files.given()):
+        raise UsageError(f"data.{wrong[0]} is for sets of image files; {name} is none")
+    factor = spec.imbalance_factor if imbalance_factor is None else imbalance_factor
     tail_threshold = spec.tail_threshold if tail_threshold is None else tail_threshold
     many_above = spec.many_above if many_above is None else many_above
     few_below = spec.few_below if few_below is None else few_below
-    # Checked before the files are read, so that a wrong option is reported at once.
-    head_tail(counts, tail_threshold=tail_threshold)
-    shots(counts, many_above=many_above, few_below=few_below)
+    counts = None
+    if spec.num_classes and spec.largest and factor is not None:
+        counts = class_counts(
+            num_classes=spec.num_classes,
+            largest=spec.largest,
+            imbalance_factor=factor,
+            profile=profile,
+        )
+        # Checked before the files are read, so that a wrong option is reported at once.
+        head_tail(counts, tail_threshold=tail_threshold)
+        shots(counts, many_above=many_above, few_below=few_below)
     if subset not in SUBSETS:
         raise UsageError(f"unknown subset {subset!r}: choose from {', '.join(SUBSETS)}")
 
-    source = spec.load(_directory(root))
+    source = spec.load(_directory(root), files)
     available = len(source.train)
     if subset == "shuffled" and available < source.official_rows:
         raise DataError(
             f"{name}: subset 'shuffled' draws from all {source.official_rows:,} training images, "
             f"here are {available:,}; use the full official files or subset 'first'"
         )
-    try:
-        kept = choose_subset(source.train.labels.numpy(), counts, subset=subset, seed=subset_seed)
-    except DataError as error:
-        raise DataError(f"{name} with imbalance_factor={imbalance_factor}: {error}") from None
+    if counts is None:
+        counts = _counts_there(source, factor, profile)
+        head_tail(counts, tail_threshold=tail_threshold)
+        shots(counts, many_above=many_above, few_below=few_below)
+    if factor is None:
+        train = source.train
+    else:
+        labels = source.train.labels.numpy()
+        try:
+            kept = choose_subset(labels, counts, subset=subset, seed=subset_seed)
+        except DataError as error:
+            raise DataError(f"{name} with imbalance_factor={factor}: {error}") from None
+        train = source.train.select(torch.from_numpy(kept))
     return LongTailData(
         name=name,
-        train=source.train.select(torch.from_numpy(kept)),
+        train=train,
         test=source.test,
         class_names=source.class_names,
         counts=counts,
         tail_threshold=tail_threshold,
         many_above=many_above,
         few_below=few_below,
-        imbalance_factor=imbalance_factor,
+        imbalance_factor=factor,
         profile=profile,
         subset=subset,
         subset_seed=subset_seed,
+    )
+
+
+def _counts_there(source: SourceData, factor: float | None, profile: str) -> tuple[int, ...]:
+    """Of each class: all images there are, or a profile that every class has enough for."""
+    there = torch.bincount(source.train.labels, minlength=len(source.class_names))
+    if factor is None:
+        return tuple(there.tolist())
+    return class_counts(
+        num_classes=len(there),
+        largest=int(there.min()),
+        imbalance_factor=factor,
+        profile=profile,
     )
 
 

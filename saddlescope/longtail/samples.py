@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from saddlescope.longtail.datasets import LabelledImages
+from saddlescope.longtail.datasets import Images
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class ImageSamples:
         groups: group name to class numbers.
     """
 
-    source: LabelledImages
+    source: Images
     groups: Mapping[str, Sequence[int]]
 
     @property

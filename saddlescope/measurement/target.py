@@ -76,7 +76,7 @@ def run_target(
         samples=ImageSamples(getattr(run.data, split), run.data.groups),
         identity={
             "run": folder.name,
-            "method": method.name,
+            "method": run.recipe.method_key,
             "split": split,
             "criterion": key,
             "epoch": run.epoch,

@@ -1,20 +1,24 @@
-"""The networks: the ResNet-34 of the paper, ResNet-32, ResNet-8, one with a known Hessian.
+"""The networks: ResNet-34 of the paper's code, ResNet-8, -32, -50, ResNeXt-50, a known Hessian.
 
 They contain no in-place activation and no fused block, so that second derivatives flow.
 """
 
 from saddlescope.models.blocks import BasicBlock
+from saddlescope.models.bottleneck import BottleneckResNet, resnet50, resnext50
 from saddlescope.models.cosine import CosineClassifier
 from saddlescope.models.registry import MODELS, build_model
 from saddlescope.models.resnet_large import ResNet34, resnet34
 from saddlescope.models.resnet_small import SmallResNet, resnet8, resnet32
+from saddlescope.models.scaled import ScaledClassifier
 from saddlescope.models.two_layer_linear import TwoLayerLinear, origin_eigenvalues
 
 __all__ = [
     "MODELS",
     "BasicBlock",
+    "BottleneckResNet",
     "CosineClassifier",
     "ResNet34",
+    "ScaledClassifier",
     "SmallResNet",
     "TwoLayerLinear",
     "build_model",
@@ -22,4 +26,6 @@ __all__ = [
     "resnet8",
     "resnet32",
     "resnet34",
+    "resnet50",
+    "resnext50",
 ]

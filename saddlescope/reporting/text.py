@@ -9,7 +9,7 @@ import math
 import re
 from typing import Any
 
-from saddlescope.runs import METHODS
+from saddlescope.runs import CLASSIFIERS, METHODS
 
 _ACTING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
@@ -28,8 +28,13 @@ def clean(value: Any) -> Any:
 
 
 def method_label(method: str) -> str:
-    """The name the paper prints, or the key itself for a method the paper does not have."""
-    return METHODS.get(method, method)
+    """The name the paper prints, or the key itself for a method the paper does not have.
+
+    Of a network with a new classifier both parts: "sam+crt" is "SAM + cRT".
+    """
+    first, plus, classifier = method.partition("+")
+    label = METHODS.get(first, first)
+    return f"{label} + {CLASSIFIERS.get(classifier, classifier)}" if plus else label
 
 
 def shorten(text: str, width: int) -> str:

@@ -8,6 +8,8 @@ from saddlescope.runs.folder import RunFolder
 from saddlescope.runs.lock import one_writer
 from saddlescope.runs.provenance import provenance
 from saddlescope.runs.schema import (
+    CLASSIFIERS,
+    LOSS_COLUMNS,
     LOSSES,
     METHODS,
     METRIC_COLUMNS,
@@ -21,7 +23,9 @@ from saddlescope.runs.tables import append_row, read_rows, read_spectrum, write_
 from saddlescope.runs.view_files import read_view, view_file, views_folder, write_view
 
 __all__ = [
+    "CLASSIFIERS",
     "LOSSES",
+    "LOSS_COLUMNS",
     "METHODS",
     "METRIC_COLUMNS",
     "NORM_COLUMNS",

@@ -1,6 +1,6 @@
 """The layout of a run folder, in one place.
 
-runs/NAME/  recipe.toml, run.json, metrics.jsonl, monitor.jsonl, norms.jsonl
+runs/NAME/  recipe.toml, run.json, metrics.jsonl, monitor.jsonl, norms.jsonl, losses.jsonl
             checkpoints/last.pt, best.pt, epoch-NNN.pt
             spectrum/CHECKPOINT-SPLIT.csv + .json, CHECKPOINT-SPLIT.views/ (see `view_files`)
 """
@@ -52,6 +52,11 @@ class RunFolder:
     def norms_file(self) -> Path:
         """One JSON object a logged step: gradient norms of head and tail."""
         return self.path / "norms.jsonl"
+
+    @property
+    def losses_file(self) -> Path:
+        """One JSON object a logged epoch: losses of head and tail at fixed weights."""
+        return self.path / "losses.jsonl"
 
     @property
     def checkpoints(self) -> Path:

@@ -24,6 +24,9 @@ LOSSES: Final[dict[str, str]] = {
 }
 """Loss key to the name the paper prints."""
 
+CLASSIFIERS: Final[dict[str, str]] = {"crt": "cRT", "lws": "LWS", "tau-norm": "τ-norm"}
+"""Second-stage key to the name the paper prints; see `saddlescope.training.decoupling`."""
+
 OPERATORS: Final[dict[str, str]] = {
     "hessian": "∇²L",
     "weingarten": "C·∇²L·C/α",
@@ -53,6 +56,17 @@ METRIC_COLUMNS: Final[tuple[str, ...]] = (
 )
 """One row of `metrics.jsonl` an epoch. Accuracies are test accuracies in [0, 1]; `stage` is 1
 or 2 (only SSE-SAM reaches 2); losses are means over the training samples seen in the epoch."""
+
+LOSS_COLUMNS: Final[tuple[str, ...]] = (
+    "epoch",
+    "loss",
+    "loss_head",
+    "loss_tail",
+    "loss_head_sum",
+    "loss_tail_sum",
+)
+"""One row of `losses.jsonl` a logged epoch: of all training images at fixed weights, in eval mode
+and without augmentation; means, and the sums of head and tail that Eq. 8 compares."""
 
 NORM_COLUMNS: Final[tuple[str, ...]] = (
     "epoch",

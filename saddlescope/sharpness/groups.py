@@ -20,7 +20,11 @@ GROUP_REDUCTIONS: Final = ("batch", "group", "batch-tail-x2")
 
 
 def group_losses(
-    losses: Tensor, tail: Tensor, *, group_reduction: str = "batch"
+    losses: Tensor,
+    tail: Tensor,
+    *,
+    group_reduction: str = "batch",
+    whole: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Split per-sample losses into head and tail.
 
@@ -28,22 +32,25 @@ def group_losses(
         losses: shape (B,), with a graph.
         tail: shape (B,), bool, on the CPU: reading it must not make a device wait.
         group_reduction: one of `GROUP_REDUCTIONS`.
+        whole: `tail` of the whole batch, where these samples are one process's part of it.
 
     Returns:
-        "head" and "tail", each a scalar; a group without samples is left out.
+        "head" and "tail", each a scalar; a group that the whole batch has no sample of is left out.
+        The parts' losses add up to the whole batch's.
     """
     if group_reduction not in GROUP_REDUCTIONS:
         raise UsageError(
             f"group_reduction = {group_reduction!r}: expected one of {', '.join(GROUP_REDUCTIONS)}"
         )
-    tail_count = int(tail.sum())
-    counts = {"head": len(tail) - tail_count, "tail": tail_count}
+    whole = tail if whole is None else whole
+    tail_count = int(whole.sum())
+    counts = {"head": len(whole) - tail_count, "tail": tail_count}
     weights = tail.to(losses.device, losses.dtype, non_blocking=True)
     masks = {"head": 1.0 - weights, "tail": weights}
     found = {}
     for name, count in counts.items():
         if count:
-            divisor = count if group_reduction == "group" else len(tail)
+            divisor = count if group_reduction == "group" else len(whole)
             factor = 2.0 if (group_reduction, name) == ("batch-tail-x2", "tail") else 1.0
             found[name] = torch.dot(losses, masks[name]) * (factor / divisor)
     return found

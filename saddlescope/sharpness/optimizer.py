@@ -33,6 +33,10 @@ class SharpnessAware(Optimizer):
         bn_statistics: "clean" lets only the forward at w update BatchNorm's running
             statistics; "every-pass" lets perturbed forwards update them too (as the paper's
             code does).
+        total: adds up a flat vector over the processes that share a batch, in place, such as
+            `torch.distributed.all_reduce`; then `losses` returns this process's part of each loss,
+            every group on every process. Called once for all ascent directions and once for the
+            update, whatever the number of groups. None for one process alone.
         **options: handed to `base` (lr, momentum, weight_decay, …).
 
     Raises:
@@ -56,6 +60,7 @@ class SharpnessAware(Optimizer):
         radii: Mapping[str, float],
         model: nn.Module | None = None,
         bn_statistics: str = "every-pass",
+        total: Callable[[Tensor], object] | None = None,
         **options: Any,
     ) -> None:
         if bn_statistics not in ("clean", "every-pass"):
@@ -72,6 +77,7 @@ class SharpnessAware(Optimizer):
             if isinstance(module, nn.modules.batchnorm._BatchNorm)
         ]
         self._clean = bn_statistics == "clean"
+        self._total = total
         self.set_radii(radii)
 
     def set_radii(self, radii: Mapping[str, float]) -> None:
@@ -117,6 +123,8 @@ class SharpnessAware(Optimizer):
         update: list[Tensor | None] = [None] * len(parameters)
         if plain:
             update = _gradients(plain, parameters)
+        # Each radius is measured along the whole batch's gradient, whoever has its samples.
+        self._add_up([gradient for name in perturbed for gradient in ascent[name]])
 
         if perturbed:
             origin = [p.clone() for p in parameters]
@@ -127,6 +135,7 @@ class SharpnessAware(Optimizer):
                 update = _add(update, _gradients([loss], parameters))
                 torch._foreach_copy_(parameters, origin)
 
+        self._add_up(update)
         for parameter, gradient in zip(parameters, update, strict=True):
             parameter.grad = gradient
         self.base.step()
@@ -145,6 +154,18 @@ class SharpnessAware(Optimizer):
         self.base.load_state_dict(state_dict["base"])
         self.param_groups = self.base.param_groups
         self.set_radii(state_dict["radii"])
+
+    def _add_up(self, gradients: list[Tensor | None]) -> None:
+        """Sum over processes, in place, in one message."""
+        there = [gradient for gradient in gradients if gradient is not None]
+        if self._total is None or not there:
+            return
+        flat = torch.cat([gradient.reshape(-1) for gradient in there])
+        self._total(flat)
+        parts = flat.split([gradient.numel() for gradient in there])
+        torch._foreach_copy_(
+            there, [part.view(gradient.shape) for part, gradient in zip(parts, there, strict=True)]
+        )
 
     @contextmanager
     def _statistics_frozen(self) -> Iterator[None]:

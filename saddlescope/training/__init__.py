@@ -1,6 +1,7 @@
 """From a recipe to a run folder: checkpoints, metrics and their provenance, resumable."""
 
 from saddlescope.training.checkpoints import load_checkpoint, weights_digest
+from saddlescope.training.decoupling import second_stage
 from saddlescope.training.losses import epoch_loss
 from saddlescope.training.recipe import Recipe, load_recipe, packaged_recipe, parse_recipe
 from saddlescope.training.restore import TrainedRun, restore_run
@@ -19,6 +20,7 @@ __all__ = [
     "packaged_recipe",
     "parse_recipe",
     "restore_run",
+    "second_stage",
     "train",
     "weights_digest",
 ]

@@ -3,10 +3,12 @@
 import math
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from saddlescope.longtail import class_counts, dataset_spec
 from saddlescope.models import build_model
-from saddlescope.training.recipe import ModelSection, Recipe
+from saddlescope.training.recipe import DataSection, ModelSection, Recipe
+from saddlescope.training.restore import load_section
 
 _HEAD = 64 * 1024
 """Bytes of a checkpoint beside weights and momentum, about."""
@@ -30,35 +32,49 @@ class Estimate:
     disk: int
 
 
-def estimate(recipe: Recipe) -> Estimate:
-    """Estimate a run without reading its data.
+def estimate(recipe: Recipe, *, data_root: Path | None = None) -> Estimate:
+    """Estimate a run; of its data only lists and folders of image files are looked at, if need be.
+
+    Args:
+        recipe: of the run.
+        data_root: needed where only the files say how many images there are.
 
     Raises:
         UsageError: an unknown data set, model or method.
     """
     data, training = recipe.data, recipe.training
-    spec = dataset_spec(data.name)
-    images = sum(
-        class_counts(
-            num_classes=spec.num_classes,
-            largest=spec.largest,
-            imbalance_factor=data.imbalance_factor,
-            profile=data.profile,
-        )
-    )
+    images, classes = _size(data, data_root)
     radii = recipe.method.radii(training.epochs)
     passes = [radii.passes(epoch) for epoch in range(training.epochs)]
     kept = 2  # last and best
     if training.checkpoint_every:
         kept += training.epochs // training.checkpoint_every
     copies = 2 if recipe.optimizer.momentum else 1
-    weights = 4 * _parameters(recipe.model, spec.num_classes)
+    weights = 4 * _parameters(recipe.model, classes)
     return Estimate(
         images=images,
         steps=training.epochs * math.ceil(images / recipe.optimizer.batch_size),
         gradients=sum((forwards + 2 * backwards) / 3 for forwards, backwards in passes),
         disk=kept * (copies * weights + _HEAD),
     )
+
+
+def _size(data: DataSection, root: Path | None) -> tuple[int, int]:
+    """Training images and classes."""
+    spec = dataset_spec(data.name)
+    factor = spec.imbalance_factor if data.imbalance_factor is None else data.imbalance_factor
+    if spec.num_classes and spec.images and factor is None:
+        return spec.images, spec.num_classes
+    if spec.num_classes and spec.largest and factor is not None:
+        counts = class_counts(
+            num_classes=spec.num_classes,
+            largest=spec.largest,
+            imbalance_factor=factor,
+            profile=data.profile,
+        )
+    else:
+        counts = load_section(data, root=root).counts
+    return sum(counts), len(counts)
 
 
 @cache

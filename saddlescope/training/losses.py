@@ -17,4 +17,4 @@ def epoch_loss(recipe: Recipe, data: LongTailData, epoch: int, **options: Any) -
         **recipe.loss.options(),
         **options,
     )
-    return loss.to(data.train.images.device)
+    return loss.to(data.train.device)

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,10 +23,14 @@ class _Section(BaseModel):
 
 
 class DataSection(_Section):
-    """`[data]`: which samples. None for a threshold takes the data set's own default."""
+    """`[data]`: which samples. None for a threshold takes the data set's own default.
+
+    `imbalance_factor` None is the set's usual one, of a set that is long-tailed as it is every
+    image there is. The last four keys are of sets of image files: see `FileOptions`.
+    """
 
     name: str
-    imbalance_factor: float = Field(ge=1)
+    imbalance_factor: float | None = Field(default=None, ge=1)
     profile: Literal["exp", "step"] = "exp"
     subset: Literal["first", "shuffled"] = "first"
     subset_seed: int = 0
@@ -34,13 +38,18 @@ class DataSection(_Section):
     many_above: int | None = None
     few_below: int | None = None
     augment: bool = True
+    train_list: str | None = None
+    test_list: str | None = None
+    image_size: int | None = Field(default=None, ge=8)
+    shrink_to: int | None = Field(default=None, ge=8)
 
 
 class ModelSection(_Section):
-    """`[model]`: which network, and its last layer."""
+    """`[model]`: which network, its last layer, and its normalisation."""
 
     name: str
     classifier: Literal["linear", "cosine"] = "linear"
+    norm: Literal["batch", "group"] = "batch"
 
 
 class LossSection(_Section):
@@ -105,9 +114,11 @@ class OptimizerSection(_Section):
 
 
 class TrainingSection(_Section):
-    """`[training]`: how long, and what is kept.
+    """`[training]`: how long, what is kept, and how it is computed.
 
-    0 for `checkpoint_every` (epochs) and `norms_every` (steps) keeps none.
+    0 for `checkpoint_every` (epochs), `norms_every` (steps) and `losses_every` (epochs) keeps none.
+    `precision = "bf16"` is autocast of the forward passes. `sync_bn` lets BatchNorm see the whole
+    batch where CUDA ranks share it.
     """
 
     epochs: int = Field(ge=1)
@@ -115,6 +126,23 @@ class TrainingSection(_Section):
     evaluate_every: int = Field(default=1, ge=1)
     checkpoint_every: int = Field(default=0, ge=0)
     norms_every: int = Field(default=0, ge=0)
+    losses_every: int = Field(default=0, ge=0)
+    precision: Literal["float32", "bf16"] = "float32"
+    channels_last: bool = False
+    compile: bool = False
+    sync_bn: bool = True
+
+
+class DecouplingSection(_Section):
+    """`[decoupling]`: a new classifier on a trained network (see the module `decoupling`).
+
+    `source` identifies the trained weights, `first` is the method they were trained with.
+    """
+
+    classifier: Literal["crt", "lws", "tau-norm"]
+    first: str
+    source: str
+    tau: float | None = Field(default=None, ge=0)
 
 
 class Recipe(_Section):
@@ -127,14 +155,24 @@ class Recipe(_Section):
     loss: LossSection = LossSection()
     method: MethodSection = MethodSection()
     optimizer: OptimizerSection = OptimizerSection()
+    decoupling: DecouplingSection | None = None
 
     def to_toml(self) -> str:
         """The recipe with every default written out, except what is None."""
         return tomli_w.dumps(self.model_dump(exclude_none=True))
 
     @property
+    def method_key(self) -> str:
+        """The `method` column of every table: of a second stage both, such as "sam+crt"."""
+        if self.decoupling is None:
+            return self.method.name
+        return f"{self.decoupling.first}+{self.decoupling.classifier}"
+
+    @property
     def run_name(self) -> str:
         """Default name of the run folder."""
+        if self.decoupling is not None:  # the method of its first stage is in the name
+            return f"{self.name}-seed{self.training.seed}"
         return f"{self.name}-{self.method.name}-seed{self.training.seed}"
 
 
@@ -267,7 +305,8 @@ def _first_mistake(error: ValidationError) -> str:
 def _keys(path: list[str]) -> list[str]:
     model: Any = Recipe
     for section in path:
-        model = model.model_fields[section].annotation
+        found = model.model_fields[section].annotation
+        model = next((a for a in get_args(found) if a is not type(None)), found)
     return list(model.model_fields)
 
 
@@ -276,7 +315,7 @@ def first_difference(there: Recipe, here: Recipe) -> str:
     old, new = there.model_dump(), here.model_dump()
     for section in old:
         if old[section] != new[section]:
-            if not isinstance(old[section], dict):
+            if not (isinstance(old[section], dict) and isinstance(new[section], dict)):
                 return f"{section} = {old[section]!r}, not {new[section]!r}"
             for key in {**old[section], **new[section]}:
                 one, two = old[section].get(key), new[section].get(key)

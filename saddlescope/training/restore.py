@@ -1,12 +1,14 @@
 """From a run folder back to the network and the data it was trained on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 
 import torch
 from torch import nn
 
-from saddlescope.longtail import LongTailData, load_data
+from saddlescope.longtail import FileOptions, LongTailData, load_data
 from saddlescope.runs import RunFolder
 from saddlescope.training.checkpoints import load_checkpoint, load_weights, weights_digest
 from saddlescope.training.network import recipe_network
@@ -34,9 +36,28 @@ class TrainedRun:
     digest: str
 
 
-def load_section(section: DataSection, *, root: str | PathLike[str] | None = None) -> LongTailData:
-    """Load the data set that a recipe's `[data]` names."""
-    return load_data(root=root, **section.model_dump(exclude={"augment"}))
+def load_section(
+    section: DataSection,
+    *,
+    root: str | PathLike[str] | None = None,
+    workers: int = 0,
+    cache: Path | None = None,
+    report: Callable[[str], None] = lambda _: None,
+) -> LongTailData:
+    """Load the data set that a recipe's `[data]` names.
+
+    Args:
+        section: the recipe's.
+        root: directory of the data sets.
+        workers: processes that decode image files; changes no number.
+        cache: folder of decoded images; changes no number.
+        report: told what takes long.
+    """
+    of_files = ("train_list", "test_list", "image_size", "shrink_to")
+    files = FileOptions(
+        **section.model_dump(include=set(of_files)), workers=workers, cache=cache, report=report
+    )
+    return load_data(root=root, files=files, **section.model_dump(exclude={"augment", *of_files}))
 
 
 def restore_run(

@@ -1,13 +1,19 @@
-"""The steps of an epoch: batch, augmentation, losses by group, and what the log adds up."""
+"""The steps of an epoch: batch, augmentation, losses by group, and what the log adds up.
 
-from collections.abc import Callable
+Several ranks share each batch: every rank takes its part of the samples, and the optimiser adds up
+their gradients, so that the step is the whole batch's.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from saddlescope.longtail import LongTailData, pad_crop_flip
+from saddlescope.curvature.distributed import ALONE, Ranks
+from saddlescope.longtail import Augmentation, LongTailData
 from saddlescope.sharpness import Radii, SharpnessAware, group_losses
+from saddlescope.training.decoupling import class_balanced_order
 from saddlescope.training.losses import epoch_loss
 from saddlescope.training.norms import gradient_norms
 from saddlescope.training.recipe import Recipe
@@ -22,10 +28,12 @@ class Steps:
         model: on the device.
         optimizer: of its parameters.
         radii: of the method.
+        ranks: who shares each batch.
 
     Attributes:
-        sums: training losses seen in this epoch, of head and tail, shape (2,), float64.
-        counts: samples behind them, shape (2,), int64, on the host.
+        sums: training losses this rank has seen in this epoch, of head and tail, shape (2,),
+            float64.
+        counts: samples behind them on all ranks, shape (2,), int64, on the host.
     """
 
     sums: Tensor
@@ -38,29 +46,42 @@ class Steps:
         model: nn.Module,
         optimizer: SharpnessAware,
         radii: Radii,
+        *,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.recipe, self.data, self.model = recipe, data, model
-        self.optimizer, self.radii = optimizer, radii
+        self.optimizer, self.radii, self.ranks = optimizer, radii, ranks
         # Kept on the host as well: which group a batch holds must not make a device wait.
         self._is_tail = torch.isin(data.train.labels.cpu(), torch.tensor(data.groups["tail"]))
-        self._augmentation = torch.Generator()
+        self._channels_last = recipe.training.channels_last
         self.begin(0)
 
     def begin(self, epoch: int) -> None:
         """Start an epoch: nothing counted, and random streams that depend on seed and epoch."""
-        device = self.data.train.images.device
+        device = self.data.train.device
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)
         self.counts = torch.zeros(2, dtype=torch.int64)
-        self._augmentation.manual_seed(self.seed(epoch, stream=1))
-        # For layers that draw at random while training (dropout), one stream an epoch.
-        torch.manual_seed(self.seed(epoch, stream=2))
+        self._augmentation = Augmentation(self.seed(epoch, stream=1))
+        # For layers that draw at random while training (dropout), one stream an epoch and rank.
+        torch.manual_seed((self.seed(epoch, stream=2) + 7_919 * self.ranks.rank) % 2**63)
         self._criterion = epoch_loss(self.recipe, self.data, epoch, reduction="none")
         self.optimizer.set_radii(self.radii.at(epoch))
 
     def order(self, epoch: int) -> Tensor:
         """The order in which an epoch visits the samples."""
         generator = torch.Generator().manual_seed(self.seed(epoch, stream=0))
+        if self.recipe.decoupling is not None:
+            return class_balanced_order(self.data.train.labels.cpu(), generator)
         return torch.randperm(len(self.data.train), generator=generator)
+
+    def images(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """This rank's images of these batches, augmented and normalised, one batch after the other.
+
+        Args:
+            batches: positions of the samples, on the host.
+        """
+        augmentation = self._augmentation if self.recipe.data.augment else None
+        return self.data.train.batches(batches, augmentation=augmentation, mine=self._mine)
 
     def seed(self, epoch: int, *, stream: int) -> int:
         """The seed of one of the three random streams of an epoch."""
@@ -68,59 +89,92 @@ class Steps:
 
     @property
     def mean_loss(self) -> float:
-        """Of the samples seen in this epoch; reading it makes a device wait."""
-        return float(self.sums.sum() / self.counts.sum().clamp(min=1))
+        """Of the samples this rank saw in this epoch; reading it makes a device wait."""
+        return float(self.sums.sum() * self.ranks.size / self.counts.sum().clamp(min=1))
 
     def take(
-        self, indices: Tensor, *, log_norms: Callable[[dict[str, Any]], None] | None = None
+        self,
+        indices: Tensor,
+        images: Tensor,
+        *,
+        log_norms: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         """Take one step on these samples.
 
         Args:
-            indices: of the batch, on the host.
+            indices: of the whole batch, on the host.
+            images: this rank's, from `images`.
             log_norms: called with the gradient norms at w, before the step.
         """
-        data, tail = self.data.train, self._is_tail[indices]
-        images, labels = data.images[indices], data.labels[indices]
-        if self.recipe.data.augment:
-            images = pad_crop_flip(images, self._augmentation)
-        inputs, first = data.normalise(images), True
+        mine, share = indices[self._mine(len(indices))], self._share(len(indices))
+        labels, weights = self.data.train.labels[mine], self.data.train.sample_weights
+        tail, whole = self._is_tail[mine], self._is_tail[indices]
         reduction = self.recipe.method.group_reduction
+        if self._channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        self.counts += torch.tensor([int((~whole).sum()), int(whole.sum())])
         if log_norms is not None:
             log_norms(
                 gradient_norms(
-                    self.model, self._criterion, inputs, labels, tail, group_reduction=reduction
+                    self.model, self._criterion, images, labels, tail, group_reduction=reduction
                 )
             )
+        first = True
 
         def losses() -> dict[str, Tensor]:
             nonlocal first
-            values = self._criterion(self.model(inputs), labels)
+            with self._autocast():
+                logits = self.model(images)
+            values = self._criterion(logits.float(), labels)
             if first:  # the forward at w is the one the log speaks of
-                self._tally(values.detach(), tail)
+                self._tally(values.detach() * share, tail)
                 first = False
-            if not self.radii.grouped:
-                return {"all": values.mean()}
-            return group_losses(values, tail, group_reduction=reduction)
+            if weights is not None:
+                values = values * weights[mine]
+            if share != 1.0:
+                values = values * share
+            if self.radii.grouped:
+                return group_losses(values, tail, group_reduction=reduction, whole=whole)
+            return {"all": values.mean() if self.ranks.size == 1 else values.sum() / len(whole)}
 
         self.optimizer.step(losses)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What an epoch's rest depends on, besides weights and optimiser."""
+        """What an epoch's rest depends on, besides weights and optimiser; the same on all ranks."""
         return {
-            "sums": self.sums,
+            "sums": self.ranks.total(self.sums.clone()),
             "counts": self.counts,
-            "augmentation": self._augmentation.get_state(),
+            "augmentation": self._augmentation.generator.get_state(),
         }
 
     def load_state_dict(self, state: dict[str, Tensor], *, epoch: int) -> None:
         """Go on within an epoch."""
         self.begin(epoch)
-        self.sums, self.counts = state["sums"].to(self.sums.device), state["counts"].cpu()
-        self._augmentation.set_state(state["augmentation"].cpu())
+        if self.ranks.rank == 0:  # what was added up is one rank's from here on
+            self.sums = state["sums"].to(self.sums.device)
+        self.counts = state["counts"].cpu()
+        self._augmentation.generator.set_state(state["augmentation"].cpu())
+
+    def _mine(self, samples: int) -> slice:
+        """This rank's part of a batch; all of it where there are fewer samples than ranks."""
+        if samples < self.ranks.size:
+            return slice(None)
+        each, more = divmod(samples, self.ranks.size)
+        begin = self.ranks.rank * each + min(self.ranks.rank, more)
+        return slice(begin, begin + each + (self.ranks.rank < more))
+
+    def _share(self, samples: int) -> float:
+        """Of its part's losses, what this rank adds to the whole batch's."""
+        return 1.0 / self.ranks.size if samples < self.ranks.size else 1.0
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(
+            self.sums.device.type,
+            dtype=torch.bfloat16,
+            enabled=self.recipe.training.precision == "bf16",
+        )
 
     def _tally(self, values: Tensor, tail: Tensor) -> None:
         weights = tail.to(values.device, torch.float64)
         total, of_tail = values.double().sum(), torch.dot(values.double(), weights)
         self.sums += torch.stack((total - of_tail, of_tail))
-        self.counts += torch.tensor([len(tail) - int(tail.sum()), int(tail.sum())])

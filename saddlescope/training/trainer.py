@@ -2,39 +2,38 @@
 
 Killed at any moment, it resumes from the last finished epoch (after SIGINT or SIGTERM: from
 the very step) and ends with the same weights, on the CPU to the bit: the order of the samples
-follows from seed and epoch alone, and every random state is in the checkpoint.
+follows from seed and epoch alone, and every random state is in the checkpoint. Several ranks of a
+torch.distributed group share each batch; rank 0 alone writes, all read the folder.
 """
 
+import contextlib
 import math
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from saddlescope.curvature import CurvatureMonitor
+from saddlescope.curvature.distributed import ALONE, Ranks
 from saddlescope.errors import DataError, Interrupted, SaddlescopeError, UsageError
 from saddlescope.longtail import LongTailData
-from saddlescope.runs import (
-    METRIC_COLUMNS,
-    RunFolder,
-    one_writer,
-    provenance,
-    write_json,
-    write_text,
-)
-from saddlescope.runs.tables import append_row, read_rows, rewrite_rows
+from saddlescope.runs import METRIC_COLUMNS, RunFolder, one_writer, provenance
 from saddlescope.sharpness import SharpnessAware
 from saddlescope.training.checkpoints import load_checkpoint, load_weights, save_checkpoint
-from saddlescope.training.evaluate import evaluate
-from saddlescope.training.network import recipe_network
-from saddlescope.training.recipe import Recipe, first_difference, parse_recipe
+from saddlescope.training.evaluate import evaluate, training_losses
+from saddlescope.training.losses import epoch_loss
+from saddlescope.training.network import average_statistics, training_network
+from saddlescope.training.recipe import Recipe
+from saddlescope.training.record import RunRecord
 from saddlescope.training.schedule import refuse_standing_still, step_size
 from saddlescope.training.steps import Steps
 
 _FORMAT = 2
+_AGREE_EVERY = 16
+"""Steps after which several ranks agree on whether to stop: asking makes devices wait."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,9 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     report: Callable[[Progress], None] = lambda _: None,
     monitor: CurvatureMonitor | None = None,
+    start: Mapping[str, Tensor] | None = None,
+    ranks: Ranks = ALONE,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> RunFolder:
     """Train one network and leave a run folder.
 
@@ -81,22 +83,42 @@ def train(
         should_stop: asked after every step; True saves the state and raises.
         report: called after every step.
         monitor: measures curvature at the end of the epochs it is due in; its rows go to
-            monitor.jsonl, and the weights are the same with and without it.
+            monitor.jsonl, and the weights are the same with and without it. Under ranks its samples
+            must be shared by them.
+        start: weights of the first stage, where the recipe has a second (`[decoupling]`); of no
+            use to a run that is there already.
+        ranks: the processes that share each batch. The losses are those of one process within
+            rounding, but for BatchNorm that sees a rank's part alone.
+        on_epoch: called with each new row of metrics.jsonl, on rank 0.
 
     Raises:
-        UsageError: the folder holds a run, or another recipe's run, or another process trains it.
+        UsageError: the folder holds a run, or another recipe's run, or another process trains it; a
+            second stage without a first.
         Interrupted: `should_stop` said so; the state is on disk.
         SaddlescopeError: the loss became NaN or Inf; the last good checkpoint is kept.
     """
-    refuse_standing_still(recipe.optimizer.schedule, recipe.training.epochs)
-    run = _Run(recipe, data.to(device), folder, torch.device(device), monitor)
-    with one_writer(folder.path):
+    if run_trains(recipe):
+        refuse_standing_still(recipe.optimizer.schedule, recipe.training.epochs)
+    if recipe.training.norms_every and ranks.size > 1:
+        raise UsageError("training.norms_every looks at whole batches: train with one process")
+    if recipe.decoupling is not None and start is None and not folder.exists():
+        raise UsageError("a second stage needs the weights of the first: saddlescope train --from")
+    run = _Run(recipe, data.to(device), folder, torch.device(device), monitor, ranks, start)
+    with one_writer(folder.path) if run.leads else contextlib.nullcontext():
         run.open(resume=resume, force=force)
         while run.epoch < recipe.training.epochs:
-            run.train_epoch(should_stop, report)
-            run.finish_epoch()
-        run.note(state="finished")
+            if run_trains(recipe):
+                run.train_epoch(should_stop, report)
+            row = run.finish_epoch()
+            if run.leads:
+                on_epoch(row)
+        run.record.note(state="finished")
     return folder
+
+
+def run_trains(recipe: Recipe) -> bool:
+    """Whether a run of this recipe takes steps at all; tau-norm does not."""
+    return recipe.decoupling is None or recipe.decoupling.classifier != "tau-norm"
 
 
 class _Run:
@@ -109,82 +131,69 @@ class _Run:
         folder: RunFolder,
         device: torch.device,
         monitor: CurvatureMonitor | None,
+        ranks: Ranks,
+        start: Mapping[str, Tensor] | None,
     ) -> None:
-        self.monitor = monitor
+        self.monitor, self.ranks, self.leads = monitor, ranks, ranks.rank == 0
+        self.record = RunRecord(folder, recipe, data, writes=self.leads)
         self.recipe, self.data, self.folder, self.device = recipe, data, folder, device
         options, method = recipe.optimizer, recipe.method
         self.epochs, self.seed = recipe.training.epochs, recipe.training.seed
-        self.model = recipe_network(
-            recipe, num_classes=data.num_classes, in_channels=data.in_channels
-        ).to(device)
+        self.model = training_network(
+            recipe,
+            num_classes=data.num_classes,
+            in_channels=data.in_channels,
+            device=device,
+            ranks=ranks,
+            start=start,
+        )
         self.radii = method.radii(self.epochs)
         self.optimizer = SharpnessAware(
-            self.model.parameters(),
+            [p for p in self.model.parameters() if p.requires_grad],
             torch.optim.SGD,
             radii=self.radii.at(0),
             model=self.model,
             bn_statistics=method.bn_statistics,
+            total=None if ranks.size == 1 else ranks.total,
             lr=options.eta,
             momentum=options.momentum,
             nesterov=options.nesterov,
             weight_decay=options.weight_decay,
         )
-        self.steps = Steps(recipe, data, self.model, self.optimizer, self.radii)
+        self.steps = Steps(recipe, data, self.model, self.optimizer, self.radii, ranks=ranks)
         self.epoch, self.position, self.best, self.seconds = 0, 0, -1.0, 0.0
 
     def open(self, *, resume: bool, force: bool) -> None:
         """Claim the folder: start a run, or take up the one that is there."""
-        folder = self.folder
-        if folder.exists() and force and not resume:
-            shutil.rmtree(folder.path)
-        if not folder.exists():
-            if folder.path.is_dir() and any(folder.path.iterdir()):
-                raise UsageError(f"{folder.path}: not empty and not a run folder; choose another")
-            write_text(folder.recipe_file, self.recipe.to_toml())
-            self._start_notes()
-            return
-        if not resume:
-            raise UsageError(f"{folder.path}: holds a run already; pass --resume or --force")
-        there = parse_recipe(folder.recipe(), origin=str(folder.recipe_file))
-        if there != self.recipe:
-            raise UsageError(
-                f"{folder.path}: was started with another recipe "
-                f"({first_difference(there, self.recipe)}); resume it with its own recipe.toml, "
-                "or choose another folder"
-            )
-        if folder.run_file.is_file():
-            self.note(state="running")
-        else:
-            self._start_notes()
-        last = folder.checkpoint("last")
+        notes = {
+            "switch_epoch": self.radii.switch_epoch,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "monitor": self.monitor.settings() if self.monitor else None,
+            "provenance": provenance(device=str(self.device), seed=self.seed),
+        }
+        self.record.claim(notes, resume=resume, force=force)
+        self.ranks.totals(0.0)  # rank 0 has looked, and the others may
+        last = self.folder.checkpoint("last")
         if last.is_file():
             self._restore(load_checkpoint(last, device=self.device), origin=str(last))
-        # Rows of epochs that will run again are dropped, so that none stands twice.
-        step = self.position // self.recipe.optimizer.batch_size
-        for path in (folder.metrics_file, folder.monitor_file, folder.norms_file):
-            if path.is_file():
-                # Only norms.jsonl has rows within an epoch; the others' are of a whole one.
-                kept = [
-                    row
-                    for row in read_rows(path)
-                    if (row.get("epoch", 0), row.get("step", math.inf)) < (self.epoch, step)
-                ]
-                rewrite_rows(path, kept)
+        elif self.recipe.decoupling is not None:
+            self._save("last")  # from here on the first stage is not asked for again
+        self.record.drop_rows(self.epoch, self.position // self.recipe.optimizer.batch_size)
 
     def train_epoch(
         self, should_stop: Callable[[], bool], report: Callable[[Progress], None]
     ) -> None:
         """Run the epoch from `position` to its end."""
         size = self.recipe.optimizer.batch_size
-        self.model.train()
+        # A second stage leaves BatchNorm as the first one left it.
+        self.model.train(self.recipe.decoupling is None)
         for group in self.optimizer.param_groups:
             group["lr"] = self.step_size
         order = self.steps.order(self.epoch)
         began, first = time.perf_counter(), self.position
-        while self.position < len(order):
-            self.steps.take(
-                order[self.position : self.position + size], log_norms=self._norms_log(len(order))
-            )
+        batches = order[first:].split(size) if first < len(order) else ()
+        for indices, images in zip(batches, self.steps.images(batches), strict=True):
+            self.steps.take(indices, images, log_norms=self._norms_log(len(order)))
             self.position = min(self.position + size, len(order))
             seconds = time.perf_counter() - began
             speed = (self.position - first) / seconds
@@ -199,10 +208,10 @@ class _Run:
                     eta_s=left / speed,
                 )
             )
-            if should_stop():
+            if self._agreed(should_stop):
                 self.seconds += seconds
                 self._save("last")
-                self.note(state="interrupted")
+                self.record.note(state="interrupted")
                 raise Interrupted(
                     f"{self.folder.path}: stopped in epoch {self.epoch}; saved, go on with --resume"
                 )
@@ -210,13 +219,18 @@ class _Run:
             torch.cuda.synchronize(self.device)
         self.seconds += time.perf_counter() - began
 
-    def finish_epoch(self) -> None:
-        """Measure, write the row, then the checkpoint: a kill between them costs one epoch."""
+    def finish_epoch(self) -> dict[str, Any]:
+        """Measure, write the row, then the checkpoint: a kill between them costs one epoch.
+
+        Returns:
+            The row of metrics.jsonl.
+        """
         training, epoch = self.recipe.training, self.epoch
-        sums, counts = self.steps.sums.tolist(), self.steps.counts.tolist()
-        loss = sum(sums) / sum(counts)
+        average_statistics(self.model, self.ranks)
+        found = self._epoch_losses()
+        loss, images = found["train_loss"], int(self.steps.counts.sum())
         if not math.isfinite(loss):
-            self.note(state="diverged")
+            self.record.note(state="diverged")
             raise SaddlescopeError(
                 f"{self.folder.path}: the training loss became {loss} in epoch {epoch}; the last "
                 "good checkpoint is kept. Lower optimizer.eta or the radii"
@@ -226,18 +240,18 @@ class _Run:
             "epoch": epoch,
             "stage": self.radii.stage(epoch),
             "lr": self.step_size,
-            "train_loss": loss,
-            "loss_head": sums[0] / counts[0] if counts[0] else None,
-            "loss_tail": sums[1] / counts[1] if counts[1] else None,
+            **found,
             "seconds": self.seconds,
-            "images_per_s": sum(counts) / self.seconds,
+            "images_per_s": images / self.seconds if self.seconds else None,
         }
         if (epoch + 1) % training.evaluate_every == 0 or epoch + 1 == self.epochs:
-            row |= evaluate(self.model, self.data)
-        append_row(self.folder.metrics_file, row)
+            row |= evaluate(self.model, self.data, ranks=self.ranks)
+        self.record.append(self.folder.metrics_file, row)
+        if training.losses_every and (epoch + 1) % training.losses_every == 0:
+            self.record.append(self.folder.losses_file, {"epoch": epoch, **self._fixed_losses()})
         if self.monitor is not None:
             for measured in self.monitor(self.model, epoch):
-                append_row(self.folder.monitor_file, {"epoch": epoch, **measured.columns()})
+                self.record.append(self.folder.monitor_file, {"epoch": epoch, **measured.columns()})
         improved = row["acc_avg"] is not None and row["acc_avg"] > self.best
         if improved:
             self.best = row["acc_avg"]
@@ -248,10 +262,7 @@ class _Run:
         if training.checkpoint_every and (epoch + 1) % training.checkpoint_every == 0:
             self._save(str(epoch))
         self._save("last")
-
-    def note(self, *, state: str) -> None:
-        """Write the state into run.json."""
-        write_json(self.folder.run_file, self.folder.run() | {"state": state})
+        return row
 
     @property
     def step_size(self) -> float:
@@ -266,9 +277,41 @@ class _Run:
         if not every or (self.epoch * math.ceil(samples / size) + step) % every:
             return None
         place = {"epoch": self.epoch, "step": step}
-        return lambda row: append_row(self.folder.norms_file, place | row)
+        return lambda row: self.record.append(self.folder.norms_file, place | row)
+
+    def _agreed(self, should_stop: Callable[[], bool]) -> bool:
+        """Whether to stop here; several ranks stop at the same step."""
+        if self.ranks.size == 1:
+            return should_stop()
+        step = -(-self.position // self.recipe.optimizer.batch_size)
+        return step % _AGREE_EVERY == 0 and self.ranks.any(should_stop())
+
+    def _epoch_losses(self) -> dict[str, Any]:
+        """The loss columns of metrics.jsonl."""
+        if not run_trains(self.recipe):
+            found = self._fixed_losses()
+            return {"train_loss": found["loss"]} | {
+                key: found[key] for key in ("loss_head", "loss_tail")
+            }
+        sums, counts = (
+            self.ranks.total(self.steps.sums.clone()).tolist(),
+            self.steps.counts.tolist(),
+        )
+        return {
+            "train_loss": sum(sums) / sum(counts),
+            "loss_head": sums[0] / counts[0] if counts[0] else None,
+            "loss_tail": sums[1] / counts[1] if counts[1] else None,
+        }
+
+    def _fixed_losses(self) -> dict[str, float]:
+        criterion = epoch_loss(self.recipe, self.data, self.epoch, reduction="none")
+        return training_losses(self.model, criterion, self.data, ranks=self.ranks)
 
     def _save(self, which: str) -> None:
+        average_statistics(self.model, self.ranks)
+        steps = self.steps.state_dict()
+        if not self.leads:
+            return
         save_checkpoint(
             self.folder.checkpoint(which),
             {
@@ -278,7 +321,7 @@ class _Run:
                 "epoch": self.epoch,
                 "position": self.position,
                 "best": self.best,
-                "steps": self.steps.state_dict(),
+                "steps": steps,
                 "seconds": self.seconds,
                 "rng": torch.get_rng_state(),
                 "rng_cuda": torch.cuda.get_rng_state(self.device)
@@ -302,25 +345,3 @@ class _Run:
         torch.set_rng_state(content["rng"].cpu())
         if content["rng_cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(content["rng_cuda"].cpu(), self.device)
-
-    def _start_notes(self) -> None:
-        groups = {name: list(classes) for name, classes in self.data.groups.items()}
-        content = {
-            "state": "running",
-            "method": self.recipe.method.name,
-            "loss": self.recipe.loss.name,
-            "seed": self.seed,
-            "epochs": self.epochs,
-            "switch_epoch": self.radii.switch_epoch,
-            "parameters": sum(p.numel() for p in self.model.parameters()),
-            "data": {
-                "name": self.data.name,
-                "counts": list(self.data.counts),
-                "groups": groups,
-                "class_names": list(self.data.class_names),
-                "checksum": self.data.checksum,
-            },
-            "monitor": self.monitor.settings() if self.monitor else None,
-            "provenance": provenance(device=str(self.device), seed=self.seed),
-        }
-        write_json(self.folder.run_file, content)

@@ -1,0 +1,143 @@
+"""A new classifier on a trained network: the rows cRT, LWS and tau-norm of Table 2.
+
+Kang, Xie, Rohrbach, Yan, Gordo, Feng, Kalantidis, "Decoupling representation and classifier for
+long-tailed recognition" (ICLR 2020), section 4. Everything but the last layer keeps its weights and
+its BatchNorm statistics.
+
+- crt: the classifier is drawn anew and trained with class-balanced sampling.
+- lws: each row of the classifier gets a factor of its own, and the factors alone are trained so.
+- tau-norm: each row is divided by its length to the power tau, the bias is dropped; nothing is
+  trained.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from saddlescope.errors import UsageError
+from saddlescope.models import ScaledClassifier
+from saddlescope.runs import CLASSIFIERS, RunFolder
+from saddlescope.training.checkpoints import load_checkpoint, state_dict_of, weights_digest
+from saddlescope.training.recipe import Recipe, apply_override, parse_recipe
+
+EPOCHS = 10
+"""How long crt and lws train, as in their paper, where nobody says."""
+
+TAU: Final = 0.7
+"""τ where nobody says; its authors choose it on a validation set."""
+
+
+def second_stage(
+    source: Path, classifier: str, *, tau: float = TAU, overrides: Iterable[str] = ()
+) -> tuple[Recipe, dict[str, Tensor]]:
+    """The recipe of a second stage, and the weights of the first that it starts from.
+
+    Args:
+        source: a run folder, whose last checkpoint is taken, or a checkpoint in one.
+        classifier: a key of `CLASSIFIERS`.
+        tau: τ of tau-norm.
+        overrides: as of `load_recipe`.
+
+    Raises:
+        DataError: no run or no checkpoint there.
+        UsageError: an unknown kind, an override that cannot be meant, or a network whose last layer
+            has been replaced or has no lengths to change.
+    """
+    if classifier not in CLASSIFIERS:
+        raise UsageError(f"--classifier {classifier}: choose from {', '.join(CLASSIFIERS)}")
+    of_run = source if source.is_dir() else source.parent.parent
+    folder = RunFolder(of_run)
+    checkpoint = folder.checkpoint("last") if source.is_dir() else source
+    trained = parse_recipe(folder.recipe(), origin=str(folder.recipe_file))
+    start = state_dict_of(load_checkpoint(checkpoint))
+    content = _second_content(trained, classifier, digest=weights_digest(start), tau=tau)
+    for override in overrides:
+        apply_override(content, override)
+    return parse_recipe(content, origin=f"second stage of {folder.path}"), start
+
+
+def _second_content(trained: Recipe, classifier: str, *, digest: str, tau: float) -> dict[str, Any]:
+    if trained.decoupling is not None:
+        raise UsageError(
+            f"--from: its classifier is {trained.decoupling.classifier} already; take the run it "
+            "was made from"
+        )
+    if trained.model.classifier != "linear":
+        raise UsageError(f"--classifier {classifier} needs a linear last layer, not cosines")
+    content = trained.model_dump(exclude_none=True)
+    content["name"] = f"{trained.name}-{trained.method.name}-{classifier}"
+    content["decoupling"] = {
+        "classifier": classifier,
+        "first": trained.method.name,
+        "source": digest,
+    }
+    if classifier == "tau-norm":
+        content["decoupling"]["tau"] = tau
+    content["method"]["name"] = "sgd"
+    content["training"] |= {"epochs": 1 if classifier == "tau-norm" else EPOCHS}
+    content["training"] |= {"checkpoint_every": 0, "norms_every": 0, "losses_every": 0}
+    content["loss"].pop("reweight_from", None)
+    return content
+
+
+def prepare_second_stage(model: nn.Module, recipe: Recipe, start: dict[str, Tensor]) -> None:
+    """Load the trained weights and leave to training only what the second stage changes, in place.
+
+    Args:
+        model: the recipe's own, on the CPU; its classifier is as the recipe's seed draws it.
+        recipe: of the second stage.
+        start: the trained network's state.
+    """
+    assert recipe.decoupling is not None
+    kind = recipe.decoupling.classifier
+    of_classifier = ("fc.weight", "fc.bias")
+    kept = {key: value for key, value in start.items() if kind != "crt" or key not in of_classifier}
+    model.load_state_dict(kept, strict=False)
+    classifier = model.get_submodule("fc")
+    if kind == "tau-norm":
+        assert isinstance(classifier, nn.Linear)
+        assert recipe.decoupling.tau is not None
+        tau_normalise(classifier, recipe.decoupling.tau)
+
+
+def freeze_first_stage(model: nn.Module, recipe: Recipe) -> None:
+    """Let only the parameters of the second stage be trained, in place."""
+    assert recipe.decoupling is not None
+    classifier = model.get_submodule("fc")
+    model.requires_grad_(False)
+    if isinstance(classifier, ScaledClassifier):
+        classifier.factors.requires_grad_(True)
+    else:
+        classifier.requires_grad_(True)
+
+
+@torch.no_grad()
+def tau_normalise(classifier: nn.Linear, tau: float) -> None:
+    """w_c ← w_c/‖w_c‖^τ and b ← 0, in place."""
+    lengths = classifier.weight.norm(dim=1, keepdim=True)
+    classifier.weight /= lengths.clamp(min=torch.finfo(lengths.dtype).tiny) ** tau
+    if classifier.bias is not None:
+        classifier.bias.zero_()
+
+
+def class_balanced_order(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """As many positions as there are samples: a class at random, then one of its samples.
+
+    Args:
+        labels: shape (N,), on the CPU.
+        generator: on the CPU.
+
+    Returns:
+        Positions with repetition, shape (N,), int64.
+    """
+    by_class = labels.argsort(stable=True)
+    counts = labels.bincount()
+    begins = counts.cumsum(0) - counts
+    classes = torch.randint(len(counts), (len(labels),), generator=generator)
+    within = (
+        torch.rand(len(labels), generator=generator, dtype=torch.float64) * counts[classes]
+    ).long()
+    return by_class[begins[classes] + within]
