@@ -54,6 +54,7 @@ class Steps:
         # Kept on the host as well: which group a batch holds must not make a device wait.
         self._is_tail = torch.isin(data.train.labels.cpu(), torch.tensor(data.groups["tail"]))
         self._channels_last = recipe.training.channels_last
+        self._bf16 = recipe.training.precision == "bf16"
         self.begin(0)
 
     def begin(self, epoch: int) -> None:
@@ -125,7 +126,8 @@ class Steps:
             nonlocal first
             with self._autocast():
                 logits = self.model(images)
-            values = self._criterion(logits.float(), labels)
+            # Autocast gives bfloat16, in which a loss would lose its digits.
+            values = self._criterion(logits.float() if self._bf16 else logits, labels)
             if first:  # the forward at w is the one the log speaks of
                 self._tally(values.detach() * share, tail)
                 first = False
@@ -171,7 +173,7 @@ class Steps:
         return torch.autocast(
             self.sums.device.type,
             dtype=torch.bfloat16,
-            enabled=self.recipe.training.precision == "bf16",
+            enabled=self._bf16,
         )
 
     def _tally(self, values: Tensor, tail: Tensor) -> None:

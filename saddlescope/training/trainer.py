@@ -162,6 +162,7 @@ class _Run:
         )
         self.steps = Steps(recipe, data, self.model, self.optimizer, self.radii, ranks=ranks)
         self.epoch, self.position, self.best, self.seconds = 0, 0, -1.0, 0.0
+        self.taken = 0  # steps of this process, which may have begun in the middle of an epoch
 
     def open(self, *, resume: bool, force: bool) -> None:
         """Claim the folder: start a run, or take up the one that is there."""
@@ -283,8 +284,8 @@ class _Run:
         """Whether to stop here; several ranks stop at the same step."""
         if self.ranks.size == 1:
             return should_stop()
-        step = -(-self.position // self.recipe.optimizer.batch_size)
-        return step % _AGREE_EVERY == 0 and self.ranks.any(should_stop())
+        self.taken += 1
+        return self.taken % _AGREE_EVERY == 0 and self.ranks.any(should_stop())
 
     def _epoch_losses(self) -> dict[str, Any]:
         """The loss columns of metrics.jsonl."""
