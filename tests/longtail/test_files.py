@@ -1,0 +1,166 @@
+"""Images that stay in files: what comes out, whoever decodes, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+from pictures import colour, write_lists, write_picture
+from PIL import Image
+
+from saddlescope.errors import DataError
+from saddlescope.longtail import Augmentation, FileOptions, ImageFiles, load_data
+from saddlescope.longtail.files import decode
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_lists(tmp_path_factory.mktemp("images"), [6, 4, 2])
+
+
+def load(root, **options):
+    files = FileOptions(train_list="train.txt", test_list="test.txt", image_size=16, **options)
+    return load_data("list", root=root, tail_threshold=3, many_above=5, few_below=3, files=files)
+
+
+def test_classes_counts_and_pixels(root):
+    data = load(root)
+    assert data.counts == (6, 4, 2)
+    assert data.groups["tail"] == (2,)
+    assert isinstance(data.train, ImageFiles)
+    assert data.train.image_shape == (3, 16, 16)
+    assert data.image_pixels == 256
+    pictures = data.train.pictures([0, 6, 10])
+    assert pictures.dtype == torch.uint8
+    for number, picture in enumerate(pictures):
+        assert picture[:, 8, 8].tolist() == list(colour(number))  # the white edge is cut off
+
+
+def test_normalised_images_are_imagenets(root):
+    data = load(root)
+    image = data.train.normalised([0])[0, :, 8, 8]
+    expected = (torch.tensor(colour(0)) / 255 - torch.tensor(data.train.mean)) / torch.tensor(
+        data.train.std
+    )
+    torch.testing.assert_close(image, expected)
+    assert data.train.mean == (0.485, 0.456, 0.406)
+    assert len(data.test.normalised()) == 6
+
+
+def batches(data, *, seed=7, **options):
+    parts = torch.arange(12).split(5)
+    return torch.cat(list(data.train.batches(parts, augmentation=Augmentation(seed), **options)))
+
+
+@pytest.mark.slow
+def test_worker_processes_change_no_pixel(root):
+    alone, helped = batches(load(root)), batches(load(root, workers=2))
+    assert torch.equal(alone, helped)
+    assert not torch.equal(alone, batches(load(root), seed=8))
+
+
+def test_a_sample_looks_the_same_whatever_batch_it_is_in(root):
+    data = load(root)
+    whole = batches(data)
+    parts = [torch.tensor([11, 3]), torch.tensor([0])]
+    other = list(data.train.batches(parts, augmentation=Augmentation(7)))
+    assert torch.equal(other[0], whole[[11, 3]])
+    assert torch.equal(other[1], whole[:1])
+    mine = list(data.train.batches(parts, augmentation=Augmentation(7), mine=lambda _: slice(0, 1)))
+    assert torch.equal(torch.cat(mine), whole[[11, 0]])
+
+
+def test_selecting_keeps_files_and_labels_together(root):
+    train = load(root).train
+    chosen = train.select([11, 0])
+    assert chosen.labels.tolist() == [2, 0]
+    assert chosen.pictures([0])[0, :, 8, 8].tolist() == list(colour(2))
+    assert train.indices_of([1]).tolist() == [6, 7, 8, 9]
+    assert chosen.checksum != train.checksum
+    assert train.to("cpu").checksum == train.checksum
+
+
+def test_shrinking_first_changes_what_a_crop_sees(root):
+    small = load(root, shrink_to=20)
+    assert small.train.pictures([0]).shape == (1, 3, 16, 16)
+    assert decode(root / "train/0/0.png", shrink_to=20).size == (27, 20)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_broken_file_is_named_in_one_line(tmp_path, workers):
+    write_lists(tmp_path, [2, 1])
+    (tmp_path / "train/1/0.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    files = FileOptions("train.txt", "test.txt", 16, workers=workers)
+    data = load_data("list", root=tmp_path, tail_threshold=2, files=files)
+    with pytest.raises(DataError, match=r"train/1/0\.png: ") as caught:
+        list(data.train.batches([torch.arange(3)]))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_photograph_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(DataError, match=r"none\.png: cannot be read as an image: No such file"):
+        decode(tmp_path / "none.png", shrink_to=None)
+    postscript = tmp_path / "a.jpg"
+    postscript.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    with pytest.raises(DataError, match="not an image of the formats JPEG, PNG"):
+        decode(postscript, shrink_to=None)
+    write_picture(tmp_path / "big.png", 0)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(DataError, match="more pixels than a photograph has"):
+        decode(tmp_path / "big.png", shrink_to=None)
+
+
+def test_grey_and_transparent_images_become_three_channels(tmp_path):
+    Image.fromarray(np.full((9, 9), 77, np.uint8)).save(tmp_path / "grey.png")
+    assert np.array(decode(tmp_path / "grey.png", shrink_to=None))[4, 4].tolist() == [77] * 3
+    Image.new("RGBA", (9, 9), (1, 2, 3, 4)).save(tmp_path / "clear.png")
+    assert np.array(decode(tmp_path / "clear.png", shrink_to=None))[4, 4].tolist() == [1, 2, 3]
+
+
+def test_a_cache_gives_the_same_pixels_and_is_read_without_the_files(tmp_path):
+    root, cache = write_lists(tmp_path / "images", [3, 2]), tmp_path / "cache"
+    said = []
+    options = {"image_size": 16, "cache": cache, "report": said.append}
+    files = FileOptions("train.txt", "test.txt", **options)
+
+    def pixels(files):
+        data = load_data("list", root=root, tail_threshold=3, files=files)
+        parts = [torch.arange(5)]
+        return next(iter(data.train.batches(parts, augmentation=Augmentation(1))))
+
+    plain = pixels(FileOptions("train.txt", "test.txt", 16))
+    assert torch.equal(pixels(files), plain)
+    assert sum("decoding" in line for line in said) == 2  # train and test
+    data = load_data("list", root=root, tail_threshold=3, files=files)
+    assert sum("decoding" in line for line in said) == 2
+    for file in (root / "train").rglob("*.png"):
+        file.unlink()
+    assert torch.equal(
+        next(iter(data.train.batches([torch.arange(5)], augmentation=Augmentation(1)))), plain
+    )
+
+
+def test_a_changed_file_or_another_size_is_another_cache(tmp_path):
+    root, cache = write_lists(tmp_path / "images", [2, 1]), tmp_path / "cache"
+    files = FileOptions("train.txt", "test.txt", 16, cache=cache)
+    load_data("list", root=root, tail_threshold=2, files=files)
+    assert len(list(cache.glob("*.bin"))) == 2
+    write_picture(root / "train/0/0.png", 2, size=(64, 64))
+    load_data("list", root=root, tail_threshold=2, files=files)
+    assert len(list(cache.glob("*.bin"))) == 3
+    files = FileOptions("train.txt", "test.txt", 16, 20, cache=cache)
+    load_data("list", root=root, tail_threshold=2, files=files)
+    assert len(list(cache.glob("*.bin"))) == 5
+
+
+def test_a_build_that_fails_leaves_no_cache_and_a_damaged_one_is_refused(tmp_path):
+    root, cache = write_lists(tmp_path / "images", [2, 1]), tmp_path / "cache"
+    files = FileOptions("train.txt", "test.txt", 16, cache=cache)
+    (root / "train/0/1.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"0/1\.png"):
+        load_data("list", root=root, tail_threshold=2, files=files)
+    assert not list(cache.iterdir())
+    write_picture(root / "train/0/1.png", 0)
+    load_data("list", root=root, tail_threshold=2, files=files)
+    for pixels in cache.glob("*.bin"):
+        pixels.write_bytes(pixels.read_bytes()[:-1])
+    with pytest.raises(DataError, match="not a cache of decoded images; delete it"):
+        load_data("list", root=root, tail_threshold=2, files=files)

@@ -1,0 +1,81 @@
+"""List files and folders: what is read, and what is refused with its place."""
+
+import pytest
+from pictures import write_folders
+
+from saddlescope.errors import DataError
+from saddlescope.longtail.lists import read_folder, read_list
+
+
+def listed(tmp_path, text):
+    file = tmp_path / "list.txt"
+    file.write_text(text)
+    return read_list(file, root=tmp_path)
+
+
+def test_paths_labels_and_blank_lines(tmp_path):
+    found = listed(tmp_path, "train/n1/a.JPEG 0\n\n  train/n2/b c.JPEG\t12 \n")
+    assert found.paths == ("train/n1/a.JPEG", "train/n2/b c.JPEG")
+    assert found.labels == (0, 12)
+    assert found.weights is None
+
+
+def test_a_third_column_is_a_weight(tmp_path):
+    found = listed(tmp_path, "a.png 0 1\nb.png 1 2.5e-1\n")
+    assert found.weights == (1.0, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no line"),
+        ("a.png\n", r"line 1: 'a\.png' is not `path label`"),
+        ("a.png 0\nb.png -1\n", "line 2"),
+        ("a.png 0.5\n", "line 1"),
+        ("a.png 99999999999\n", "line 1"),
+        ("/etc/passwd 0\n", "leaves the image root"),
+        ("../a.png 0\n", "leaves the image root"),
+        ("x/../../a.png 0\n", "leaves the image root"),
+        ("a.png 0\na.png 1\n", r"a\.png stands twice"),
+        ("a.png 0 1\nb.png 0\n", "1 of 2 lines have a weight"),
+        ("a.png 0 -1\n", "line 1: weight"),
+        ("a.png 0 nan\n", "line 1: weight nan"),
+        ("a.png 0 inf\n", "line 1: weight inf"),
+    ],
+)
+def test_what_is_no_list_is_refused_with_its_line(tmp_path, text, words):
+    with pytest.raises(DataError, match=words):
+        listed(tmp_path, text)
+
+
+def test_files_that_cannot_be_lists(tmp_path):
+    with pytest.raises(DataError, match=r"none\.txt: No such file"):
+        read_list(tmp_path / "none.txt", root=tmp_path)
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00 1\n")
+    with pytest.raises(DataError, match="not UTF-8"):
+        read_list(tmp_path / "binary.txt", root=tmp_path)
+
+
+def test_folders_are_sorted_and_other_files_left_alone(tmp_path):
+    write_folders(tmp_path, [2, 1])
+    (tmp_path / "train" / "kind0" / "notes.txt").write_text("no image")
+    (tmp_path / "train" / ".cache").mkdir()
+    (tmp_path / "train" / "kind1" / "deeper").mkdir()
+    (tmp_path / "train" / "kind1" / "0.png").rename(tmp_path / "train/kind1/deeper/0.PNG")
+    found, names = read_folder(tmp_path / "train")
+    assert names == ("kind0", "kind1")
+    assert found.paths == ("kind0/0.png", "kind0/1.png", "kind1/deeper/0.PNG")
+    assert found.labels == (0, 0, 1)
+
+
+def test_folders_that_are_no_classes(tmp_path):
+    with pytest.raises(DataError, match="one folder a class"):
+        read_folder(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no folder in it"):
+        read_folder(tmp_path / "empty")
+    (tmp_path / "empty" / "cat").mkdir()
+    with pytest.raises(DataError, match=r"cat: no image"):
+        read_folder(tmp_path / "empty")
+    with pytest.raises(DataError, match="'cat' is not one of the training set's"):
+        read_folder(tmp_path / "empty", classes=("dog",))
