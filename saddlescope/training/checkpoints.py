@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import io
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,14 +13,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saddlescope.errors import DataError
-from saddlescope.runs import atomic_path
+from saddlescope.errors import DataError, SaddlescopeError
+from saddlescope.runs import write_bytes
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Write tensors and plain values atomically."""
-    with atomic_path(path) as temporary:
-        torch.save(dict(content), temporary)
+    """Write tensors and plain values atomically.
+
+    Raises:
+        SaddlescopeError: no room, or another reason not to write; what was there before still is.
+    """
+    # Into memory first: torch's own writer answers a full disk with an assertion.
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    try:
+        write_bytes(path, buffer.getbuffer())
+    except OSError as error:
+        raise SaddlescopeError(
+            f"{path}: cannot be written: {error.strerror or error}; the last good checkpoint is "
+            "kept. Make room and go on with --resume"
+        ) from None
 
 
 def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
