@@ -27,7 +27,8 @@ class LabelledImages:
         mean: mean of each channel after division by `scale`, length C.
         std: standard deviation of each channel after division by `scale`, length C.
         scale: the pixel value that stands for 1.
-        sample_weights: None, that is all samples alike.
+        sample_weights: factors of the samples' training losses, shape (N,), float32, on the same
+            device; None weighs all alike.
     """
 
     images: torch.Tensor = field(repr=False)
@@ -35,7 +36,7 @@ class LabelledImages:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scale: float = 255.0
-    sample_weights: None = None
+    sample_weights: torch.Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
@@ -47,6 +48,14 @@ class LabelledImages:
             raise DataError(
                 f"labels are {self.labels.dtype} of shape {tuple(self.labels.shape)}: "
                 f"give int64 of shape ({len(self.images)},)"
+            )
+        weights = self.sample_weights
+        if weights is not None and (
+            weights.dtype != torch.float32 or weights.shape != self.labels.shape
+        ):
+            raise DataError(
+                f"sample_weights are {weights.dtype} of shape {tuple(weights.shape)}: "
+                f"give float32 of shape ({len(self.images)},)"
             )
         if not len(self.mean) == len(self.std) == self.images.shape[1]:
             raise DataError(
@@ -70,12 +79,24 @@ class LabelledImages:
 
     def to(self, device: torch.device | str) -> "LabelledImages":
         """The same set on another device."""
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+        weights = None if self.sample_weights is None else self.sample_weights.to(device)
+        return replace(
+            self,
+            images=self.images.to(device),
+            labels=self.labels.to(device),
+            sample_weights=weights,
+        )
 
     def select(self, indices: torch.Tensor | Sequence[int]) -> "LabelledImages":
         """The samples at these positions, shape (n,), in this order."""
         positions = torch.as_tensor(indices, dtype=torch.int64, device=self.labels.device)
-        return replace(self, images=self.images[positions], labels=self.labels[positions])
+        weights = self.sample_weights
+        return replace(
+            self,
+            images=self.images[positions],
+            labels=self.labels[positions],
+            sample_weights=None if weights is None else weights[positions],
+        )
 
     def indices_of(self, classes: Iterable[int]) -> torch.Tensor:
         """Positions of the samples of these classes, ascending, int64, on the set's device."""

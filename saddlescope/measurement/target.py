@@ -63,6 +63,11 @@ def run_target(
         raise UsageError(f"criterion {criterion!r}: expected ce or training")
     run = restore_run(folder, checkpoint=checkpoint, device=device, data_root=data_root)
     if criterion == "training":
+        if run.data.train.sample_weights is not None:
+            raise UsageError(
+                f"{folder.path}: its training loss has a weight a sample, which a spectrum does "
+                "not know; take --criterion ce"
+            )
         loss, epoch = run.recipe.loss, run.epoch or 0
         weighted = loss.weights_beta(epoch, run.recipe.training.epochs) is not None
         key = f"{loss.name}-drw" if weighted else loss.name

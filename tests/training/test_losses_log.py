@@ -1,11 +1,14 @@
 """Losses of head and tail at fixed weights, per-sample weights, and precision by recipe."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pictures import write_lists
 
-from saddlescope.errors import Interrupted
+from saddlescope.errors import DataError, Interrupted, UsageError
 from saddlescope.longtail import make_loss
+from saddlescope.measurement import run_target
 from saddlescope.runs import LOSS_COLUMNS, RunFolder, read_rows
 from saddlescope.training import load_checkpoint, packaged_recipe, parse_recipe, train
 from saddlescope.training.evaluate import training_losses
@@ -153,3 +156,49 @@ def test_a_compiled_network_takes_the_same_steps(tmp_path):
     assert set(plain) == set(compiled)
     rows = [read_rows(folder.metrics_file)[0] for folder in found]
     assert rows[1]["train_loss"] == pytest.approx(rows[0]["train_loss"], rel=1e-3)
+
+
+def test_weights_of_images_in_memory_count_too(tmp_path):
+    """Samples of weight 0 leave the weights where they are; a set without them is smaller."""
+    recipe = digits("training.epochs=1", "optimizer.weight_decay=0.0", "optimizer.momentum=0.0")
+    data = load_section(recipe.data)
+    nothing = replace(data, train=replace(data.train, sample_weights=torch.zeros(len(data.train))))
+    folder = train(recipe, nothing, RunFolder(tmp_path / "run"))
+    start = training_network(recipe, num_classes=10, in_channels=1, device=torch.device("cpu"))
+    trained = weights(folder)
+    assert all(torch.equal(p, trained[name]) for name, p in start.named_parameters())
+    picked = nothing.train.select([3, 5]).to("cpu")
+    assert picked.sample_weights.shape == (2,)
+    with pytest.raises(DataError, match="sample_weights are"):
+        replace(data.train, sample_weights=torch.zeros(3))
+
+
+def test_a_spectrum_under_weighted_losses_is_refused(tmp_path):
+    root = write_lists(tmp_path / "images", [4, 2])
+    weigh(root, "train.txt", lambda line: 0.5)
+    recipe = files_recipe()
+    folder = train(recipe, load_section(recipe.data, root=root), RunFolder(tmp_path / "run"))
+    assert run_target(folder, data_root=root).identity["criterion"] == "ce"
+    with pytest.raises(UsageError, match="has a weight a sample"):
+        run_target(folder, criterion="training", data_root=root)
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ["sgd", "imbsam", "sse-sam"])
+def test_the_fast_settings_train_on_cuda(tmp_path, method):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    data = load_section(digits().data)
+    fast = ("precision=bf16", "channels_last=true", "compile=true")
+    options = ("training.epochs=2", f"method.name={method}", "data.augment=true")
+    losses = [
+        read_rows(
+            train(
+                digits(*options, *more), data, RunFolder(tmp_path / name), device="cuda"
+            ).metrics_file
+        )[-1]["train_loss"]
+        for name, more in (("plain", ()), ("fast", [f"training.{key}" for key in fast]))
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
