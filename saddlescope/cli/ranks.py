@@ -91,7 +91,7 @@ def sharing(shard: str, device: "torch.device") -> "Ranks | None":
     """
     if shard == "classes":
         return None
-    if launch() is None:
+    if board() is None:
         raise UsageError(
             "--shard samples needs several processes: torchrun --nproc-per-node 2 -m saddlescope "
             "spectrum …"
