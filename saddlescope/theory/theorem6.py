@@ -1,0 +1,88 @@
+"""Theorem 6: the terms of the generalisation bound, and whether it says anything.
+
+Eq. 11 bounds the loss on the distribution by L_S + a curvature term + M/√n + a bracket over
+(n − 1)^½. The bracket of the SAM bound it descends from (Foret et al., ICLR 2021, Theorem 2) stands
+under a square root, which is missing in print. Losses must be bounded by M, which cross-entropy is
+not; and a bound above M says nothing.
+"""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The right-hand side of Eq. 11.
+
+    Attributes:
+        loss: L_S(w), the term (A).
+        curvature: ρ²·√(d/4π)·max λ_max, the term (B).
+        of_bounded_loss: M/√n.
+        complexity: the bracket over (n − 1)^½, as printed.
+        complexity_rooted: the same with the square root.
+        most: M.
+    """
+
+    loss: float
+    curvature: float
+    of_bounded_loss: float
+    complexity: float
+    complexity_rooted: float
+    most: float
+
+    @property
+    def printed(self) -> float:
+        """The bound as printed."""
+        return self.loss + self.curvature + self.of_bounded_loss + self.complexity
+
+    @property
+    def rooted(self) -> float:
+        """The bound with the square root."""
+        return self.loss + self.curvature + self.of_bounded_loss + self.complexity_rooted
+
+    @property
+    def vacuous(self) -> bool:
+        """Whether even the smaller one is not below M, which the loss never exceeds anyway."""
+        return min(self.printed, self.rooted) >= self.most
+
+
+def generalisation_bound(
+    *,
+    loss: float,
+    lambda_max: float,
+    rho: float,
+    parameters: int,
+    samples: int,
+    weight_norm: float,
+    most: float,
+    delta: float = 0.05,
+) -> Bound:
+    """Evaluate Eq. 11.
+
+    Args:
+        loss: L_S(w).
+        lambda_max: the largest λ_max of the Hessian over the ρ-ball; one at w alone is a lower
+            bound of it.
+        rho: ρ > 0.
+        parameters: d.
+        samples: n >= 2.
+        weight_norm: ‖w‖.
+        most: M, what the loss cannot exceed.
+        delta: 1 − the probability with which the bound holds.
+    """
+    d, n = parameters, samples
+    spread = (math.sqrt(d) + math.sqrt(math.log(n))) ** 2
+    bracket = (
+        0.25 * d * math.log1p(weight_norm**2 * spread / (d * rho**2))
+        + 0.25
+        + math.log(n / delta)
+        + 2.0 * math.log(6.0 * n + 3.0 * d)
+    )
+    return Bound(
+        loss=loss,
+        curvature=rho**2 * math.sqrt(d / (4.0 * math.pi)) * lambda_max,
+        of_bounded_loss=most / math.sqrt(n),
+        complexity=bracket / math.sqrt(n - 1),
+        complexity_rooted=math.sqrt(bracket / (n - 1)),
+        most=most,
+    )
