@@ -1,9 +1,10 @@
 """Eq. 5 and what the paper builds on it: principal curvatures of the graph of the loss.
 
-The graph {(w, L(w))} has the first fundamental form I + ggᵀ and the second H/α, α = √(1 + ‖g‖²); its
-principal curvatures are the eigenvalues of the pair, and Eq. 5's W = (I − ggᵀ/α²)H/α is the Weingarten
-map (Lee, "Introduction to Riemannian Manifolds", 2018, ch. 8). As the gradient vanishes W tends to H,
-and the direction of the smallest principal curvature to v_min: quadratically, since only ggᵀ enters.
+The graph {(w, L(w))} has the first fundamental form I + ggᵀ and the second H/α, α = √(1 + ‖g‖²);
+its principal curvatures are the eigenvalues of the pair, and Eq. 5's W = (I − ggᵀ/α²)H/α is the
+Weingarten map (Lee, "Introduction to Riemannian Manifolds", 2018, ch. 8). As the gradient vanishes
+W tends to H, and the direction of the smallest principal curvature to v_min: quadratically, since
+only ggᵀ enters.
 """
 
 import numpy as np
@@ -39,7 +40,7 @@ def principal_curvatures(hessian: Array, gradient: Array) -> tuple[Array, Array]
 
 
 def observed_order(*, dimension: int = 6, seed: int = 0) -> float:
-    """Order in ‖g‖ at which the direction of the smallest curvature tends to v_min: 2 is claimed."""
+    """Order in ‖g‖ at which the smallest curvature's direction tends to v_min: 2 is claimed."""
     generator = np.random.default_rng(seed)
     square = generator.standard_normal((dimension, dimension))
     hessian = (square + square.T) / 2.0

@@ -1,14 +1,16 @@
 """The phase diagram of one SAM step beside one SGD step near a saddle, along v_min.
 
-With a = η|λ_min| and b = ρ|λ_min|/‖∇L‖, one step at a given gradient norm multiplies the component of
-the gradient along v_min by k = 1 + a under SGD and by f = k − ab under SAM. Two quantities differ:
+With a = η|λ_min| and b = ρ|λ_min|/‖∇L‖, one step at a given gradient norm multiplies the component
+of the gradient along v_min by k = 1 + a under SGD and by f = k − ab under SAM. Two quantities
+differ:
 
-- the distance from the saddle along v_min is |G|/|λ|: SAM's grows less than SGD's for 0 < ab < 2k and
-  shrinks for 1 < b < 1 + 2/a; from b = 1 + 1/a on its sign alternates;
-- the displacement from w_0, which is what Theorem 1 speaks of, is proportional to |k − 1| and |f − 1|:
-  SAM's is smaller than SGD's for 0 < b < 2.
+- the distance from the saddle along v_min is |G|/|λ|: SAM's grows less than SGD's for 0 < ab < 2k
+  and shrinks for 1 < b < 1 + 2/a; from b = 1 + 1/a on its sign alternates;
+- the displacement from w_0, which is what Theorem 1 speaks of, is proportional to |k − 1| and |f −
+  1|: SAM's is smaller than SGD's for 0 < b < 2.
 
-Theorem 1 needs b >= (1 + μ) + (2 + μ)/a, since L >= ‖∇L‖: far inside the region of alternating growth.
+Theorem 1 needs b >= (1 + μ) + (2 + μ)/a, since L >= ‖∇L‖: far inside the region of alternating
+growth.
 """
 
 from typing import Final
@@ -34,7 +36,7 @@ Regions = npt.NDArray[np.intp]
 
 
 def distance_borders(a: Array) -> Array:
-    """b at the borders between `DISTANCE_REGIONS`, shape (4, …)."""
+    """Values of b at the borders between `DISTANCE_REGIONS`, shape (4, …)."""
     a = np.asarray(a, dtype=np.float64)
     return np.stack([np.ones_like(a), 1.0 + 1.0 / a, 1.0 + 2.0 / a, 2.0 + 2.0 / a])
 

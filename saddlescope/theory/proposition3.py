@@ -1,13 +1,14 @@
 """Proposition 3: when the gradients of head and tail are of one size.
 
-With m i.i.d. samples whose gradients have mean μ and coordinate variances σ², the summed gradient has
-E‖Σ∇ℓ_i‖² = m²‖μ‖² + mΣσ². The paper writes m²ξ with ξ = ‖μ‖² + Σσ², which counts the variance m times
-too often, and concludes that the ratio of head to tail is Θ(1) only if ξ_head/ξ_tail = Θ(n²/m²).
+With m i.i.d. samples whose gradients have mean μ and coordinate variances σ², the summed gradient
+has E‖Σ∇ℓ_i‖² = m²‖μ‖² + mΣσ². The paper writes m²ξ with ξ = ‖μ‖² + Σσ², which counts the variance m
+times too often, and concludes that the ratio of head to tail is Θ(1) only if ξ_head/ξ_tail =
+Θ(n²/m²).
 
-Here Θ(1) is a factor of 2 either way in the hypothesis. As printed the conclusion fails, without any
-bound. Where the mean dominates the sum (m‖μ‖² >= κΣσ²) it holds of ‖μ‖² in place of ξ. Of ξ itself it
-does not hold even there: Σσ² may be small beside m‖μ‖² and large beside ‖μ‖². It does where the mean
-dominates each sample (‖μ‖² >= κΣσ²).
+Here Θ(1) is a factor of 2 either way in the hypothesis. As printed the conclusion fails, without
+any bound. Where the mean dominates the sum (m‖μ‖² >= κΣσ²) it holds of ‖μ‖² in place of ξ. Of ξ
+itself it does not hold even there: Σσ² may be small beside m‖μ‖² and large beside ‖μ‖². It does
+where the mean dominates each sample (‖μ‖² >= κΣσ²).
 """
 
 import math

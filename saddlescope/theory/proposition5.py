@@ -1,10 +1,10 @@
 """Proposition 5: ImbSAM's component along v_min against SAM's and SGD's, with H_tail = rH.
 
-(1) is Theorem 1 with a weaker conclusion; its premise on ImbSAM is not needed. (2) says that where SAM
-does not exceed μ times SGD, ImbSAM does not either; as printed it is false, because nothing is assumed
-of ∇L_tail. With ∇L_tail = r∇L, ImbSAM is SAM with the radius rρ; then (2) holds after one step and can
-fail after two. What holds: while rρ|λ| stays below ImbSAM's gradient norm, its displacement is
-smaller than SGD's.
+(1) is Theorem 1 with a weaker conclusion; its premise on ImbSAM is not needed. (2) says that where
+SAM does not exceed μ times SGD, ImbSAM does not either; as printed it is false, because nothing is
+assumed of ∇L_tail. With ∇L_tail = r∇L, ImbSAM is SAM with the radius rρ; then (2) holds after one
+step and can fail after two. What holds: while rρ|λ| stays below ImbSAM's gradient norm, its
+displacement is smaller than SGD's.
 """
 
 import numpy as np
@@ -38,7 +38,7 @@ def displacements(instances: Instances, steps: int) -> dict[str, Array]:
         lengths = []
         for displacement, gradients in walk(shares, eta, steps):
             lengths.append(norm(np.sum(gradients, axis=0)))
-        found[name] = displacement[:, 0]
+            found[name] = displacement[:, 0]  # the last one stays
     return found | {"least_slope": np.min(lengths[:-1], axis=0)}
 
 

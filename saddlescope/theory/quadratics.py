@@ -39,8 +39,8 @@ class Part:
 def walk(parts: Sequence[Part], eta: Array, steps: int) -> Iterator[tuple[Array, list[Array]]]:
     """Full-batch steps w ← w − η·Σ_k ∇L_k(w + ρ_k·∇L_k(w)/‖∇L_k(w)‖).
 
-    One part with ρ = 0 is SGD, one with ρ > 0 SAM; head and tail with (0, ρ_tail) is ImbSAM and with
-    (ρ_head, ρ_tail) SAM (ext.).
+    One part with ρ = 0 is SGD, one with ρ > 0 SAM; head and tail with (0, ρ_tail) is ImbSAM and
+    with (ρ_head, ρ_tail) SAM (ext.).
 
     Args:
         parts: of the loss.

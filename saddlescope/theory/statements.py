@@ -1,7 +1,8 @@
 """A statement of the paper as an object: what it assumes, what it concludes, by how much it holds.
 
 An instance is a set of named arrays; a statement makes instances out of points of the unit cube, so
-that the same map serves sampling and the search for counterexamples, and judges many of them at once.
+that the same map serves sampling and the search for counterexamples, and judges many of them at
+once.
 """
 
 import time

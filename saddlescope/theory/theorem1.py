@@ -1,11 +1,11 @@
 """Theorem 1: where λ_min is negative enough, SAM's component along v_min exceeds SGD's.
 
 Eq. 6 under the threshold of its hypothesis, which contains L, the largest gradient norm over both
-trajectories, SAM's own included. With k = 1 + η|λ| and the threshold met, SAM's factor along v_min is
-f_s = k − ηρλ²/‖∇L(w̃_s)‖ <= −(1 + μk): the component flips its sign at every step and grows. So
+trajectories, SAM's own included. With k = 1 + η|λ| and the threshold met, SAM's factor along v_min
+is f_s = k − ηρλ²/‖∇L(w̃_s)‖ <= −(1 + μk): the component flips its sign at every step and grows. So
 |⟨v, ∇L(w_0)⟩| <= L·(1 + μk)^(−t), and in one dimension, where the gradient is that component, the
-hypothesis cannot be met. Instances are drawn accordingly: a gradient in flat directions that carries
-the norm, and a component along v_min small enough to stay below it for t steps.
+hypothesis cannot be met. Instances are drawn accordingly: a gradient in flat directions that
+carries the norm, and a component along v_min small enough to stay below it for t steps.
 """
 
 import math
@@ -44,7 +44,7 @@ def trajectories(instances: Instances, steps: int) -> dict[str, Array]:
         for displacement, (here,) in walk([Part(gradient, eigenvalues, radius)], eta, steps):
             slope = np.maximum(slope, norm(here))
             along.append(here[:, 0])
-        found[name] = displacement[:, 0]
+            found[name] = displacement[:, 0]  # the last one stays
         found[f"{name}_gradients"] = np.array(along)
     return found | {"slope": slope}
 
@@ -147,8 +147,8 @@ def largest_horizon(
 ) -> int:
     """How many steps the hypothesis goes on holding: the largest t; 0 where never.
 
-    The gradient has length 1, the component `alignment` along v_min, and the rest spread evenly over
-    flat directions (eigenvalue 0), which is as favourable as can be.
+    The gradient has length 1, the component `alignment` along v_min, and the rest spread evenly
+    over flat directions (eigenvalue 0), which is as favourable as can be.
 
     Args:
         dimension: d >= 1; in one dimension the alignment is 1 whatever is said.

@@ -1,0 +1,47 @@
+"""The paper's theory, checked: every statement as an object, and where real networks stand in it.
+
+Theorem 1, Propositions 3, 4 and 5, Theorem 6 and the Weingarten map, as printed and as corrected,
+on quadratic losses in float64. Nothing here needs torch.
+"""
+
+from saddlescope.theory.curvature_of_graphs import principal_curvatures, weingarten
+from saddlescope.theory.phase import (
+    DISPLACEMENT_REGIONS,
+    DISTANCE_REGIONS,
+    displacement_region,
+    distance_borders,
+    distance_region,
+    theorem1_border,
+)
+from saddlescope.theory.placing import place
+from saddlescope.theory.quadratics import Part, walk
+from saddlescope.theory.registry import STATEMENTS
+from saddlescope.theory.search import find_counterexample, violates
+from saddlescope.theory.statements import Judgement, Statement, Tally, check
+from saddlescope.theory.theorem1 import largest_horizon, threshold
+from saddlescope.theory.theorem6 import Bound, generalisation_bound
+
+__all__ = [
+    "DISPLACEMENT_REGIONS",
+    "DISTANCE_REGIONS",
+    "STATEMENTS",
+    "Bound",
+    "Judgement",
+    "Part",
+    "Statement",
+    "Tally",
+    "check",
+    "displacement_region",
+    "distance_borders",
+    "distance_region",
+    "find_counterexample",
+    "generalisation_bound",
+    "largest_horizon",
+    "place",
+    "principal_curvatures",
+    "theorem1_border",
+    "threshold",
+    "violates",
+    "walk",
+    "weingarten",
+]

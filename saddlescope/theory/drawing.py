@@ -1,0 +1,93 @@
+"""The phase diagram as a figure: both panels, Theorem 1's border, and checkpoints on them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from saddlescope.runs import atomic_path
+from saddlescope.theory.phase import (
+    DISPLACEMENT_REGIONS,
+    DISTANCE_REGIONS,
+    displacement_region,
+    distance_borders,
+    distance_region,
+    theorem1_border,
+)
+
+_COLOURS = ("#dfe9f5", "#a9d3b5", "#7fb98f", "#f3dfa2", "#e8b2a0")
+_DISTANCE_WORDS = (
+    "grows, less than SGD's",
+    "shrinks: SAM is drawn in",
+    "shrinks, sign alternates",
+    "grows less than SGD's, alternates",
+    "grows more than SGD's, alternates",
+)
+_DISPLACEMENT_WORDS = ("smaller than SGD's", "larger than SGD's")
+_A, _B = (-6.0, 1.0), (-3.0, 6.0)
+"""Powers of ten shown."""
+_MARKS = {"all": "o", "head": "^", "tail": "v"}
+
+
+def draw_phase(path: Path, placed: pd.DataFrame | None = None, *, mu: float = 1.0) -> None:
+    """Draw the two panels.
+
+    Args:
+        path: SVG, PDF or PNG by its ending.
+        placed: rows of `place`, drawn as points; None draws none.
+        mu: μ of Theorem 1's border.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    a, b = (np.logspace(*ends, 400) for ends in (_A, _B))
+    grid_a, grid_b = np.meshgrid(a, b)
+    figure = Figure(figsize=(11.0, 6.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, sharey=True)
+    panels = (
+        (left, distance_region(grid_a, grid_b), DISTANCE_REGIONS, _COLOURS),
+        (right, displacement_region(grid_b), DISPLACEMENT_REGIONS, (_COLOURS[1], _COLOURS[4])),
+    )
+    for axes, regions, names, colours in panels:
+        axes.pcolormesh(
+            a, b, regions, cmap=ListedColormap(list(colours)), vmin=-0.5, vmax=len(names) - 0.5,
+            rasterized=True,
+        )  # fmt: skip
+        axes.plot(a, theorem1_border(a, mu), "k--", lw=1.2)
+        axes.set(xscale="log", yscale="log", xlim=a[[0, -1]], ylim=b[[0, -1]])
+        axes.set_xlabel("a = η|λ_min|")
+    for border in distance_borders(a):
+        left.plot(a, border, color="white", lw=0.8)
+    left.set_ylabel("b = ρ|λ_min| / ‖∇L‖")
+    left.set_title("Distance from the saddle along v_min, one SAM step", fontsize=10)
+    right.set_title("Displacement from w₀ along v_min, one SAM step", fontsize=10)
+    right.text(2e-6, 30.0, f"above the dashed line Theorem 1\nis possible (μ = {mu:g})", fontsize=8)
+    for axes, words, colours, side in (
+        (left, _DISTANCE_WORDS, _COLOURS, "left"),
+        (right, _DISPLACEMENT_WORDS, (_COLOURS[1], _COLOURS[4]), "right"),
+    ):
+        patches = [Patch(color=c, label=w) for c, w in zip(colours, words, strict=True)]
+        figure.legend(
+            handles=patches, loc=f"outside lower {side}", ncols=2, fontsize=8, frameon=False
+        )
+        _points(axes, placed)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.removeprefix("."), dpi=150)
+
+
+def _points(axes: Any, placed: pd.DataFrame | None) -> None:
+    if placed is None or placed.empty:
+        return
+    classes = placed[placed["kind"] == "class"]
+    axes.scatter(classes["a"], classes["b"], marker="x", s=10, color="#555555", linewidths=0.6)
+    for name, mark in _MARKS.items():
+        rows = placed[(placed["kind"] == "group") & (placed["name"] == name)]
+        if len(rows):
+            axes.scatter(rows["a"], rows["b"], marker=mark, s=30, color="#1b1b1b", label=name)
+    if len(classes):
+        axes.scatter([], [], marker="x", s=10, color="#555555", label="single classes")
+    axes.legend(loc="upper right", fontsize=8, framealpha=0.9, title="measured", title_fontsize=8)

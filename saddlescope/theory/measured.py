@@ -1,0 +1,38 @@
+"""What Theorem 6 asks of a run, read from its folder."""
+
+import math
+from typing import Any
+
+from saddlescope.errors import DataError
+from saddlescope.runs import RunFolder, read_spectrum
+
+
+def bound_arguments(folder: RunFolder, *, weight_norm: float) -> dict[str, Any]:
+    """Arguments of `generalisation_bound` but M and δ: of the row "all" on the training set.
+
+    Args:
+        folder: of a run with the spectrum of its last checkpoint.
+        weight_norm: ‖w‖ of that checkpoint.
+
+    Raises:
+        DataError: no such row, or a broken record.
+    """
+    file = folder.spectrum_file("last", "train")
+    if not file.is_file():
+        raise DataError(f"{file}: missing; run `saddlescope spectrum {folder.path}` first")
+    rows = [r for r in read_spectrum(file) if (r["kind"], r["name"]) == ("group", "all")]
+    if not rows:
+        raise DataError(f"{file}: no row for the group 'all'")
+    row = rows[0]
+    run = folder.run()
+    rho = float(folder.recipe().get("method", {}).get("rho", 0.05))
+    if not rho > 0 or not math.isfinite(row["lambda_max"]):
+        raise DataError(f"{folder.path}: Theorem 6 needs ρ > 0 and a finite λ_max")
+    return {
+        "loss": float(row["loss"]),
+        "lambda_max": float(row["lambda_max_upper"]),
+        "rho": rho,
+        "parameters": int(run["parameters"]),
+        "samples": int(sum(run["data"]["counts"])),
+        "weight_norm": weight_norm,
+    }

@@ -1,0 +1,133 @@
+"""The phase diagram: formula against simulated steps, checkpoints placed, and the figure."""
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from saddlescope.cli.main import app
+from saddlescope.cli.theory import _STATEMENTS
+from saddlescope.errors import ExitCode
+from saddlescope.runs import RunFolder, read_spectrum
+from saddlescope.theory import (
+    STATEMENTS,
+    displacement_region,
+    distance_borders,
+    distance_region,
+    theorem1_border,
+)
+from saddlescope.theory.phase import simulated
+from saddlescope.theory.placing import COLUMNS
+
+
+def test_formula_and_simulation_agree_but_on_borders():
+    a, b = (
+        x.ravel()
+        for x in np.meshgrid(np.logspace(-3, 1, 401), np.logspace(-2, 4, 601), indexing="ij")
+    )
+    distance, displacement = simulated(a, b)
+    wrong = distance != distance_region(a, b)
+    assert wrong.mean() < 1e-3
+    near = np.abs(np.log(b[wrong] / distance_borders(a[wrong]))).min(0, initial=np.inf)
+    assert (near < 1e-6).all()
+    assert (displacement != displacement_region(b)).mean() < 1e-3
+    assert set(distance) == {0, 1, 2, 3, 4}
+
+
+def test_theorem_1_lies_inside_the_last_region():
+    a = np.logspace(-6, 2, 50)
+    for mu in (1.0, 3.0):
+        border = theorem1_border(a, mu)
+        assert (distance_region(a, 1.001 * border) == 4).all()
+        assert (displacement_region(border) == 1).all()
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "sam"
+    options = ("--set", "training.epochs=3", "--set", "method.name=sam", "-o", folder)
+    assert command("train", "package:digits-lt", *options).exit_code == 0
+    assert command("spectrum", folder, "--classes", "0,9").exit_code in (0, 3)
+    return folder
+
+
+def test_a_checkpoint_is_placed_by_its_own_numbers(measured, tmp_path):
+    figure = tmp_path / "phase.svg"
+    done = command("theory", "phase", measured, "-o", figure, "--json")
+    assert done.exit_code == 0, done.output
+    import json
+
+    rows = json.loads(done.stdout)
+    assert set(rows[0]) == set(COLUMNS)
+    spectrum = {
+        row["name"]: row
+        for row in read_spectrum(RunFolder(measured).spectrum_file("last", "train"))
+    }
+    assert rows
+    for row in rows:
+        of = spectrum[row["name"]]
+        assert row["rho"] == 0.05
+        assert row["a"] == pytest.approx(row["eta"] * -of["lambda_min"])
+        assert row["b"] == pytest.approx(0.05 * -of["lambda_min"] / of["gradient_norm"])
+        assert row["theorem1_possible"] == (row["b"] >= 2 + 3 / row["a"])
+    assert "Theorem 1's hypothesis is possible in 0 of" in done.stderr
+    text = figure.read_text()
+    assert "<svg" in text
+    assert "Displacement from" in text or "path" in text
+
+
+def test_theorem_6_of_a_run(measured):
+    done = command("theory", "theorem6", measured)
+    assert done.exit_code == 0, done.output
+    assert "vacuous: it is not below M" in done.stderr
+    assert done.stdout.splitlines()[0].startswith("run,loss,lambda_max,rho,parameters,samples")
+
+
+def test_statements_are_commands_and_counts_are_data():
+    assert set(_STATEMENTS) == set(STATEMENTS)
+    done = command("theory", "theorem1", "--trials", "2000", "--json")
+    assert done.exit_code == 0, done.output
+    import json
+
+    printed, line = json.loads(done.stdout)
+    assert printed["trials"] == 2000
+    assert printed["violations"] == 0
+    assert printed["min_slack"] > 0
+    assert set(printed["worst"]) >= {"dimension", "steps", "gradient", "eta", "rho", "mu"}
+    assert line["hypothesis_met"] == 0
+    done = command("theory", "proposition3", "--trials", "2000")
+    header, first, *_ = done.stdout.splitlines()
+    assert header == "statement,variant,trials,hypothesis_met,violations,min_slack,seconds"
+    assert first.startswith("proposition3,as printed,2000,")
+    assert int(first.split(",")[4]) > 0
+
+
+def test_a_violation_of_what_is_true_fails(monkeypatch):
+    from dataclasses import replace
+
+    import saddlescope.theory as theory
+
+    wrong = replace(STATEMENTS["proposition3"][0], expected=True)
+    monkeypatch.setattr(theory, "STATEMENTS", {**STATEMENTS, "proposition3": (wrong,)})
+    done = command("theory", "proposition3", "--trials", "2000")
+    assert done.exit_code == ExitCode.FAILED
+    assert "violated, although known to be true: as printed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("phase",), ExitCode.USAGE, "give run folders"),
+        (("phase", "-o", "x.bmp"), ExitCode.USAGE, "end it in .svg"),
+        (("phase", "nowhere"), ExitCode.DATA, "nowhere: no run folder"),
+        (("theorem6", "nowhere"), ExitCode.DATA, "no run folder"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, code, words):
+    done = command("theory", *arguments)
+    assert done.exit_code == code
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
