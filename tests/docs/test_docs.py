@@ -61,9 +61,16 @@ def commands() -> Iterator[tuple[str, object]]:
 
 
 def section(page: str, heading: str) -> str:
-    """The text under a "## heading…" up to the next one of its level."""
+    """The text under a "## heading…" up to the next one of its level.
+
+    Commands that differ in their last word alone may share one: "## saddlescope theory STATEMENT".
+    """
     parts = re.split(r"^## ", page, flags=re.MULTILINE)
-    found = [part for part in parts if re.match(rf"{re.escape(heading)}(?: [\[A-Z]|\n)", part)]
+
+    def under(words: str) -> list[str]:
+        return [part for part in parts if re.match(rf"{re.escape(words)}(?: [\[A-Z]|\n)", part)]
+
+    found = under(heading) or under(heading.rsplit(" ", 1)[0])
     assert len(found) == 1, f"docs/reference/cli.md: expected one heading '## {heading}'"
     return found[0]
 
