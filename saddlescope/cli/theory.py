@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saddlescope.cli.console import one_line_errors, say
+from saddlescope.cli import options
+from saddlescope.cli.console import choose_device, choose_threads, one_line_errors, say
 from saddlescope.errors import DataError, ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -106,6 +107,51 @@ def phase(
         say(f"drawn: {output}")
 
 
+@app.command("escape")
+@one_line_errors
+def escape(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    checkpoint: Annotated[str, typer.Option(help="last, best or an epoch number.")] = "last",
+    steps: Annotated[int, typer.Option(min=1, help="Whole-batch steps of each method.")] = 10,
+    eta: Annotated[
+        float | None,
+        typer.Option(help="Step size; by default the recipe's.", show_default=False),
+    ] = None,
+    methods: Annotated[
+        str, typer.Option(help="Of sgd, sam, imbsam, sam-ext.")
+    ] = "sgd,sam,imbsam,sam-ext",
+    seed: Annotated[int, typer.Option(min=0, help="Of the start vectors.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="CSV to write as well.")
+    ] = None,
+    json: Json = False,
+    data_root: options.DataRoot = None,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+) -> None:
+    """Take whole-batch steps with each method from a checkpoint, and follow them along v_min."""
+    from saddlescope.measurement import measure_escape, run_target
+    from saddlescope.runs import RunFolder, write_text
+
+    folder, where = RunFolder(run), choose_device(device)
+    target = run_target(folder, checkpoint=checkpoint, device=where, data_root=data_root)
+    if threads is not None:
+        choose_threads(threads, 0)
+    found = measure_escape(
+        target,
+        steps=steps,
+        eta=float(folder.recipe()["optimizer"]["eta"]) if eta is None else eta,
+        methods=[name.strip() for name in methods.split(",")],
+        seed=seed,
+        report=lambda method: say(f"{method}: {steps} steps"),
+    )
+    low = found.ends.lambda_min
+    say(f"λ_min {low.value:.4g} [{low.lower:.4g}, {low.upper:.4g}] at the start")
+    if output is not None:
+        write_text(output, _csv(found.rows))
+    _print(found.rows, json=json)
+
+
 @app.command("theorem6")
 @one_line_errors
 def theorem6(
@@ -156,12 +202,15 @@ def _folders(paths: list[Path] | None) -> "list[RunFolder]":
 
 
 def _print(rows: list[dict[str, Any]], *, json: bool, hidden: tuple[str, ...] = ()) -> None:
-    import pandas as pd
-
     from saddlescope.runs.atomic import to_json
 
     if json:
         typer.echo(to_json(rows, indent=2))
         return
-    frame = pd.DataFrame(rows)
-    typer.echo(frame.drop(columns=[c for c in hidden if c in frame]).to_csv(index=False), nl=False)
+    typer.echo(_csv([{k: v for k, v in row.items() if k not in hidden} for row in rows]), nl=False)
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    import pandas as pd
+
+    return pd.DataFrame(rows).to_csv(index=False)

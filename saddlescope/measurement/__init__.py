@@ -7,6 +7,7 @@ instrument, and the table's file.
 from saddlescope.measurement.agreement import CheckRow, contradictions
 from saddlescope.measurement.checking import check_target, smallest_class
 from saddlescope.measurement.directions import Direction, UpdateRule, update_directions
+from saddlescope.measurement.escape import ESCAPE_COLUMNS, ESCAPE_METHODS, measure_escape
 from saddlescope.measurement.foreign import foreign_target
 from saddlescope.measurement.job import SpectrumJob
 from saddlescope.measurement.plan import PlannedRow, plan_rows
@@ -16,6 +17,8 @@ from saddlescope.measurement.target import Target, run_target
 from saddlescope.measurement.views import VIEWS
 
 __all__ = [
+    "ESCAPE_COLUMNS",
+    "ESCAPE_METHODS",
     "VIEWS",
     "CheckRow",
     "Direction",
@@ -28,6 +31,7 @@ __all__ = [
     "check_target",
     "contradictions",
     "foreign_target",
+    "measure_escape",
     "plan_rows",
     "run_sharded",
     "run_target",

@@ -66,14 +66,12 @@ def draw_phase(path: Path, placed: pd.DataFrame | None = None, *, mu: float = 1.
     left.set_title("Distance from the saddle along v_min, one SAM step", fontsize=10)
     right.set_title("Displacement from w₀ along v_min, one SAM step", fontsize=10)
     right.text(2e-6, 30.0, f"above the dashed line Theorem 1\nis possible (μ = {mu:g})", fontsize=8)
-    for axes, words, colours, side in (
-        (left, _DISTANCE_WORDS, _COLOURS, "left"),
-        (right, _DISPLACEMENT_WORDS, (_COLOURS[1], _COLOURS[4]), "right"),
+    for axes, words, colours, place in (
+        (left, _DISTANCE_WORDS, _COLOURS, "outside lower left"),
+        (right, _DISPLACEMENT_WORDS, (_COLOURS[1], _COLOURS[4]), "outside lower right"),
     ):
         patches = [Patch(color=c, label=w) for c, w in zip(colours, words, strict=True)]
-        figure.legend(
-            handles=patches, loc=f"outside lower {side}", ncols=2, fontsize=8, frameon=False
-        )
+        figure.legend(handles=patches, loc=place, ncols=2, fontsize=8, frameon=False)  # type: ignore[call-overload]
         _points(axes, placed)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=path.suffix.removeprefix("."), dpi=150)

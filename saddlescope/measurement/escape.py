@@ -1,0 +1,133 @@
+"""Escape measured: where each method's steps take a checkpoint, along its own v_min.
+
+The question of Theorem 1 asked of a real network: t whole-batch steps from w_0 with the rule of
+each method, without momentum and weight decay, BatchNorm in eval mode. v_min is that of the Hessian
+of the same loss at w_0. `along` is ⟨v_min, w_t − w_0⟩, Theorem 1's quantity; v_min's sign is chosen
+so that SGD's first step goes along it.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from saddlescope.curvature import Ends, HessianOperator, extreme_eigenvalues
+from saddlescope.errors import UsageError
+from saddlescope.measurement.target import Target
+from saddlescope.measurement.whole_loss import WholeLoss
+from saddlescope.sharpness import SharpnessAware, method_radii
+
+ESCAPE_METHODS: Final = ("sgd", "sam", "imbsam", "sam-ext")
+"""Methods without a second stage; SSE-SAM walks as SAM (ext.) and then as ImbSAM."""
+
+ESCAPE_COLUMNS: Final = (
+    "run", "checkpoint", "method", "step", "along", "gradient_along", "gradient_norm", "loss",
+    "loss_head", "loss_tail", "lambda_min",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Escape:
+    """What the steps gave.
+
+    Attributes:
+        ends: of the Hessian at w_0.
+        rows: `ESCAPE_COLUMNS` by method and step; λ_min at the first and the last step of each.
+    """
+
+    ends: Ends
+    rows: list[dict[str, Any]]
+
+
+def measure_escape(
+    target: Target,
+    *,
+    steps: int,
+    eta: float,
+    methods: Sequence[str] = ESCAPE_METHODS,
+    seed: int = 0,
+    batch_size: int = 256,
+    report: Callable[[str], None] = lambda _: None,
+) -> Escape:
+    """Take t steps with each method from one checkpoint.
+
+    Args:
+        target: the checkpoint, its loss and its samples; a copy of the model is moved.
+        steps: t >= 1.
+        eta: step size η > 0.
+        methods: of `ESCAPE_METHODS`; those that need head and tail are refused without them.
+        seed: of the start vectors.
+        batch_size: samples a forward pass; changes memory and speed.
+        report: told each method when it is done.
+
+    Raises:
+        UsageError: steps or η out of range, an unknown method, or no head and tail.
+    """
+    if steps < 1 or not 0 < eta < float("inf"):
+        raise UsageError(f"steps = {steps}, eta = {eta}: expected at least 1 step and η > 0")
+    if unknown := [m for m in methods if m not in ESCAPE_METHODS]:
+        raise UsageError(f"no method {unknown[0]!r}: choose from {', '.join(ESCAPE_METHODS)}")
+    model = copy.deepcopy(target.model)
+    rule = target.rule
+    loss = WholeLoss(model, target.criterion, target.samples, rule.group_reduction, batch_size)
+    if not loss.grouped and set(methods) - {"sgd", "sam"}:
+        raise UsageError("these samples know no head and tail: choose from sgd, sam")
+    parameters = loss.whole.vector.tensors
+    start = [p.detach().clone() for p in parameters]
+    ends, v_min = _ends(loss, seed)
+    _, gradient = loss.whole.value_and_gradient()
+    if float(_dot(v_min, gradient)) > 0:  # w − η∇L then goes along +v_min
+        v_min = -v_min
+    rows: list[dict[str, Any]] = []
+    for method in methods:
+        radii = method_radii(
+            method, epochs=1, rho=rule.rho, rho_head=rule.rho_head, rho_tail=rule.rho_tail
+        ).at(0)
+        with torch.no_grad():
+            torch._foreach_copy_(parameters, start)
+        optimizer = SharpnessAware(parameters, torch.optim.SGD, radii=radii, lr=eta)
+        for step in range(steps + 1):
+            row = {
+                "run": target.identity["run"],
+                "checkpoint": target.identity["checkpoint"],
+                "method": method,
+                "step": step,
+                **_state(loss, start, v_min),
+                "lambda_min": ends.lambda_min.value if step == 0 else None,
+            }
+            if step == steps:
+                row["lambda_min"] = _ends(loss, seed)[0].lambda_min.value
+            rows.append(row)
+            if step < steps:
+                optimizer.step(loss.losses(radii))
+        report(method)
+    return Escape(ends, rows)
+
+
+def _ends(loss: WholeLoss, seed: int) -> tuple[Ends, Tensor]:
+    operator = HessianOperator.from_objective(loss.whole)
+    ends = extreme_eigenvalues(operator, seed=seed, eigenvectors=True)
+    assert ends.eigenvectors is not None
+    return ends, ends.eigenvectors[1]
+
+
+def _state(loss: WholeLoss, start: list[Tensor], v_min: Tensor) -> dict[str, Any]:
+    """Where w is, and what is seen from there."""
+    value, gradient = loss.whole.value_and_gradient()
+    now = loss.whole.vector.tensors
+    moved = torch.cat([(p.detach() - s).reshape(-1) for p, s in zip(now, start, strict=True)])
+    return {
+        "along": float(_dot(v_min, moved)),
+        "gradient_along": float(_dot(v_min, gradient)),
+        "gradient_norm": float(gradient.double().norm()),
+        "loss": value,
+        "loss_head": loss.mean("head") if loss.grouped else None,
+        "loss_tail": loss.mean("tail") if loss.grouped else None,
+    }
+
+
+def _dot(left: Tensor, right: Tensor) -> Tensor:
+    return left.double() @ right.double()
