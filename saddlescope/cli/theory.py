@@ -43,7 +43,7 @@ def _checker(key: str) -> Callable[..., None]:
         _check(key, trials=trials, seed=seed, search=search, json=json)
 
     command.__doc__ = (
-        f"{_STATEMENTS[key]} Tries it, as printed and as corrected, on random instances; ends "
+        f"{_STATEMENTS[key]}\n\nTries it, as printed and as corrected, on random instances; ends "
         "with 1 if a variant that is known to be true is violated."
     )
     return command
@@ -130,13 +130,15 @@ def escape(
     threads: options.Threads = None,
 ) -> None:
     """Take whole-batch steps with each method from a checkpoint, and follow them along v_min."""
+    import torch
+
     from saddlescope.measurement import measure_escape, run_target
     from saddlescope.runs import RunFolder, write_text
 
     folder, where = RunFolder(run), choose_device(device)
     target = run_target(folder, checkpoint=checkpoint, device=where, data_root=data_root)
-    if threads is not None:
-        choose_threads(threads, 0)
+    first = target.samples.inputs(torch.arange(1))
+    choose_threads(threads, int(first[0, 0].numel()) if first.dim() == 4 else 0)
     found = measure_escape(
         target,
         steps=steps,

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from saddlescope.errors import DataError, UsageError
@@ -83,6 +82,14 @@ def load_lists(
     found = max(train.labels) + 1
     if num_classes is not None and found != num_classes:
         raise DataError(f"{root / str(named[0])}: {found} classes, expected {num_classes}")
+    # Before anything is as long as the largest label: a list may name any number.
+    there = set(train.labels)
+    if len(there) < found:
+        gap = next(number for number in range(found) if number not in there)
+        raise DataError(
+            f"{root / str(named[0])}: class {gap} has no training image; labels must run from 0 to "
+            f"{found - 1} without a gap"
+        )
     if max(test.labels) >= found:
         raise DataError(
             f"{root / str(named[1])}: label {max(test.labels)}, but the training list has classes "
@@ -113,12 +120,6 @@ def _source(
 ) -> SourceData:
     _refuse_missing(train)
     _refuse_missing(test)
-    counts = np.bincount(train.labels, minlength=len(names))
-    if (counts == 0).any():
-        raise DataError(
-            f"{train.root}: class {int(counts.argmin())} has no training image; labels must run "
-            f"from 0 to {len(names) - 1} without a gap"
-        )
     return SourceData(
         train=_files(train, options),
         test=_files(test, options),

@@ -11,9 +11,11 @@ from pictures import write_lists
 from typer.testing import CliRunner
 
 from saddlescope.cli.main import app
-from saddlescope.errors import ExitCode
+from saddlescope.cli.tensorboard import epoch_writer
+from saddlescope.errors import ExitCode, Interrupted
 from saddlescope.runs import RunFolder, read_rows
-from saddlescope.training import load_checkpoint
+from saddlescope.training import packaged_recipe, train
+from saddlescope.training.restore import load_section
 
 TINY = ["--set", "training.epochs=1"]
 
@@ -97,14 +99,19 @@ def test_a_list_of_files_is_inspected_and_trained_on(tmp_path):
 def test_tensorboard_holds_every_epoch_once_after_a_cut(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    out = tmp_path / "run"
-    more = ("--set", "training.epochs=3", "--tensorboard", "-o", out)
-    assert command("train", "package:digits-lt", *more).exit_code == 0
-    folder = RunFolder(out)
-    # As if cut after two epochs: the checkpoint of epoch 1, its rows, and the old events.
-    content = load_checkpoint(folder.checkpoint("last"))
-    assert content["epoch"] == 3
-    found = EventAccumulator(str(out / "tensorboard"))
+    folder, taken = RunFolder(tmp_path / "run"), []
+    recipe = packaged_recipe("digits-lt", overrides=["training.epochs=3"])
+
+    def stop():
+        taken.append(1)
+        return len(taken) == 14 * 2 + 5
+
+    with epoch_writer(folder, wanted=True) as on_epoch, pytest.raises(Interrupted):
+        train(recipe, load_section(recipe.data), folder, should_stop=stop, on_epoch=on_epoch)
+    assert len(read_rows(folder.metrics_file)) == 2
+    options = ("--set", "training.epochs=3", "--tensorboard", "--resume", "-o", folder.path)
+    assert command("train", "package:digits-lt", *options).exit_code == 0
+    found = EventAccumulator(str(folder.path / "tensorboard"))
     found.Reload()
     rows = read_rows(folder.metrics_file)
     events = found.Scalars("train_loss")

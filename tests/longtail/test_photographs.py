@@ -69,6 +69,9 @@ def test_labels_with_a_gap_or_beyond(tmp_path):
     (tmp_path / "gap.txt").write_text("".join(x for x in text.splitlines(True) if " 1\n" not in x))
     with pytest.raises(DataError, match="class 1 has no training image"):
         load_data("list", root=tmp_path, files=FileOptions("gap.txt", "test.txt"))
+    (tmp_path / "far.txt").write_text(text.replace(" 2\n", " 999999999\n"))
+    with pytest.raises(DataError, match="class 2 has no training image"):  # and at once
+        load_data("list", root=tmp_path, files=FileOptions("far.txt", "test.txt"))
     (tmp_path / "few.txt").write_text("".join(x for x in text.splitlines(True) if " 2\n" not in x))
     with pytest.raises(DataError, match="label 2, but the training list has classes 0 to 1"):
         load_data("list", root=tmp_path, files=FileOptions("few.txt", "test.txt"))
