@@ -1,7 +1,7 @@
 """The paper's theory, checked: every statement as an object, and where real networks stand in it.
 
 Theorem 1, Propositions 3, 4 and 5, Theorem 6 and the Weingarten map, as printed and as corrected,
-on quadratic losses in float64. Nothing here needs torch.
+on quadratic losses and smooth saddles in float64. Nothing here needs torch.
 """
 
 from saddlescope.theory.curvature_of_graphs import principal_curvatures, weingarten
@@ -14,12 +14,21 @@ from saddlescope.theory.phase import (
     theorem1_border,
 )
 from saddlescope.theory.placing import place
-from saddlescope.theory.quadratics import Part, walk
 from saddlescope.theory.registry import STATEMENTS
 from saddlescope.theory.search import find_counterexample, violates
 from saddlescope.theory.statements import Judgement, Statement, Tally, check
+from saddlescope.theory.surfaces import (
+    Surface,
+    SurfaceShare,
+    double_well,
+    escape_steps,
+    matrix_factorisation,
+    monkey_saddle,
+    two_layer_linear,
+)
 from saddlescope.theory.theorem1 import largest_horizon, threshold
 from saddlescope.theory.theorem6 import Bound, generalisation_bound
+from saddlescope.theory.trajectories import Part, Share, walk
 
 __all__ = [
     "DISPLACEMENT_REGIONS",
@@ -28,19 +37,27 @@ __all__ = [
     "Bound",
     "Judgement",
     "Part",
+    "Share",
     "Statement",
+    "Surface",
+    "SurfaceShare",
     "Tally",
     "check",
     "displacement_region",
     "distance_borders",
     "distance_region",
+    "double_well",
+    "escape_steps",
     "find_counterexample",
     "generalisation_bound",
     "largest_horizon",
+    "matrix_factorisation",
+    "monkey_saddle",
     "place",
     "principal_curvatures",
     "theorem1_border",
     "threshold",
+    "two_layer_linear",
     "violates",
     "walk",
     "weingarten",

@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from saddlescope.theory.quadratics import Array, Part, walk
+from saddlescope.theory.trajectories import Array, Part, walk
 
 DISTANCE_REGIONS: Final = (
     "slower escape",

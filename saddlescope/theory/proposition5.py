@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from saddlescope.theory import theorem1
-from saddlescope.theory.quadratics import Array, Part, norm, walk
 from saddlescope.theory.statements import Instances, Judgement, Shape, Statement
+from saddlescope.theory.trajectories import Array, Part, norm, walk
 
 MOST_STEPS = 6
 LARGEST_R = 0.5

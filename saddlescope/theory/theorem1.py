@@ -12,8 +12,8 @@ import math
 
 import numpy as np
 
-from saddlescope.theory.quadratics import Array, Part, norm, walk
 from saddlescope.theory.statements import Instances, Judgement, Shape, Statement
+from saddlescope.theory.trajectories import Array, Part, norm, walk
 
 MOST_DIMENSIONS = 50
 MOST_STEPS = 20
