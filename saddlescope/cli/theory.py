@@ -1,23 +1,18 @@
-"""`saddlescope theory`: the paper's statements, tried; checkpoints placed in its picture."""
+"""`saddlescope theory`: the paper's statements, tried, and runs placed in the phase diagram."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from saddlescope.cli import options
-from saddlescope.cli.console import choose_device, choose_threads, one_line_errors, say
-from saddlescope.errors import DataError, ExitCode, UsageError
-
-if TYPE_CHECKING:
-    from saddlescope.runs import RunFolder
+from saddlescope.cli.console import one_line_errors, say
+from saddlescope.cli.rows import Json, print_rows, run_folders
+from saddlescope.errors import ExitCode, UsageError
 
 app = typer.Typer(
     help="Check the paper's statements, and place checkpoints in them.", no_args_is_help=True
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _STATEMENTS = {
     "theorem1": "Theorem 1: SAM's component along v_min against SGD's.",
@@ -70,7 +65,7 @@ def _check(key: str, *, trials: int, seed: int, search: bool, json: bool) -> Non
             violated = tally.violations > 0
         if violated and variant.expected:
             broken.append(variant.variant)
-    _print(rows, json=json, hidden=("worst", "notes"))
+    print_rows(rows, json=json, hidden=("worst", "notes"))
     if broken:
         say(f"saddlescope: {key}: violated, although known to be true: {', '.join(broken)}")
         raise typer.Exit(ExitCode.FAILED)
@@ -97,9 +92,9 @@ def phase(
     from saddlescope.theory import place
     from saddlescope.theory.drawing import draw_phase
 
-    placed = place(_folders(runs), mu=mu) if runs else None
+    placed = place(run_folders(runs), mu=mu) if runs else None
     if placed is not None:
-        _print([dict(row) for _, row in placed.iterrows()], json=json)
+        print_rows([dict(row) for _, row in placed.iterrows()], json=json)
         possible = int(placed["theorem1_possible"].sum())
         say(f"Theorem 1's hypothesis is possible in {possible} of {len(placed)} rows (μ = {mu:g})")
     if output is not None:
@@ -107,112 +102,31 @@ def phase(
         say(f"drawn: {output}")
 
 
-@app.command("escape")
+@app.command("horizons")
 @one_line_errors
-def escape(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    checkpoint: Annotated[str, typer.Option(help="last, best or an epoch number.")] = "last",
-    steps: Annotated[int, typer.Option(min=1, help="Whole-batch steps of each method.")] = 10,
-    eta: Annotated[
-        float | None,
-        typer.Option(help="Step size; by default the recipe's.", show_default=False),
-    ] = None,
-    methods: Annotated[
-        str, typer.Option(help="Of sgd, sam, imbsam, sam-ext.")
-    ] = "sgd,sam,imbsam,sam-ext",
-    seed: Annotated[int, typer.Option(min=0, help="Of the start vectors.")] = 0,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="CSV to write as well.")
-    ] = None,
-    json: Json = False,
-    data_root: options.DataRoot = None,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
-) -> None:
-    """Take whole-batch steps with each method from a checkpoint, and follow them along v_min."""
-    import torch
-
-    from saddlescope.measurement import measure_escape, run_target
-    from saddlescope.runs import RunFolder, write_text
-
-    folder, where = RunFolder(run), choose_device(device)
-    target = run_target(folder, checkpoint=checkpoint, device=where, data_root=data_root)
-    first = target.samples.inputs(torch.arange(1))
-    choose_threads(threads, int(first[0, 0].numel()) if first.dim() == 4 else 0)
-    found = measure_escape(
-        target,
-        steps=steps,
-        eta=float(folder.recipe()["optimizer"]["eta"]) if eta is None else eta,
-        methods=[name.strip() for name in methods.split(",")],
-        seed=seed,
-        report=lambda method: say(f"{method}: {steps} steps"),
-    )
-    low = found.ends.lambda_min
-    say(f"λ_min {low.value:.4g} [{low.lower:.4g}, {low.upper:.4g}] at the start")
-    if output is not None:
-        write_text(output, _csv(found.rows))
-    _print(found.rows, json=json)
-
-
-@app.command("theorem6")
-@one_line_errors
-def theorem6(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder with a spectrum.")],
-    most: Annotated[float, typer.Option("--most", help="M: what the loss cannot exceed.")] = 10.0,
-    delta: Annotated[float, typer.Option(help="1 minus the probability of the bound.")] = 0.05,
+def horizons(
+    dimensions: Annotated[str, typer.Option(help="Dimensions, comma-separated.")] = "1,2,10,50",
+    alignments: Annotated[
+        str, typer.Option(help="Values of |⟨v_min, ∇L⟩|/‖∇L‖.")
+    ] = "0.5,0.1,1e-2,1e-5,1e-10,1e-20",
+    a: Annotated[float, typer.Option("--a", help="η|λ_min|.")] = 0.1,
+    mu: Annotated[float, typer.Option(min=1.0, help="μ of Theorem 1.")] = 1.0,
     json: Json = False,
 ) -> None:
-    """Evaluate the terms of Theorem 6 for a run, as printed and with the missing square root.
+    """Print the largest t for which Theorem 1's hypothesis can hold."""
+    from saddlescope.theory import horizon_table
 
-    λ_max is the upper bound of the measured one at w, not the largest over the ρ-ball.
-    """
-    import torch
-
-    from saddlescope.theory import generalisation_bound
-    from saddlescope.theory.measured import bound_arguments
-    from saddlescope.training import load_checkpoint
-    from saddlescope.training.checkpoints import state_dict_of
-
-    if not 0 < delta < 1 or not most > 0:
-        raise UsageError("--delta lies between 0 and 1, and --most above 0")
-    (folder,) = _folders([run])[:1]
-    weights = state_dict_of(load_checkpoint(folder.checkpoint("last")))
-    learned = [t for k, t in weights.items() if t.is_floating_point() and "running_" not in k]
-    length = float(torch.stack([t.double().square().sum() for t in learned]).sum().sqrt())
-    arguments = bound_arguments(folder, weight_norm=length)
-    found = generalisation_bound(**arguments, most=most, delta=delta)
-    row = {"run": folder.name, **arguments, **found.__dict__}
-    _print(
-        [row | {"printed": found.printed, "rooted": found.rooted, "vacuous": found.vacuous}],
-        json=json,
+    found = horizon_table(
+        [int(number) for number in _numbers(dimensions, "--dimensions")],
+        _numbers(alignments, "--alignments"),
+        a=a,
+        mu=mu,
     )
-    word = "vacuous: it is not below M" if found.vacuous else "below M"
-    say(f"the bound is {word} (printed {found.printed:.4g}, with the root {found.rooted:.4g})")
+    print_rows(found, json=json)
 
 
-def _folders(paths: list[Path] | None) -> "list[RunFolder]":
-    """The run folders, or those inside a folder of them."""
-    from saddlescope.runs import RunFolder
-
-    found = []
-    for path in paths or []:
-        inside = [RunFolder(p) for p in sorted(path.glob("*")) if RunFolder(p).exists()]
-        if not RunFolder(path).exists() and not inside:
-            raise DataError(f"{path}: no run folder")
-        found += [RunFolder(path)] if RunFolder(path).exists() else inside
-    return found
-
-
-def _print(rows: list[dict[str, Any]], *, json: bool, hidden: tuple[str, ...] = ()) -> None:
-    from saddlescope.runs.atomic import to_json
-
-    if json:
-        typer.echo(to_json(rows, indent=2))
-        return
-    typer.echo(_csv([{k: v for k, v in row.items() if k not in hidden} for row in rows]), nl=False)
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    import pandas as pd
-
-    return pd.DataFrame(rows).to_csv(index=False)
+def _numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{option} {text!r}: expected numbers, comma-separated") from None

@@ -1,12 +1,14 @@
 """Escape measured: where each method's steps take a checkpoint, along its own v_min.
 
 The question of Theorem 1 asked of a real network: t whole-batch steps from w_0 with the rule of
-each method, without momentum and weight decay, BatchNorm in eval mode. v_min is that of the Hessian
-of the same loss at w_0. `along` is ⟨v_min, w_t − w_0⟩, Theorem 1's quantity; v_min's sign is chosen
-so that SGD's first step goes along it.
+each method, without momentum and weight decay, BatchNorm in eval mode. w_0 is a checkpoint, or near
+a saddle of the same network that is made by hand; v_min is that of the Hessian of the same loss at
+w_0. `along` is ⟨v_min, w_t − w_0⟩, Theorem 1's quantity; v_min's sign is chosen so that SGD's first
+step goes along it.
 """
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,16 +18,18 @@ from torch import Tensor
 
 from saddlescope.curvature import Ends, HessianOperator, extreme_eigenvalues
 from saddlescope.errors import UsageError
+from saddlescope.measurement.manufactured import displace, manufacture
 from saddlescope.measurement.target import Target
 from saddlescope.measurement.whole_loss import WholeLoss
+from saddlescope.runs import METHODS
 from saddlescope.sharpness import SharpnessAware, method_radii
 
-ESCAPE_METHODS: Final = ("sgd", "sam", "imbsam", "sam-ext")
-"""Methods without a second stage; SSE-SAM walks as SAM (ext.) and then as ImbSAM."""
+ESCAPE_METHODS: Final = tuple(METHODS)
+"""All five; SSE-SAM's second stage begins with step γ·t."""
 
 ESCAPE_COLUMNS: Final = (
-    "run", "checkpoint", "method", "step", "along", "gradient_along", "gradient_norm", "loss",
-    "loss_head", "loss_tail", "lambda_min",
+    "run", "checkpoint", "start", "method", "step", "along", "gradient_along", "gradient_norm",
+    "loss", "loss_head", "loss_tail", "lambda_min",
 )  # fmt: skip
 
 
@@ -48,6 +52,9 @@ def measure_escape(
     steps: int,
     eta: float,
     methods: Sequence[str] = ESCAPE_METHODS,
+    start: str = "checkpoint",
+    offset: float = 0.0,
+    gamma: float = 0.70,
     seed: int = 0,
     batch_size: int = 256,
     report: Callable[[str], None] = lambda _: None,
@@ -59,50 +66,67 @@ def measure_escape(
         steps: t >= 1.
         eta: step size η > 0.
         methods: of `ESCAPE_METHODS`; those that need head and tail are refused without them.
-        seed: of the start vectors.
+        start: of `STARTS`: the checkpoint as it is, or a saddle made from it.
+        offset: length of a random displacement from there; a method without one may have no way
+            out, the gradient being zero.
+        gamma: γ of SSE-SAM, a share of the steps.
+        seed: of the start vectors and of the displacement.
         batch_size: samples a forward pass; changes memory and speed.
         report: told each method when it is done.
 
     Raises:
         UsageError: steps or η out of range, an unknown method, or no head and tail.
     """
-    if steps < 1 or not 0 < eta < float("inf"):
-        raise UsageError(f"steps = {steps}, eta = {eta}: expected at least 1 step and η > 0")
+    if steps < 1 or not 0 < eta < math.inf or not 0 <= offset < math.inf:
+        raise UsageError(
+            f"steps = {steps}, eta = {eta}, offset = {offset}: expected at least 1 step, η > 0 and "
+            "an offset >= 0"
+        )
     if unknown := [m for m in methods if m not in ESCAPE_METHODS]:
         raise UsageError(f"no method {unknown[0]!r}: choose from {', '.join(ESCAPE_METHODS)}")
     model = copy.deepcopy(target.model)
+    manufacture(model, start, target.samples.targets)
     rule = target.rule
     loss = WholeLoss(model, target.criterion, target.samples, rule.group_reduction, batch_size)
     if not loss.grouped and set(methods) - {"sgd", "sam"}:
         raise UsageError("these samples know no head and tail: choose from sgd, sam")
     parameters = loss.whole.vector.tensors
-    start = [p.detach().clone() for p in parameters]
+    if offset:
+        displace(parameters, offset, seed)
+    origin = [p.detach().clone() for p in parameters]
     ends, v_min = _ends(loss, seed)
     _, gradient = loss.whole.value_and_gradient()
     if float(_dot(v_min, gradient)) > 0:  # w − η∇L then goes along +v_min
         v_min = -v_min
     rows: list[dict[str, Any]] = []
     for method in methods:
-        radii = method_radii(
-            method, epochs=1, rho=rule.rho, rho_head=rule.rho_head, rho_tail=rule.rho_tail
-        ).at(0)
+        stages = method_radii(
+            method,
+            epochs=steps,
+            rho=rule.rho,
+            rho_head=rule.rho_head,
+            rho_tail=rule.rho_tail,
+            gamma=gamma,
+        )
         with torch.no_grad():
-            torch._foreach_copy_(parameters, start)
-        optimizer = SharpnessAware(parameters, torch.optim.SGD, radii=radii, lr=eta)
+            torch._foreach_copy_(parameters, origin)
+        optimizer = SharpnessAware(parameters, torch.optim.SGD, radii=stages.at(0), lr=eta)
         for step in range(steps + 1):
             row = {
                 "run": target.identity["run"],
                 "checkpoint": target.identity["checkpoint"],
+                "start": start,
                 "method": method,
                 "step": step,
-                **_state(loss, start, v_min),
+                **_state(loss, origin, v_min),
                 "lambda_min": ends.lambda_min.value if step == 0 else None,
             }
             if step == steps:
                 row["lambda_min"] = _ends(loss, seed)[0].lambda_min.value
             rows.append(row)
             if step < steps:
-                optimizer.step(loss.losses(radii))
+                optimizer.set_radii(stages.at(step))
+                optimizer.step(loss.losses(stages.at(step)))
         report(method)
     return Escape(ends, rows)
 
@@ -114,11 +138,11 @@ def _ends(loss: WholeLoss, seed: int) -> tuple[Ends, Tensor]:
     return ends, ends.eigenvectors[1]
 
 
-def _state(loss: WholeLoss, start: list[Tensor], v_min: Tensor) -> dict[str, Any]:
+def _state(loss: WholeLoss, origin: list[Tensor], v_min: Tensor) -> dict[str, Any]:
     """Where w is, and what is seen from there."""
     value, gradient = loss.whole.value_and_gradient()
     now = loss.whole.vector.tensors
-    moved = torch.cat([(p.detach() - s).reshape(-1) for p, s in zip(now, start, strict=True)])
+    moved = torch.cat([(p.detach() - s).reshape(-1) for p, s in zip(now, origin, strict=True)])
     return {
         "along": float(_dot(v_min, moved)),
         "gradient_along": float(_dot(v_min, gradient)),

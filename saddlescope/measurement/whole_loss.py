@@ -24,6 +24,7 @@ class WholeLoss:
 
     Attributes:
         grouped: whether the samples know head and tail.
+        members: which samples are in a group, by its name.
         whole: the objective of all of them.
     """
 
@@ -48,6 +49,7 @@ class WholeLoss:
             shares = group_losses(ones, tail, group_reduction=group_reduction)
             self._scales |= {name: float(share) for name, share in shares.items()}
             members |= {"head": whole[~tail], "tail": whole[tail]}
+        self.members = {name: members[name] for name in self._scales}
         self._objectives = {
             name: Objective(model, criterion, SampleBatches(samples, members[name], batch_size))
             for name in self._scales
@@ -79,6 +81,10 @@ class WholeLoss:
     def mean(self, name: str) -> float:
         """The mean loss of a group's samples."""
         return self._objectives[name].loss()
+
+    def gradient(self, name: str) -> Tensor:
+        """The gradient of a group's share of the loss, shape (n,), float64."""
+        return self._objectives[name].value_and_gradient()[1].double() * self._scales[name]
 
     def group(self, name: str) -> Tensor:
         """The loss of a group as a scalar whose gradient is that over all its samples.

@@ -26,7 +26,7 @@ from saddlescope.theory.surfaces import (
     monkey_saddle,
     two_layer_linear,
 )
-from saddlescope.theory.theorem1 import largest_horizon, threshold
+from saddlescope.theory.theorem1 import horizon_table, largest_horizon, threshold
 from saddlescope.theory.theorem6 import Bound, generalisation_bound
 from saddlescope.theory.trajectories import Part, Share, walk
 
@@ -50,6 +50,7 @@ __all__ = [
     "escape_steps",
     "find_counterexample",
     "generalisation_bound",
+    "horizon_table",
     "largest_horizon",
     "matrix_factorisation",
     "monkey_saddle",

@@ -9,9 +9,11 @@ carries the norm, and a component along v_min small enough to stay below it for 
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
+from saddlescope.errors import UsageError
 from saddlescope.theory.statements import Instances, Judgement, Shape, Statement
 from saddlescope.theory.trajectories import Array, Part, norm, walk
 
@@ -175,3 +177,40 @@ def largest_horizon(
     while judge(instances, {"steps": steps + 1}).hypothesis[0]:
         steps += 1
     return steps
+
+
+_SLACKS = (1.0001, 1.001, 1.01, 1.1, 1.5, 2.0, 4.0)
+"""Of ρ over the least that will do; a little more than the least lets the hypothesis last."""
+
+
+def horizon_table(
+    dimensions: Sequence[int], alignments: Sequence[float], *, a: float = 0.1, mu: float = 1.0
+) -> list[dict[str, float]]:
+    """The largest horizon t at which the hypothesis can hold, by dimension and alignment.
+
+    Args:
+        dimensions: each at least 1.
+        alignments: |⟨v_min, ∇L(w_0)⟩|/‖∇L(w_0)‖, each in (0, 1].
+        a: η|λ_min| > 0.
+        mu: μ >= 1.
+
+    Returns:
+        One row a pair; `limit` is what |G_0| <= L·(1 + μk)^(−t) allows at most.
+
+    Raises:
+        UsageError: a number out of its range.
+    """
+    if min(dimensions) < 1 or not all(0 < x <= 1 for x in alignments) or not 0 < a < math.inf:
+        raise UsageError("expected dimensions >= 1, alignments in (0, 1], a > 0")
+    return [
+        {
+            "dimension": dimension,
+            "alignment": alignment,
+            "horizon": max(
+                largest_horizon(dimension, alignment, a=a, mu=mu, slack=slack) for slack in _SLACKS
+            ),
+            "limit": math.floor(-math.log(alignment) / math.log(1.0 + mu * (1.0 + a))),
+        }
+        for dimension in dimensions
+        for alignment in alignments
+    ]

@@ -80,7 +80,7 @@ def _signal(
     labels: Tensor,
     vector: ParameterVector,
 ) -> float | None:
-    """m·‖μ‖²/Σσ² of the samples' gradients, σ² being their unbiased variances."""
+    """m·‖μ‖²/Σσ² of the samples' gradients, ‖μ‖² and σ² without bias; 0 where μ is in the noise."""
     count = len(labels)
     if count < 2:
         return None
@@ -93,7 +93,9 @@ def _signal(
     assert total is not None
     of_mean = float((total / count).square().sum(dtype=torch.float64))
     spread = (float(squares) - count * of_mean) / (count - 1)
-    return _ratio(count * of_mean, spread)
+    # The mean of m gradients has E‖mean‖² = ‖μ‖² + Σσ²/m.
+    signal = _ratio(count * of_mean, spread)
+    return None if signal is None else max(0.0, signal - 1.0)
 
 
 def _flat(loss: Tensor, vector: ParameterVector, *, retain: bool = False) -> Tensor:

@@ -96,11 +96,11 @@ def test_the_command_follows_a_run(tmp_path):
     assert done.exit_code == 0, done.output
     header, *rows = done.stdout.splitlines()
     assert header == ",".join(ESCAPE_COLUMNS)
-    assert [row.split(",")[2:4] for row in rows] == [
+    assert [row.split(",")[3:5] for row in rows] == [
         [method, str(step)] for method in ("sgd", "imbsam") for step in (0, 1)
     ]
     assert file.read_text() == done.stdout
     assert "λ_min" in done.stderr
-    assert len(ESCAPE_METHODS) == 4
+    assert len(ESCAPE_METHODS) == 5
     done = command("theory", "escape", tmp_path, "--threads", 1)
     assert done.exit_code == 4

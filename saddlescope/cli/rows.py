@@ -1,0 +1,48 @@
+"""Run folders in, rows out: what the commands of `saddlescope theory` share."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from saddlescope.errors import DataError
+
+if TYPE_CHECKING:
+    from saddlescope.runs import RunFolder
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def run_folders(paths: list[Path] | None) -> "list[RunFolder]":
+    """The run folders, or those inside a folder of them.
+
+    Raises:
+        DataError: a path is neither.
+    """
+    from saddlescope.runs import RunFolder
+
+    found = []
+    for path in paths or []:
+        inside = [RunFolder(p) for p in sorted(path.glob("*")) if RunFolder(p).exists()]
+        if not RunFolder(path).exists() and not inside:
+            raise DataError(f"{path}: no run folder")
+        found += [RunFolder(path)] if RunFolder(path).exists() else inside
+    return found
+
+
+def print_rows(rows: list[dict[str, Any]], *, json: bool, hidden: tuple[str, ...] = ()) -> None:
+    """To stdout: as JSON, or as CSV without the hidden columns."""
+    from saddlescope.runs.atomic import to_json
+
+    if json:
+        typer.echo(to_json(rows, indent=2))
+        return
+    shown = [{k: v for k, v in row.items() if k not in hidden} for row in rows]
+    typer.echo(as_csv(shown), nl=False)
+
+
+def as_csv(rows: list[dict[str, Any]]) -> str:
+    """One line a row, after a header."""
+    import pandas as pd
+
+    return pd.DataFrame(rows).to_csv(index=False)
