@@ -12,6 +12,7 @@ from saddlescope.reporting.figures import (
 from saddlescope.reporting.findings import Findings, find
 from saddlescope.reporting.judging import Claim
 from saddlescope.reporting.loading import Problem, Run, load_runs
+from saddlescope.reporting.palette import method_style, use_house_style
 from saddlescope.reporting.report import Report, write_report
 from saddlescope.reporting.tables import (
     accuracy_table,
@@ -36,6 +37,7 @@ __all__ = [
     "fig4",
     "find",
     "load_runs",
+    "method_style",
     "ratio_by_class",
     "save_figure",
     "shot_accuracy",
@@ -46,5 +48,6 @@ __all__ = [
     "to_latex",
     "to_markdown",
     "training_curves",
+    "use_house_style",
     "write_report",
 ]

@@ -66,3 +66,13 @@ def house_style() -> Iterator[None]:
     sheet = resources.files("saddlescope.reporting") / STYLE_SHEET
     with resources.as_file(sheet) as path, matplotlib.style.context(["default", str(path)]):
         yield
+
+
+def use_house_style() -> None:
+    """Apply the style sheet for good, as a notebook wants it."""
+    with house_style():
+        settings = dict(matplotlib.rcParams)
+    settings.pop("backend", None)  # the caller's business
+    # Reports keep it off, because run names may hold anything; here labels are the caller's own.
+    settings["text.parse_math"] = True
+    matplotlib.rcParams.update(settings)

@@ -5,6 +5,7 @@ on quadratic losses and smooth saddles in float64. Nothing here needs torch.
 """
 
 from saddlescope.theory.curvature_of_graphs import principal_curvatures, weingarten
+from saddlescope.theory.drawing import draw_phase, phase_figure
 from saddlescope.theory.phase import (
     DISPLACEMENT_REGIONS,
     DISTANCE_REGIONS,
@@ -47,6 +48,7 @@ __all__ = [
     "distance_borders",
     "distance_region",
     "double_well",
+    "draw_phase",
     "escape_steps",
     "find_counterexample",
     "generalisation_bound",
@@ -54,6 +56,7 @@ __all__ = [
     "largest_horizon",
     "matrix_factorisation",
     "monkey_saddle",
+    "phase_figure",
     "place",
     "principal_curvatures",
     "theorem1_border",

@@ -1,7 +1,7 @@
 """The phase diagram as a figure: both panels, Theorem 1's border, and checkpoints on them."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,9 @@ from saddlescope.theory.phase import (
     theorem1_border,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _COLOURS = ("#dfe9f5", "#a9d3b5", "#7fb98f", "#f3dfa2", "#e8b2a0")
 _DISTANCE_WORDS = (
     "grows, less than SGD's",
@@ -25,16 +28,28 @@ _DISTANCE_WORDS = (
     "grows more than SGD's, alternates",
 )
 _DISPLACEMENT_WORDS = ("smaller than SGD's", "larger than SGD's")
-_A, _B = (-6.0, 1.0), (-3.0, 6.0)
+_A, _B = (-7.0, 1.0), (-3.0, 6.0)
 """Powers of ten shown."""
 _MARKS = {"all": "o", "head": "^", "tail": "v"}
 
 
 def draw_phase(path: Path, placed: pd.DataFrame | None = None, *, mu: float = 1.0) -> None:
-    """Draw the two panels.
+    """Draw the two panels into a file.
 
     Args:
         path: SVG, PDF or PNG by its ending.
+        placed: rows of `place`, drawn as points; None draws none.
+        mu: μ of Theorem 1's border.
+    """
+    figure = phase_figure(placed, mu=mu)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.removeprefix("."), dpi=150)
+
+
+def phase_figure(placed: pd.DataFrame | None = None, *, mu: float = 1.0) -> "Figure":
+    """The two panels; points of one run, group and split are joined in the order of epochs.
+
+    Args:
         placed: rows of `place`, drawn as points; None draws none.
         mu: μ of Theorem 1's border.
     """
@@ -65,7 +80,7 @@ def draw_phase(path: Path, placed: pd.DataFrame | None = None, *, mu: float = 1.
     left.set_ylabel("b = ρ|λ_min| / ‖∇L‖")
     left.set_title("Distance from the saddle along v_min, one SAM step", fontsize=10)
     right.set_title("Displacement from w₀ along v_min, one SAM step", fontsize=10)
-    right.text(2e-6, 30.0, f"above the dashed line Theorem 1\nis possible (μ = {mu:g})", fontsize=8)
+    right.text(3e-7, 30.0, f"above the dashed line Theorem 1\nis possible (μ = {mu:g})", fontsize=8)
     for axes, words, colours, place in (
         (left, _DISTANCE_WORDS, _COLOURS, "outside lower left"),
         (right, _DISPLACEMENT_WORDS, (_COLOURS[1], _COLOURS[4]), "outside lower right"),
@@ -73,8 +88,7 @@ def draw_phase(path: Path, placed: pd.DataFrame | None = None, *, mu: float = 1.
         patches = [Patch(color=c, label=w) for c, w in zip(colours, words, strict=True)]
         figure.legend(handles=patches, loc=place, ncols=2, fontsize=8, frameon=False)  # type: ignore[call-overload]
         _points(axes, placed)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.removeprefix("."), dpi=150)
+    return figure
 
 
 def _points(axes: Any, placed: pd.DataFrame | None) -> None:
@@ -85,6 +99,9 @@ def _points(axes: Any, placed: pd.DataFrame | None) -> None:
     for name, mark in _MARKS.items():
         rows = placed[(placed["kind"] == "group") & (placed["name"] == name)]
         if len(rows):
+            for _, path in rows.groupby(["run", "split"]):
+                path = path.sort_values("epoch")
+                axes.plot(path["a"], path["b"], color="#1b1b1b", linewidth=0.7)
             axes.scatter(rows["a"], rows["b"], marker=mark, s=30, color="#1b1b1b", label=name)
     if len(classes):
         axes.scatter([], [], marker="x", s=10, color="#555555", label="single classes")

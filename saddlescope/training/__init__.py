@@ -4,7 +4,7 @@ from saddlescope.training.checkpoints import load_checkpoint, weights_digest
 from saddlescope.training.decoupling import second_stage
 from saddlescope.training.losses import epoch_loss
 from saddlescope.training.recipe import Recipe, load_recipe, packaged_recipe, parse_recipe
-from saddlescope.training.restore import TrainedRun, restore_run
+from saddlescope.training.restore import TrainedRun, load_section, restore_run
 from saddlescope.training.sweep import Plan, load_plan
 from saddlescope.training.trainer import Progress, train
 
@@ -17,6 +17,7 @@ __all__ = [
     "load_checkpoint",
     "load_plan",
     "load_recipe",
+    "load_section",
     "packaged_recipe",
     "parse_recipe",
     "restore_run",

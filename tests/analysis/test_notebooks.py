@@ -1,0 +1,84 @@
+"""Every notebook runs, in quick mode, as a user would run it: from its folder, on the library."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import pytest
+
+ANALYSIS = Path(__file__).parents[2] / "analysis"
+NOTEBOOKS = sorted(ANALYSIS.glob("[0-9]*.py"))
+
+
+def environment(tmp_path):
+    scripts = str(Path(sys.executable).parent)
+    return os.environ | {
+        "SADDLESCOPE_QUICK": "1",
+        "SADDLESCOPE_RUNS": str(tmp_path),
+        "OMP_NUM_THREADS": "1",
+        "PATH": scripts + os.pathsep + os.environ["PATH"],
+    }
+
+
+def test_all_six_are_here():
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
+    readme = (ANALYSIS / "README.md").read_text(encoding="utf-8")
+    assert all(path.name in readme for path in NOTEBOOKS)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path, tmp_path):
+    # Agg shows nothing and says so at every plt.show().
+    quiet = ("-W", "error", "-W", "ignore:FigureCanvasAgg is non-interactive:UserWarning",
+             "-W", "ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, *quiet, path.name],
+        cwd=ANALYSIS,
+        env=environment(tmp_path) | {"MPLBACKEND": "Agg"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_reads_as_an_essay(path):
+    cells = jupytext.read(path).cells
+    assert cells[0].cell_type == "markdown"
+    assert cells[0].source.startswith("# ")
+    assert "For training" in cells[-1].source or "What it means" in cells[-1].source
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    assert all(len(source.splitlines()) <= 45 for source in code)
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            assert cell.source.count("$") % 2 == 0, cell.source
+            # A formula broken over two lines may begin one with "+ " or "- ": a list to Markdown.
+            lines = cell.source.replace("$$", "").splitlines()
+            assert not any(line.count("$") % 2 for line in lines), cell.source
+
+
+def test_written_with_outputs(tmp_path):
+    text = tmp_path / "02-theorem-1.py"
+    text.write_bytes((ANALYSIS / "02-theorem-1.py").read_bytes())
+    command = [sys.executable, str(ANALYSIS / "execute.py"), "--quick", str(text)]
+    subprocess.run(command, env=environment(tmp_path), check=True, capture_output=True, timeout=300)
+    written = jupytext.read(text.with_suffix(".ipynb"))
+    outputs = [output for cell in written.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    assert not any(output["output_type"] == "error" for output in outputs)
+
+
+def test_a_notebook_that_fails_writes_nothing(tmp_path):
+    text = tmp_path / "broken.py"
+    text.write_text("# %%\nraise ValueError('broken on purpose')\n", encoding="utf-8")
+    command = [sys.executable, str(ANALYSIS / "execute.py"), str(text)]
+    done = subprocess.run(
+        command, env=environment(tmp_path), check=False, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 1
+    assert "broken on purpose" in done.stderr
+    assert not text.with_suffix(".ipynb").exists()
