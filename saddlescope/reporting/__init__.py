@@ -13,6 +13,7 @@ from saddlescope.reporting.findings import Findings, find
 from saddlescope.reporting.judging import Claim
 from saddlescope.reporting.loading import Problem, Run, load_runs
 from saddlescope.reporting.palette import method_style, use_house_style
+from saddlescope.reporting.paper import paper_table, paper_text, printed_rows
 from saddlescope.reporting.report import Report, write_report
 from saddlescope.reporting.tables import (
     accuracy_table,
@@ -38,6 +39,9 @@ __all__ = [
     "find",
     "load_runs",
     "method_style",
+    "paper_table",
+    "paper_text",
+    "printed_rows",
     "ratio_by_class",
     "save_figure",
     "shot_accuracy",
