@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint format docs notebooks clean help
+.PHONY: demo test lint format docs notebooks figures clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -45,6 +45,9 @@ docs: $(VENV)/.docs  ## build the documentation into site/
 # One thread a process: the networks are small, and the demo trains two of them at a time.
 notebooks: $(VENV)/.notebooks  ## execute the studies in analysis/ and write .ipynb files with outputs
 	cd analysis && PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(abspath $(BIN))/python execute.py
+
+figures: $(VENV)/.core  ## train the small default, draw every figure, write figures/README.md
+	PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python figures/gallery.py
 
 clean:  ## remove the environment and everything built
 	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache

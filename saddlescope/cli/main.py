@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from saddlescope._version import __version__
-from saddlescope.cli import check, data, demo, report, spectrum, theory, theory_runs, train
+from saddlescope.cli import check, data, demo, figure, report, spectrum, theory, theory_runs, train
 from saddlescope.cli.ranks import leads
 from saddlescope.errors import ExitCode
 
@@ -25,6 +25,7 @@ app.command("train")(train.train)
 app.command("spectrum")(spectrum.spectrum)
 app.command("check")(check.check)
 app.command("report")(report.report)
+app.command("figure")(figure.figure)
 app.add_typer(data.app, name="data")
 theory_runs.add_to(theory.app)
 app.add_typer(theory.app, name="theory")

@@ -1,12 +1,21 @@
 """Tables, figures and the HTML report, drawn from run folders and from nothing else."""
 
+from saddlescope.reporting.catalogue import PICTURES, TABLES, Entry, save_table
 from saddlescope.reporting.checks import check_text
 from saddlescope.reporting.figures import (
+    eigenvalues_by_epoch,
     extremes_by_class,
+    fig1,
+    fig2,
+    fig3,
     fig4,
+    loss_planes,
+    loss_slices,
     ratio_by_class,
     save_figure,
     shot_accuracy,
+    spectral_densities,
+    summary,
     training_curves,
 )
 from saddlescope.reporting.findings import Findings, find
@@ -26,7 +35,10 @@ from saddlescope.reporting.tables import (
 from saddlescope.reporting.terminal import spectrum_text, summary_text
 
 __all__ = [
+    "PICTURES",
+    "TABLES",
     "Claim",
+    "Entry",
     "Findings",
     "Problem",
     "Report",
@@ -34,19 +46,28 @@ __all__ = [
     "accuracy_table",
     "check_text",
     "class_table",
+    "eigenvalues_by_epoch",
     "extremes_by_class",
+    "fig1",
+    "fig2",
+    "fig3",
     "fig4",
     "find",
     "load_runs",
+    "loss_planes",
+    "loss_slices",
     "method_style",
     "paper_table",
     "paper_text",
     "printed_rows",
     "ratio_by_class",
     "save_figure",
+    "save_table",
     "shot_accuracy",
+    "spectral_densities",
     "spectrum_table",
     "spectrum_text",
+    "summary",
     "summary_text",
     "to_csv",
     "to_latex",

@@ -15,7 +15,28 @@ import pandas as pd
 
 from saddlescope.errors import SaddlescopeError
 from saddlescope.reporting.text import clean, method_label
-from saddlescope.runs import METRIC_COLUMNS, SPECTRUM_COLUMNS, RunFolder, read_rows, read_spectrum
+from saddlescope.runs import (
+    METRIC_COLUMNS,
+    SPECTRUM_COLUMNS,
+    RunFolder,
+    read_rows,
+    read_spectrum,
+    read_view,
+    view_file,
+)
+
+MONITOR_COLUMNS = (
+    "epoch", "kind", "name", "n", "gradient_norm",
+    *(
+        f"{quantity}{end}"
+        for quantity in ("lambda_max", "lambda_min", "lambda_ratio")
+        for end in ("", "_lower", "_upper")
+    ),
+)  # fmt: skip
+"""What is read of `monitor.jsonl`."""
+
+DRAWN_VIEWS = ("density", "slices", "plane")
+"""Views that a figure is drawn from."""
 
 _READ_ERRORS = (SaddlescopeError, OSError, ValueError, csv.Error, RecursionError)
 _DEPTH = 3  # runs/STUDY/NAME is as deep as run folders are nested
@@ -43,6 +64,9 @@ class Run:
         info: The content of run.json.
         metrics: One row an epoch, all of `METRIC_COLUMNS`; NaN where the file has no value.
         spectra: Every row of every spectrum table, all of `SPECTRUM_COLUMNS`.
+        monitor: Eigenvalues measured while training, one row a measurement and group, all of
+            `MONITOR_COLUMNS`.
+        views: Records of the views that figures are drawn from, by view.
     """
 
     name: str
@@ -54,6 +78,8 @@ class Run:
     info: dict[str, Any]
     metrics: pd.DataFrame
     spectra: pd.DataFrame
+    monitor: pd.DataFrame
+    views: dict[str, list[dict[str, Any]]]
 
     @property
     def data(self) -> dict[str, Any]:
@@ -155,6 +181,8 @@ def _load(folder: RunFolder, problems: list[Problem]) -> Run:
         info=info,
         metrics=_metrics(folder, problems),
         spectra=_spectra(folder, problems),
+        monitor=_monitor(folder, problems),
+        views=_views(folder, problems),
     )
     if not run.finished:
         state = run.info.get("state") or "not stated"
@@ -191,6 +219,37 @@ def _spectra(folder: RunFolder, problems: list[Problem]) -> pd.DataFrame:
         except _READ_ERRORS as error:
             problems.append(_problem(folder, error))
     return pd.DataFrame(rows, columns=list(SPECTRUM_COLUMNS))
+
+
+def _monitor(folder: RunFolder, problems: list[Problem]) -> pd.DataFrame:
+    try:
+        rows = clean(read_rows(folder.monitor_file))
+    except _READ_ERRORS as error:
+        problems.append(_problem(folder, error))
+        rows = []
+    frame = pd.DataFrame(
+        [{column: row.get(column) for column in MONITOR_COLUMNS} for row in rows],
+        columns=list(MONITOR_COLUMNS),
+    )
+    for column in MONITOR_COLUMNS:
+        if column not in ("kind", "name"):
+            frame[column] = pd.to_numeric(frame[column], errors="coerce").astype(float)
+    frame[["kind", "name"]] = frame[["kind", "name"]].astype(str)
+    return frame.dropna(subset=["epoch"]).reset_index(drop=True)
+
+
+def _views(folder: RunFolder, problems: list[Problem]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for table in folder.spectrum_files():
+        for view in DRAWN_VIEWS:
+            file = view_file(table, view)
+            if not file.is_file():
+                continue
+            try:
+                found.setdefault(view, []).extend(clean(read_view(file)))
+            except _READ_ERRORS as error:
+                problems.append(_problem(folder, error))
+    return found
 
 
 def _problem(folder: RunFolder, error: BaseException) -> Problem:

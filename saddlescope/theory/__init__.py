@@ -6,6 +6,7 @@ on quadratic losses and smooth saddles in float64. Nothing here needs torch.
 
 from saddlescope.theory.curvature_of_graphs import principal_curvatures, weingarten
 from saddlescope.theory.drawing import draw_phase, phase_figure
+from saddlescope.theory.figure2 import SaddlePanel, figure2
 from saddlescope.theory.phase import (
     DISPLACEMENT_REGIONS,
     DISTANCE_REGIONS,
@@ -38,6 +39,7 @@ __all__ = [
     "Bound",
     "Judgement",
     "Part",
+    "SaddlePanel",
     "Share",
     "Statement",
     "Surface",
@@ -50,6 +52,7 @@ __all__ = [
     "double_well",
     "draw_phase",
     "escape_steps",
+    "figure2",
     "find_counterexample",
     "generalisation_bound",
     "horizon_table",

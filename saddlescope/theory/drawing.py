@@ -57,6 +57,7 @@ def phase_figure(placed: pd.DataFrame | None = None, *, mu: float = 1.0) -> "Fig
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
+    from matplotlib.ticker import FuncFormatter
 
     a, b = (np.logspace(*ends, 400) for ends in (_A, _B))
     grid_a, grid_b = np.meshgrid(a, b)
@@ -75,6 +76,9 @@ def phase_figure(placed: pd.DataFrame | None = None, *, mu: float = 1.0) -> "Fig
         axes.plot(a, theorem1_border(a, mu), "k--", lw=1.2)
         axes.set(xscale="log", yscale="log", xlim=a[[0, -1]], ylim=b[[0, -1]])
         axes.set_xlabel("a = η|λ_min|")
+        # Plain text: the style of the house rules mathematical markup out.
+        axes.xaxis.set_major_formatter(FuncFormatter(_power))
+        axes.yaxis.set_major_formatter(FuncFormatter(_power))
     for border in distance_borders(a):
         left.plot(a, border, color="white", lw=0.8)
     left.set_ylabel("b = ρ|λ_min| / ‖∇L‖")
@@ -89,6 +93,12 @@ def phase_figure(placed: pd.DataFrame | None = None, *, mu: float = 1.0) -> "Fig
         figure.legend(handles=patches, loc=place, ncols=2, fontsize=8, frameon=False)  # type: ignore[call-overload]
         _points(axes, placed)
     return figure
+
+
+def _power(value: float, _: int) -> str:
+    """10⁻³ in letters."""
+    exponent = round(np.log10(value))
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def _points(axes: Any, placed: pd.DataFrame | None) -> None:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, ParamSpec
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -108,6 +109,17 @@ def value_scale(axes: Axes, values: Iterable[float], *, axis: str, room: bool = 
         limits(low - margin, high + wider * margin)
         target.set_major_locator(MaxNLocator(5))
     target.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def signed_scale(axes: Axes, values: np.ndarray) -> None:
+    """Symmetric-logarithmic along y where sizes span more than a factor of twenty, else linear."""
+    finite = values[np.isfinite(values)]
+    sizes = np.abs(finite[finite != 0])
+    if len(sizes) and sizes.max() > 20 * np.quantile(sizes, 0.05):
+        axes.set_yscale("symlog", linthresh=float(np.quantile(sizes, 0.1)), subs=[2, 5])
+        # The scale's own labels are written in mathtext, which text from files rules out.
+        plain = FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−"))
+        axes.yaxis.set_major_formatter(plain)
 
 
 def save_figure(

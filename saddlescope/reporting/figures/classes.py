@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from saddlescope.reporting.figures.canvas import (
     RATIO_LABEL,
@@ -14,6 +13,7 @@ from saddlescope.reporting.figures.canvas import (
     empty_figure,
     in_house_style,
     new_figure,
+    signed_scale,
     value_scale,
 )
 from saddlescope.reporting.figures.marks import (
@@ -35,9 +35,8 @@ def ratio_by_class(runs: Sequence[Run], *, split: str = "train", note: bool = Tr
         return empty_figure("No class was measured.")
     figure = new_figure(WIDTH, 3.3)
     axes = figure.subplots()
-    _draw(axes, chosen, "lambda_ratio")
+    draw_classes(axes, chosen, "lambda_ratio")
     axes.set_ylabel(RATIO_LABEL, parse_math=True)
-    _class_axis(axes, chosen)
     _legend(figure, chosen)
     states = state_handles(chosen.rows.loc[chosen.rows["kind"] == "class", "verdict"])
     if states:
@@ -71,13 +70,19 @@ def extremes_by_class(runs: Sequence[Run], *, split: str = "train", note: bool =
     return figure
 
 
+def draw_classes(axes: Axes, chosen: Selection, quantity: str) -> None:
+    """Draw a quantity against the class, with the axis of classes under it."""
+    _draw(axes, chosen, quantity)
+    _class_axis(axes, chosen)
+
+
 def _draw(axes: Axes, chosen: Selection, quantity: str) -> None:
     """Marks with bounds, side by side within a class, joined by a faint line for each network."""
     names = chosen.names("class")
     rows = chosen.rows[chosen.rows["kind"] == "class"]
     every = rows[[quantity, f"{quantity}_lower", f"{quantity}_upper"]].to_numpy(dtype=float)
     if quantity == "lambda_min":
-        _signed_scale(axes, every.ravel())
+        signed_scale(axes, every.ravel())
     else:
         value_scale(axes, every.ravel(), axis="y", room=not np.isfinite(every).all())
     indices = sorted(set(rows["index"]))
@@ -94,16 +99,6 @@ def _draw(axes: Axes, chosen: Selection, quantity: str) -> None:
         resolved = own["verdict"].to_numpy(dtype=str) == RESOLVED
         broken = y if quantity != "lambda_ratio" else np.where(resolved, y, np.nan)
         axes.plot(x, broken, color=style.color, linewidth=0.7, alpha=0.45, zorder=2)
-
-
-def _signed_scale(axes: Axes, values: np.ndarray) -> None:
-    finite = values[np.isfinite(values)]
-    sizes = np.abs(finite[finite != 0])
-    if len(sizes) and sizes.max() > 20 * np.quantile(sizes, 0.05):
-        axes.set_yscale("symlog", linthresh=float(np.quantile(sizes, 0.1)), subs=[2, 5])
-        # The scale's own labels are written in mathtext, which text from files rules out.
-        plain = FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−"))
-        axes.yaxis.set_major_formatter(plain)
 
 
 def _class_axis(axes: Axes, chosen: Selection) -> None:

@@ -58,7 +58,7 @@ def fig4(
     shape = (len(panels), 1) if stacked else (1, len(panels))
     grid = figure.subplots(*shape, sharey=not stacked, squeeze=False).ravel()
     for axes, panel in zip(grid, panels, strict=True):
-        _draw_panel(axes, chosen, panel, methods)
+        draw_panel(axes, chosen, panel, methods)
     shown = {verdict for panel in panels for verdict in panel_rows(chosen, panel)["verdict"]}
     handles = state_handles(shown)
     if handles:
@@ -68,7 +68,8 @@ def fig4(
     return figure
 
 
-def _draw_panel(axes: Axes, chosen: Selection, panel: Panel, methods: list[str]) -> None:
+def draw_panel(axes: Axes, chosen: Selection, panel: Panel, methods: list[str]) -> None:
+    """Draw one panel: a row for each method, a point for each network and start."""
     rows = panel_rows(chosen, panel)
     bounds = rows[["lambda_ratio", "lambda_ratio_lower", "lambda_ratio_upper"]]
     room = not np.isfinite(bounds["lambda_ratio_upper"].to_numpy(dtype=float)).all()

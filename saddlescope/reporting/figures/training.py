@@ -55,7 +55,7 @@ def training_curves(runs: Sequence[Run], *, stacked: bool = False, note: bool = 
     grid = figure.subplots(*shape, sharex=True).ravel()
     for axes, (column, title) in zip(grid, _PANELS.items(), strict=True):
         for method in _methods(trained):
-            _draw_curve(axes, [run for run in trained if run.method == method], column)
+            draw_curve(axes, [run for run in trained if run.method == method], column)
         axes.set_title(title, fontsize=7.5)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         if column.startswith("acc"):
@@ -64,7 +64,7 @@ def training_curves(runs: Sequence[Run], *, stacked: bool = False, note: bool = 
             axes.set_ylim(bottom=0)
     for axes in grid[-1:] if stacked else grid[-3:]:
         axes.set_xlabel("epoch")
-    _mark_switches(grid, trained)
+    mark_switches(grid, trained)
     figure.legend(
         handles=method_handles(_methods(trained), lines=True),
         loc="outside upper left",
@@ -81,9 +81,17 @@ def shot_accuracy(runs: Sequence[Run], *, note: bool = True) -> Figure:
     trained = _trained(runs)
     if not trained:
         return empty_figure("No training metrics were recorded.")
-    methods = _methods(trained)
     figure = new_figure(WIDTH, 2.9)
-    axes = figure.subplots()
+    draw_shots(figure.subplots(), trained)
+    figure.legend(loc="outside upper left", ncols=5)
+    if note:
+        add_note(figure, training_scope(trained, last=True))
+    return figure
+
+
+def draw_shots(axes: Axes, trained: Sequence[Run]) -> None:
+    """Draw the bars of `shot_accuracy` for runs that have metrics."""
+    methods = _methods(trained)
     width = 0.82 / len(methods)
     for place, method in enumerate(methods):
         own = [run for run in trained if run.method == method]
@@ -116,10 +124,6 @@ def shot_accuracy(runs: Sequence[Run], *, note: bool = True) -> Figure:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
     axes.set_ylabel("test accuracy (%)")
     axes.grid(visible=False, axis="x")
-    figure.legend(loc="outside upper left", ncols=5)
-    if note:
-        add_note(figure, training_scope(trained, last=True))
-    return figure
 
 
 def training_scope(runs: Sequence[Run], *, last: bool = False) -> str:
@@ -144,7 +148,8 @@ def _methods(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(run.method for run in runs))
 
 
-def _draw_curve(axes: Axes, runs: list[Run], column: str) -> None:
+def draw_curve(axes: Axes, runs: list[Run], column: str) -> None:
+    """Draw one method's mean over seeds, and the range as a band, against the epoch."""
     curves = pd.concat(
         [run.metrics.set_index("epoch")[column] for run in runs], axis=1
     ).sort_index()
@@ -165,7 +170,8 @@ def _draw_curve(axes: Axes, runs: list[Run], column: str) -> None:
         axes.fill_between(mean.index, low, high, color=style.color, alpha=0.18, linewidth=0)
 
 
-def _mark_switches(grid: np.ndarray, runs: Sequence[Run]) -> None:
+def mark_switches(grid: np.ndarray, runs: Sequence[Run]) -> None:
+    """Mark the first epoch of each method's second stage in every panel."""
     switches = {
         (run.method, run.switch_epoch)
         for run in runs

@@ -1,0 +1,17 @@
+"""Fig. 4: λ_ratio by method for all samples, class 0 and class 80, with bounds.
+
+Recipe: train/fig4.toml, then saddlescope spectrum on each run; study:
+analysis/05-lambda-ratio-by-class.py.
+
+    python figures/fig4.py [RUNS…]
+"""
+
+import sys
+
+from saddlescope.reporting import fig4, load_runs, save_figure
+
+runs, problems = load_runs(sys.argv[1:] or ["runs/fig4"])
+for problem in problems:
+    print(f"{problem.name}: {problem.reason}", file=sys.stderr)
+for path in save_figure(fig4(runs), "figures/out", "fig4"):
+    print(path)

@@ -1,0 +1,87 @@
+"""λ_max, λ_min and λ_ratio along the training, from monitor.jsonl and spectra of checkpoints."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from saddlescope.reporting.figures.canvas import (
+    RATIO_LABEL,
+    WIDTH,
+    add_note,
+    empty_figure,
+    in_house_style,
+    new_figure,
+    signed_scale,
+    value_scale,
+)
+from saddlescope.reporting.figures.marks import method_handles
+from saddlescope.reporting.loading import MONITOR_COLUMNS, Run
+from saddlescope.reporting.palette import method_style
+from saddlescope.reporting.selection import seeds_text, select
+from saddlescope.reporting.text import number
+
+_QUANTITIES = {
+    "lambda_max": r"$\lambda_\mathrm{max}$",
+    "lambda_min": r"$\lambda_\mathrm{min}$",
+    "lambda_ratio": RATIO_LABEL,
+}
+
+
+@in_house_style
+def eigenvalues_by_epoch(runs: Sequence[Run], *, name: str = "all", note: bool = True) -> Figure:
+    """Draw both ends of the spectrum and their ratio against the epoch, with bounds as bands.
+
+    Args:
+        runs: What `load_runs` returned; those measured at two epochs or more are drawn.
+        name: The group or class.
+        note: Write what is drawn at the foot.
+    """
+    courses = [(run, eigenvalue_course(run, name)) for run in select(runs).runs]
+    courses = [(run, course) for run, course in courses if len(course) > 1]
+    if not courses:
+        return empty_figure("No run was measured at two epochs: train with --monitor.")
+    figure = new_figure(WIDTH, 2.7)
+    grid = figure.subplots(1, 3, sharex=True)
+    for axes, (quantity, label) in zip(grid, _QUANTITIES.items(), strict=True):
+        for run, course in courses:
+            style = method_style(run.method)
+            axes.plot(course["epoch"], course[quantity], color=style.color, marker=style.marker,
+                      linestyle=style.dashes, markersize=2.5, linewidth=1)  # fmt: skip
+            axes.fill_between(course["epoch"], course[f"{quantity}_lower"],
+                              course[f"{quantity}_upper"], color=style.color, alpha=0.18,
+                              linewidth=0)  # fmt: skip
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label, parse_math=True)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        every = pd.concat([course[quantity] for _, course in courses]).to_numpy(dtype=float)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 2)))
+        if quantity == "lambda_min":
+            axes.axhline(0, color="#6b7075", linewidth=0.6)
+            signed_scale(axes, every)
+            if every.max() < 0:
+                axes.set_ylim(top=0)
+        elif quantity == "lambda_max":
+            value_scale(axes, every, axis="y")
+    methods = dict.fromkeys(run.method for run, _ in courses)
+    handles = method_handles(methods, lines=True)
+    figure.legend(handles=handles, loc="outside upper left", ncols=5)
+    if note:
+        seeds = seeds_text([run for run, _ in courses])
+        add_note(figure, f"{name} · train split · bands: bounds of each eigenvalue · {seeds}")
+    return figure
+
+
+def eigenvalue_course(run: Run, name: str) -> pd.DataFrame:
+    """The measured epochs of one group or class, in order; a checkpoint's spectrum goes first."""
+    columns = list(MONITOR_COLUMNS)
+    rows = run.spectra
+    rows = rows[(rows["split"] == "train") & (rows["operator"] == "hessian")]
+    parts = [part for part in (run.monitor, rows[columns]) if len(part)]
+    if not parts:
+        return run.monitor
+    course = pd.concat([part.astype({"epoch": float}) for part in parts], ignore_index=True)
+    course = course[(course["name"] == name) & course["epoch"].notna()]
+    course = course.drop_duplicates("epoch", keep="last").sort_values("epoch")
+    return course.reset_index(drop=True)

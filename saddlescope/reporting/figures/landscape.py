@@ -1,0 +1,212 @@
+"""The loss around a checkpoint: spectral density, and slices and a plane along v_max and v_min.
+
+Drawn from the views that `saddlescope spectrum --with density,slices,plane` keeps.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from saddlescope.reporting.figures.canvas import (
+    WIDTH,
+    add_note,
+    drawable,
+    empty_figure,
+    in_house_style,
+    new_figure,
+)
+from saddlescope.reporting.figures.marks import method_handles
+from saddlescope.reporting.loading import Run
+from saddlescope.reporting.palette import method_style
+from saddlescope.reporting.selection import class_order, seeds_text, select
+from saddlescope.reporting.text import number
+
+_MOST_PANELS = 3
+_COMMAND = "run `saddlescope spectrum RUN --with {}`."
+
+
+@in_house_style
+def spectral_densities(runs: Sequence[Run], *, note: bool = True) -> Figure:
+    """Draw the density of the Hessian's eigenvalues, both ends marked, by group and method.
+
+    Args:
+        runs: What `load_runs` returned.
+        note: Say at the foot how the density was estimated.
+    """
+    found = _records(runs, "density")
+    if not found:
+        return empty_figure(f"No spectral density was kept: {_COMMAND.format('density')}")
+    names = sorted({record["name"] for _, record in found}, key=class_order)[:_MOST_PANELS]
+    figure = new_figure(WIDTH, 2.8)
+    grid = figure.subplots(1, len(names), squeeze=False).ravel()
+    for axes, name in zip(grid, names, strict=True):
+        shown = [(run, record) for run, record in found if record["name"] == name]
+        reach = 0.0
+        for run, record in shown:
+            style = method_style(run.method)
+            grid_points = np.asarray(record["grid"], dtype=float)
+            density = np.asarray(record["density"], dtype=float)
+            axes.plot(
+                grid_points, np.maximum(density, 1e-12), color=style.color, linewidth=1,
+                linestyle=style.dashes,
+            )  # fmt: skip
+            ends = _ends(run, record)
+            axes.plot(ends, [2e-7] * len(ends), marker="|", linestyle="none", markersize=9,
+                      color=style.color)  # fmt: skip
+            reach = max([reach, *np.abs(ends)])
+        axes.set_yscale("log")
+        axes.set_ylim(1e-7, None)
+        _plain_ticks(axes)
+        if reach:
+            axes.set_xscale("symlog", linthresh=reach / 100)
+            axes.set_xlim(-1.6 * reach, 1.6 * reach)
+            axes.xaxis.set_major_formatter(FuncFormatter(_far_from_zero(reach / 30)))
+        axes.set_title(_panel_title(shown[0][1]))
+        axes.set_xlabel("eigenvalue")
+    grid[0].set_ylabel("density")
+    _method_legend(figure, [run for run, _ in found])
+    if note:
+        first = found[0][1]
+        add_note(
+            figure,
+            f"stochastic Lanczos quadrature, {first['probes']:g} probes of {first['steps']:g} "
+            f"steps, widened by σ · ticks below: λ_min and λ_max · {_scope(found)}",
+        )
+    return figure
+
+
+@in_house_style
+def loss_slices(runs: Sequence[Run], *, note: bool = True) -> Figure:
+    """Draw the loss along v_max (above) and v_min (below) around each checkpoint, by group.
+
+    Args:
+        runs: What `load_runs` returned.
+        note: Write what is drawn at the foot.
+    """
+    found = _records(runs, "slices")
+    if not found:
+        return empty_figure(f"No loss slice was kept: {_COMMAND.format('slices')}")
+    names = sorted({record["name"] for _, record in found}, key=class_order)[:_MOST_PANELS]
+    figure = new_figure(WIDTH, 4.2)
+    grid = figure.subplots(2, len(names), squeeze=False)
+    for row, direction in zip(grid, ("v_max", "v_min"), strict=True):
+        for axes, name in zip(row, names, strict=True):
+            for run, record in found:
+                if (record["name"], record["direction"]) != (name, direction):
+                    continue
+                style = method_style(run.method)
+                radii = np.asarray(record["radii"], dtype=float)
+                losses = np.asarray(record["losses"], dtype=float)
+                middle = losses[len(losses) // 2]
+                axes.plot(
+                    radii, losses - middle, color=style.color, linestyle=style.dashes, linewidth=1
+                )
+            axes.axhline(0, color="#6b7075", linewidth=0.6, zorder=1)
+            if direction == "v_min":  # the dip of a small λ_min beside walls that are high
+                axes.set_yscale("symlog", linthresh=1e-4)
+            _plain_ticks(axes, linear=True)
+            if direction == "v_max":
+                titles = [record for _, record in found if record["name"] == name]
+                axes.set_title(_panel_title(titles[0]))
+            axes.set_xlabel(f"distance along {direction}")
+    for row in grid:
+        row[0].set_ylabel("loss − loss at w")
+    _method_legend(figure, [run for run, _ in found])
+    if note:
+        add_note(figure, f"the loss itself along the eigenvectors · {_scope(found)}")
+    return figure
+
+
+@in_house_style
+def loss_planes(runs: Sequence[Run], *, note: bool = True) -> Figure:
+    """Draw the loss over the plane of v_max and v_min, of all samples or of the first group kept.
+
+    As contours and as a surface, one column for each of up to three checkpoints.
+
+    Args:
+        runs: What `load_runs` returned.
+        note: Write what is drawn at the foot.
+    """
+    found = _records(runs, "plane")
+    if not found:
+        return empty_figure(f"No loss plane was kept: {_COMMAND.format('plane')}")
+    name = min((record["name"] for _, record in found), key=class_order)
+    shown = [(run, record) for run, record in found if record["name"] == name][:_MOST_PANELS]
+    figure = new_figure(WIDTH, 4.6)
+    for column, (run, record) in enumerate(shown):
+        x = np.asarray(record["v_max_radii"], dtype=float)
+        y = np.asarray(record["v_min_radii"], dtype=float)
+        losses = np.asarray(record["losses"], dtype=float).reshape(len(x), len(y)).T
+        flat = figure.add_subplot(2, len(shown), column + 1)
+        flat.contourf(x, y, losses, 16, cmap="cividis")
+        flat.plot(0, 0, "w+", markersize=8)
+        flat.set(xlabel="along v_max", ylabel="along v_min" if column == 0 else "")
+        flat.set_title(drawable(run.method_label))
+        _plain_ticks(flat, linear=True)
+        raised = figure.add_subplot(2, len(shown), len(shown) + column + 1, projection="3d")
+        raised.plot_surface(*np.meshgrid(x, y), losses, cmap="cividis", linewidth=0)
+        raised.set(xticks=[], yticks=[], zticks=[])
+        raised.set_xlabel("v_max", labelpad=-14)
+        raised.set_ylabel("v_min", labelpad=-14)
+    if note:
+        add_note(figure, f"{_panel_title(shown[0][1])} · loss on the plane · {_scope(shown)}")
+    return figure
+
+
+def _records(runs: Sequence[Run], view: str) -> list[tuple[Run, dict[str, Any]]]:
+    """The kept records of the training split, last checkpoint of each run."""
+    found = []
+    for run in select(runs).runs:
+        records = [record for record in run.views.get(view, []) if record.get("split") == "train"]
+        epochs = [record["epoch"] for record in records if record["epoch"] is not None]
+        latest = max(epochs, default=None)
+        found += [(run, record) for record in records if record["epoch"] == latest]
+    return found
+
+
+def _ends(run: Run, record: Mapping[str, Any]) -> list[float]:
+    """λ_min and λ_max of the row that a record was made beside."""
+    keys = ("kind", "name", "split", "criterion", "digest", "seed")
+    rows = run.spectra
+    for key in keys:
+        rows = rows[rows[key] == record[key]]
+    ends = rows[["lambda_min", "lambda_max"]].to_numpy(dtype=float)
+    return [float(value) for value in ends[-1]] if len(ends) else []
+
+
+def _panel_title(record: Mapping[str, Any]) -> str:
+    name = record["name"]
+    title = f"Class {name}" if record["kind"] == "class" else f"{name[:1].upper()}{name[1:]}"
+    return f"{drawable(title)} (n = {record['n']:g})" if "n" in record else drawable(title)
+
+
+def _scope(found: Sequence[tuple[Run, Mapping[str, Any]]]) -> str:
+    """Which checkpoints, in words."""
+    runs = list(dict.fromkeys(run for run, _ in found))
+    epochs = sorted({int(record["epoch"]) for _, record in found if record["epoch"] is not None})
+    when = f"after epoch {', '.join(map(str, epochs))} · " if epochs else ""
+    return f"train split · {when}{seeds_text(runs)}"
+
+
+def _method_legend(figure: Figure, runs: Sequence[Run]) -> None:
+    methods = dict.fromkeys(run.method for run in runs)
+    handles = method_handles(methods, lines=True)
+    figure.legend(handles=handles, loc="outside upper left", ncols=5)
+
+
+def _far_from_zero(least: float) -> Callable[[float, int], str]:
+    """Labels of zero and of ticks farther from it than `least`; nearer ones would overlap."""
+    return lambda value, _: (
+        f"{value:g}".replace("-", "−") if value == 0 or abs(value) > least else ""
+    )
+
+
+def _plain_ticks(axes: Axes, *, linear: bool = False) -> None:
+    """Numbers without mathematical markup, which text from files rules out."""
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 2)))
+    if linear:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 2)))
