@@ -246,9 +246,11 @@ def _views(folder: RunFolder, problems: list[Problem]) -> dict[str, list[dict[st
             if not file.is_file():
                 continue
             try:
-                found.setdefault(view, []).extend(clean(read_view(file)))
+                records = clean(read_view(file))
             except _READ_ERRORS as error:
                 problems.append(_problem(folder, error))
+            else:
+                found.setdefault(view, []).extend(records)
     return found
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from saddlescope.errors import UsageError
 from saddlescope.reporting import (
+    PICTURES,
     extremes_by_class,
     fig4,
     load_runs,
@@ -23,7 +24,7 @@ from saddlescope.runs import read_spectrum, write_spectrum
 
 from .conftest import spectrum_row
 
-ALL = [fig4, ratio_by_class, extremes_by_class, training_curves, shot_accuracy]
+ALL = [entry.draw for entry in PICTURES.values()]
 
 
 def texts(figure):
@@ -72,7 +73,7 @@ def test_ratio_by_class_joins_no_line_through_what_is_open(study):
 def test_nothing_to_draw_is_a_figure_that_says_so(draw):
     figure = draw([])
     assert isinstance(figure, Figure)
-    assert any(text.startswith("No ") for text in texts(figure))
+    assert any(text.startswith(("No ", "Nothing ")) for text in texts(figure))
 
 
 @pytest.mark.parametrize("draw", ALL)

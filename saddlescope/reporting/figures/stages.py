@@ -48,6 +48,8 @@ def fig1(runs: Sequence[Run], *, note: bool = True) -> Figure:
     ]
     if not own:
         return empty_figure("No SSE-SAM run has reached its second stage.")
+    if not any(_group_accuracy(run, "head").notna().any() for run in own):
+        return empty_figure("No accuracy by class was recorded.")
     figure = new_figure(WIDTH, 3.0)
     axes = figure.subplots()
     switch = min(run.switch_epoch or 0 for run in own)
