@@ -165,7 +165,8 @@ def _obstacle(runs: Sequence[Run]) -> str:
         return f"Not finished: {shorten(', '.join(unfinished), 80)}."
     flat = [_flatten(run.recipe) for run in runs]
     keys = sorted({key for recipe in flat for key in recipe})
-    shared = [key for key in keys if key.split(".")[0] not in ("name", "seed", "method")]
+    free = ("name", "seed", "training.seed")
+    shared = [key for key in keys if key not in free and key.split(".")[0] != "method"]
     differing = [key for key in shared if len({recipe.get(key) for recipe in flat}) > 1]
     if differing:
         return f"The runs differ in more than method and seed: {shorten(', '.join(differing), 80)}."

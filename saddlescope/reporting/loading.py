@@ -175,7 +175,7 @@ def _load(folder: RunFolder, problems: list[Problem]) -> Run:
         name=clean(folder.name),
         method=method,
         method_label=method_label(method),
-        seed=_integer(recipe.get("seed")) if seed is None else seed,
+        seed=_integer(_mapping(recipe.get("training")).get("seed")) if seed is None else seed,
         recipe=recipe,
         recipe_text=clean(folder.recipe_file.read_text(encoding="utf-8")),
         info=info,

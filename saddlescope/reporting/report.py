@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from saddlescope._version import __version__
 from saddlescope.reporting import views
+from saddlescope.reporting.catalogue import PICTURES, TABLES
 from saddlescope.reporting.figures import (
     extremes_by_class,
     fig4,
@@ -27,14 +28,19 @@ from saddlescope.reporting.figures import (
     training_curves,
 )
 from saddlescope.reporting.figures.canvas import color_variables, figure_bytes, inline_svg
+from saddlescope.reporting.figures.epochs import eigenvalue_course
 from saddlescope.reporting.figures.training import training_scope
 from saddlescope.reporting.findings import Findings, find
 from saddlescope.reporting.loading import Problem, Run, load_runs
 from saddlescope.reporting.palette import INK, METHOD_STYLES, OTHER
+from saddlescope.reporting.paper import TABLE_TITLES, paper_table, paper_text
 from saddlescope.reporting.selection import Selection, select
 from saddlescope.reporting.tables import accuracy_table, class_table, spectrum_table, to_csv
 from saddlescope.reporting.text import shorten
 from saddlescope.runs import write_text
+
+LANDSCAPE = ("epochs", "density", "slices")
+"""Figures that are shown where their data was kept."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class _Picture:
     """A figure on the page: inline for wide and narrow windows, and as a download."""
 
     name: str
+    number: int
     caption: str
     wide: Markup
     narrow: Markup | None
@@ -95,6 +102,7 @@ def _render(
     )
     environment.filters["symbols"] = _symbols
     chosen = select(runs, split=split)
+    pictures = _pictures(runs, chosen, split)
     template = environment.get_template("report.html.j2")
     return template.render(
         version=__version__,
@@ -102,7 +110,9 @@ def _render(
         findings=findings,
         problems=problems,
         scope=chosen.scope(),
-        pictures=_pictures(runs, chosen, split),
+        pictures=pictures,
+        landscape=[name for name in LANDSCAPE if name in pictures],
+        paper_tables=_paper_tables(runs),
         headings=views.CLASS_HEADINGS,
         class_rows=views.class_rows(runs, split=split),
         methods=[(label, views.method_mark(key)) for key, label in _methods(runs)],
@@ -134,7 +144,7 @@ def _methods(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 def _pictures(runs: Sequence[Run], chosen: Selection, split: str) -> dict[str, _Picture]:
     """Every figure that has something to show."""
-    pictures = {}
+    pictures: dict[str, _Picture] = {}
 
     def capital(text: str) -> str:
         return f"{text[:1].upper()}{text[1:]}."
@@ -146,6 +156,7 @@ def _pictures(runs: Sequence[Run], chosen: Selection, split: str) -> dict[str, _
         alone = figure_bytes(draw(runs, **options), "svg")
         pictures[name] = _Picture(
             name=name,
+            number=len(pictures) + 1,
             caption=caption,
             wide=_inline(wide, name, caption),
             narrow=_inline(narrow, f"{name}-narrow", caption) if narrow else None,
@@ -162,6 +173,9 @@ def _pictures(runs: Sequence[Run], chosen: Selection, split: str) -> dict[str, _
             f"rarest, with bounds. {scope}", split=split)  # fmt: skip
         add("extremes", extremes_by_class, "The largest (above) and the smallest (below) "
             f"eigenvalue of every class, with bounds. {scope}", split=split)  # fmt: skip
+    for name in LANDSCAPE:
+        if _has(name, runs):
+            add(name, PICTURES[name].draw, PICTURES[name].caption)
     if any(len(run.metrics) for run in runs):
         switched = any(run.switch_epoch is not None for run in runs)
         switch = " The dashed vertical line marks the first epoch of stage 2." if switched else ""
@@ -170,6 +184,26 @@ def _pictures(runs: Sequence[Run], chosen: Selection, split: str) -> dict[str, _
         last = capital(training_scope(runs, last=True))
         add("shots", shot_accuracy, f"Test accuracy by shots. {last}")
     return pictures
+
+
+def _has(name: str, runs: Sequence[Run]) -> bool:
+    """Whether a figure of `LANDSCAPE` has its data."""
+    if name == "epochs":
+        return any(len(eigenvalue_course(run, "all")) > 1 for run in runs)
+    return any(run.views.get(name) for run in runs)
+
+
+def _paper_tables(runs: Sequence[Run]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, headings and measured rows of each table of the paper that these runs belong to."""
+    tables = []
+    for number in TABLES.values():
+        frame = paper_table(runs, number)
+        measured = frame[frame["seeds"] > 0]
+        if len(measured):
+            text = paper_text(measured).drop(columns="to fill").astype(str)
+            rows: list[list[str]] = text.to_numpy().tolist()
+            tables.append((TABLE_TITLES[number], list(text.columns), rows))
+    return tables
 
 
 def _inline(figure: Figure, name: str, caption: str) -> Markup:
@@ -191,10 +225,14 @@ def _downloads(runs: Sequence[Run], split: str) -> list[tuple[str, str, str]]:
         ("spectra.csv", "every spectrum row measured", spectrum_table(runs)),
         ("accuracy.csv", "the accuracy table", accuracy_table(runs)),
     )
+    frames = [entry for entry in tables if len(entry[2])]
+    for name, number in TABLES.items():
+        frame = paper_table(runs, number)
+        if frame["seeds"].any():
+            frames.append((f"{name}.csv", f"Table {number} of the paper beside these runs", frame))
     return [
         (name, text, _data_uri("text/csv;charset=utf-8", to_csv(frame).encode("utf-8")))
-        for name, text, frame in tables
-        if len(frame)
+        for name, text, frame in frames
     ]
 
 

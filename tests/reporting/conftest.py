@@ -16,10 +16,10 @@ STRENGTH = {"sgd": 12.0, "sam": 18.0, "imbsam": 15.0, "sam-ext": 21.0, "sse-sam"
 
 
 def recipe_text(name, method, seed, *, epochs=EPOCHS, extra=""):
-    lines = [f'name = "{name}"', f"seed = {seed}", "", "[data]", 'name = "digits"']
+    lines = [f'name = "{name}"', "", "[data]", 'name = "digits"']
     lines += ["imbalance_factor = 20", "tail_threshold = 30", "", "[model]", 'name = "tiny"']
     lines += ["", "[method]", f'name = "{method}"', "rho = 0.05", "", "[training]"]
-    return "\n".join([*lines, f"epochs = {epochs}", extra, ""])
+    return "\n".join([*lines, f"epochs = {epochs}", f"seed = {seed}", extra, ""])
 
 
 def spectrum_row(method, kind, name, n, ratio, *, seed=0, width=0.02, **changes):

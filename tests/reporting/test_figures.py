@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from saddlescope.errors import UsageError
 from saddlescope.reporting import (
@@ -28,7 +29,7 @@ ALL = [entry.draw for entry in PICTURES.values()]
 
 
 def texts(figure):
-    return [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+    return [text.get_text() for text in figure.findobj(Text)]
 
 
 def test_fig4_has_three_panels_with_n_and_every_method(study):

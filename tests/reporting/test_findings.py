@@ -93,3 +93,12 @@ def test_unfinished_runs_and_settings_of_a_method_are_named(make_run):
     make_run("sam")
     found = find(load_runs([path.parent])[0])
     assert "Some method was run with more than one setting of its own." in found.limits
+
+
+def test_runs_that_differ_in_their_seed_alone_are_compared(seeds_study):
+    """Their recipes name it in [training]; it must not count as another setting."""
+    runs, _ = load_runs([seeds_study])
+    assert len({run.recipe["training"]["seed"] for run in runs}) == 3
+    found = find(runs)
+    assert not any("differ in more than" in sentence for sentence in found.limits)
+    assert any(claim.verdict == "supported" for claim in found.claims if "Fig. 4" in claim.source)
