@@ -147,3 +147,16 @@ def test_tick_labels_of_widely_spread_lambda_min_are_plain_numbers(study):
     figure.draw_without_rendering()
     assert figure.axes[1].get_yscale() == "symlog"
     assert not [text for text in texts(figure) if "mathdefault" in text]
+
+
+def test_very_many_marks_become_a_picture_in_the_svg(make_run):
+    """Fifty networks of a hundred classes would take megabytes as vectors."""
+    sizes = {}
+    for classes in (10, 1600):
+        rows = [spectrum_row("sgd", "class", str(c), 9, 10.0 + c % 7) for c in range(classes)]
+        path = make_run("sgd", name=f"run-{classes}", rows=rows, counts=[9] * classes)
+        svg = figure_bytes(ratio_by_class(load_runs([path])[0]), "svg")
+        sizes[classes] = len(svg)
+        assert (b"<image" in svg) == (classes > 1500)
+        assert svg == figure_bytes(ratio_by_class(load_runs([path])[0]), "svg")
+    assert sizes[1600] < 400_000

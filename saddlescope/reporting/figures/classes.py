@@ -27,6 +27,10 @@ from saddlescope.reporting.palette import method_style
 from saddlescope.reporting.selection import Selection, select
 
 
+_CROWDED = 1500
+"""Marks beyond which they become a picture inside the SVG: as vectors they take megabytes."""
+
+
 @in_house_style
 def ratio_by_class(runs: Sequence[Run], *, split: str = "train", note: bool = True) -> Figure:
     """Draw λ_ratio against the class, one mark for each network, start and class."""
@@ -99,6 +103,9 @@ def _draw(axes: Axes, chosen: Selection, quantity: str) -> None:
         resolved = own["verdict"].to_numpy(dtype=str) == RESOLVED
         broken = y if quantity != "lambda_ratio" else np.where(resolved, y, np.nan)
         axes.plot(x, broken, color=style.color, linewidth=0.7, alpha=0.45, zorder=2)
+    if len(rows) > _CROWDED:
+        for artist in (*axes.lines, *axes.collections):
+            artist.set_rasterized(True)
 
 
 def _class_axis(axes: Axes, chosen: Selection) -> None:
