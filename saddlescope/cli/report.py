@@ -17,12 +17,15 @@ def report(
     output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")] = Path(
         "report.html"
     ),
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Print the class table as CSV instead.")
+    ] = False,
 ) -> None:
     """Write a report over run folders: one HTML file that needs no network.
 
     Prints a compact table on stdout. Broken or half-written folders are named, and the rest shown.
     """
-    from saddlescope.reporting import load_runs, summary_text, write_report
+    from saddlescope.reporting import class_table, load_runs, summary_text, to_csv, write_report
 
     missing = [path for path in runs if not path.is_dir()]
     if missing:
@@ -33,5 +36,5 @@ def report(
     if not loaded:
         raise DataError(f"no readable run in {', '.join(map(str, runs))}")
     written = write_report(runs, output)
-    typer.echo(summary_text(loaded))
+    typer.echo(to_csv(class_table(loaded)) if plain else summary_text(loaded), nl=not plain)
     say(f"report: {written.path}")

@@ -125,6 +125,7 @@ def spectrum(
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Print CSV on a terminal too.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be measured and its cost.")
     ] = False,
@@ -207,7 +208,7 @@ def spectrum(
         rows = run_job(on_row=on_row, progress=progress, should_stop=should_stop)
     say(f"saved: {job.path}" if job.path else "not saved: name a file with -o to keep the table")
     say_views_saved(job)
-    _print_rows(rows, json=json)
+    _print_rows(rows, json=json, plain=plain)
     open_rows = [row["name"] for row in rows if not row["converged"]]
     if open_rows:
         say(
@@ -217,7 +218,7 @@ def spectrum(
         raise typer.Exit(ExitCode.NOT_CONVERGED)
 
 
-def _print_rows(rows: list[dict[str, Any]], *, json: bool) -> None:
+def _print_rows(rows: list[dict[str, Any]], *, json: bool, plain: bool) -> None:
     from saddlescope.runs.atomic import to_json
     from saddlescope.runs.tables import spectrum_csv
 
@@ -225,7 +226,7 @@ def _print_rows(rows: list[dict[str, Any]], *, json: bool) -> None:
         return
     if json:
         typer.echo(to_json(rows, indent=2))
-    elif sys.stdout.isatty():
+    elif sys.stdout.isatty() and not plain:
         from saddlescope.reporting import spectrum_text
 
         typer.echo(spectrum_text(rows))

@@ -1,6 +1,12 @@
 """The report beside the paper's tables, and with what was kept of the landscape."""
 
-from saddlescope.reporting import write_report
+import io
+
+import pandas as pd
+from typer.testing import CliRunner
+
+from saddlescope.cli.main import app
+from saddlescope.reporting import class_table, load_runs, write_report
 
 from .conftest import write_run
 from .test_more_figures import add_monitor, add_views
@@ -34,3 +40,14 @@ def test_kept_views_and_the_course_are_drawn_and_numbered_in_order(tmp_path):
     assert numbers == list(range(1, 9))
     for name in ("epochs", "density", "slices"):
         assert f'id="figure-{name}"' in page
+
+
+def test_plain_output_is_the_class_table(study, tmp_path):
+    target = str(tmp_path / "r.html")
+    plain = CliRunner().invoke(app, ["report", str(study), "-o", target, "--plain"])
+    assert plain.exit_code == 0, plain.output
+    table = pd.read_csv(io.StringIO(plain.stdout))
+    assert list(table.columns) == list(class_table(load_runs([study])[0]).columns)
+    assert len(table) == 5 * 13
+    usual = CliRunner().invoke(app, ["report", str(study), "-o", target])
+    assert "Test accuracy (%)" in usual.stdout
