@@ -26,7 +26,6 @@ from saddlescope.reporting.loading import Run
 from saddlescope.reporting.palette import method_style
 from saddlescope.reporting.selection import Selection, select
 
-
 _CROWDED = 1500
 """Marks beyond which they become a picture inside the SVG: as vectors they take megabytes."""
 
