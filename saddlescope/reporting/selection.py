@@ -10,7 +10,8 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -115,32 +116,30 @@ class Selection:
 
     def names(self, kind: str) -> list[str]:
         """The rows of a kind that were measured, classes by number."""
-        names = set(self.rows.loc[self.rows["kind"] == kind, "name"])
-        return sorted(names, key=class_order)
+        return list(self._names.get(kind, ()))
 
-    def starts(self, index: int, kind: str, name: str) -> pd.DataFrame:
-        """The rows of one run and one class or group: one for each start."""
-        rows = self.rows
-        wanted = (rows["index"] == index) & (rows["kind"] == kind) & (rows["name"] == name)
-        return rows[wanted]
+    @cached_property
+    def _names(self) -> dict[str, list[str]]:
+        kinds = self.rows.groupby("kind", sort=False)["name"].unique()
+        return {str(kind): sorted(names, key=class_order) for kind, names in kinds.items()}
 
     def estimate(self, index: int, kind: str, name: str) -> Estimate | None:
         """λ_ratio of one run and one class or group; None when it was not measured."""
-        rows = self.starts(index, kind, name)
-        if rows.empty:
-            return None
-        verdicts = set(rows["verdict"])
-        verdict = next((word for word in WORST_FIRST if word in verdicts), min(verdicts))
-        return Estimate(
-            value=float(rows["lambda_ratio"].median()),
-            lower=float(rows["lambda_ratio_lower"].min(skipna=False)),
-            upper=float(rows["lambda_ratio_upper"].fillna(math.inf).max()),
-            verdict=verdict,
-            gradient_norm=float(rows["gradient_norm"].median()),
-            n=int(rows["n"].fillna(0).max()),
-            confidence=float(rows["confidence"].min()),
-            starts=len(rows),
-        )
+        return self._estimates.get((index, kind, name))
+
+    @cached_property
+    def _estimates(self) -> dict[tuple[int, str, str], Estimate]:
+        """Those of every run and row, in one pass: a large study has thousands of them."""
+        columns = [
+            "index", "kind", "name", "lambda_ratio", "lambda_ratio_lower", "lambda_ratio_upper",
+            "verdict", "gradient_norm", "n", "confidence",
+        ]  # fmt: skip
+        if self.rows.empty:
+            return {}
+        starts: dict[tuple[int, str, str], list[tuple[Any, ...]]] = {}
+        for index, kind, name, *values in self.rows[columns].itertuples(index=False, name=None):
+            starts.setdefault((int(index), kind, name), []).append(tuple(values))
+        return {key: _over_starts(rows) for key, rows in starts.items()}
 
     def scope(self) -> str:
         """One line: split, n, confidence, training seeds, starts. The foot of every figure."""
@@ -170,6 +169,12 @@ def select(runs: Sequence[Run], *, split: str = "train") -> Selection:
         runs: What `load_runs` returned.
         split: The split wanted; when no run has it, the one most rows have is taken.
     """
+    return _select(tuple(runs), split)
+
+
+@lru_cache(maxsize=4)
+def _select(runs: tuple[Run, ...], split: str) -> Selection:
+    """What `select` returns, once for all figures of a report: nobody changes a `Run`."""
     ordered = sorted(runs, key=lambda run: (_rank(run.method), run.method, _seed(run), run.name))
     labels = _labels(ordered)
     frames = [
@@ -196,6 +201,28 @@ def select(runs: Sequence[Run], *, split: str = "train") -> Selection:
     # Several files may hold the same epoch (last.pt, epoch-059.pt); the last one read stands.
     rows = rows.drop_duplicates(["index", "kind", "name", "seed"], keep="last")
     return Selection(tuple(ordered), labels, rows.reset_index(drop=True), split, criterion, matrix)
+
+
+def _over_starts(rows: Sequence[tuple[Any, ...]]) -> Estimate:
+    """One estimate of the rows of several starts; see `Estimate` for what NaN means."""
+    value, lower, upper, verdicts, gradient, n, confidence = zip(*rows, strict=True)
+    known = set(verdicts)
+    return Estimate(
+        value=_median(value),
+        lower=math.nan if any(math.isnan(x) for x in lower) else float(min(lower)),
+        upper=max(math.inf if math.isnan(x) else float(x) for x in upper),
+        verdict=next((word for word in WORST_FIRST if word in known), min(known)),
+        gradient_norm=_median(gradient),
+        n=int(max(0.0 if math.isnan(x) else x for x in n)),
+        confidence=min((float(x) for x in confidence if not math.isnan(x)), default=math.nan),
+        starts=len(rows),
+    )
+
+
+def _median(values: Iterable[float]) -> float:
+    """Of what is known; NaN where nothing is."""
+    known = [float(value) for value in values if not math.isnan(value)]
+    return float(median(known)) if known else math.nan
 
 
 def class_order(name: str) -> tuple[int, int, str]:
