@@ -28,6 +28,7 @@ from saddlescope.reporting.figures import (
     training_curves,
 )
 from saddlescope.reporting.figures.canvas import color_variables, figure_bytes, inline_svg
+from saddlescope.reporting.figures.classes import crowd_note
 from saddlescope.reporting.figures.epochs import eigenvalue_course
 from saddlescope.reporting.figures.training import training_scope
 from saddlescope.reporting.findings import Findings, find
@@ -164,15 +165,17 @@ def _pictures(runs: Sequence[Run], chosen: Selection, split: str) -> dict[str, _
         )
 
     scope = capital(chosen.scope())
+    crowd = crowd_note(chosen)
+    classes = f"{scope} {capital(crowd)}" if crowd else scope
     if chosen.panels:
         add("fig4", fig4, "λ_ratio by method, in the layout of the paper's Fig. 4. Points are "
             "networks, horizontal bars the bounds of their eigenvalues; each panel has a scale of "
             f"its own. {scope}", split=split)  # fmt: skip
     if chosen.names("class"):
         add("ratio", ratio_by_class, "λ_ratio of every class, from the most frequent to the "
-            f"rarest, with bounds. {scope}", split=split)  # fmt: skip
+            f"rarest, with bounds. {classes}", split=split)  # fmt: skip
         add("extremes", extremes_by_class, "The largest (above) and the smallest (below) "
-            f"eigenvalue of every class, with bounds. {scope}", split=split)  # fmt: skip
+            f"eigenvalue of every class, with bounds. {classes}", split=split)  # fmt: skip
     for name in LANDSCAPE:
         if _has(name, runs):
             add(name, PICTURES[name].draw, PICTURES[name].caption)

@@ -13,7 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, ParamSpec
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -150,9 +149,7 @@ def figure_bytes(figure: Figure, name: str) -> bytes:
     """The figure as a file of format `name`."""
     buffer = io.BytesIO()
     with house_style():
-        # In an SVG it is the resolution of crowded marks alone, which are pictures there.
-        dpi = 90 if name == "svg" else matplotlib.rcParams["savefig.dpi"]
-        figure.savefig(buffer, format=name, metadata=_METADATA[name], dpi=dpi)
+        figure.savefig(buffer, format=name, metadata=_METADATA[name])
     content = buffer.getvalue()
     return re.sub(rb' (?:d|x|y)="[^"]*"', _round, content) if name == "svg" else content
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -24,10 +25,10 @@ from saddlescope.reporting.figures.marks import (
 )
 from saddlescope.reporting.loading import Run
 from saddlescope.reporting.palette import method_style
-from saddlescope.reporting.selection import Selection, select
+from saddlescope.reporting.selection import WORST_FIRST, Selection, select
 
 _CROWDED = 1500
-"""Marks beyond which they become a picture inside the SVG: as vectors they take megabytes."""
+"""Marks beyond which a method's networks are drawn as one: nobody can tell so many apart."""
 
 
 @in_house_style
@@ -45,7 +46,7 @@ def ratio_by_class(runs: Sequence[Run], *, split: str = "train", note: bool = Tr
     if states:
         axes.legend(handles=states, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     if note:
-        add_note(figure, chosen.scope())
+        add_note(figure, " · ".join(filter(None, (chosen.scope(), crowd_note(chosen)))))
     return figure
 
 
@@ -69,7 +70,7 @@ def extremes_by_class(runs: Sequence[Run], *, split: str = "train", note: bool =
     _class_axis(lower, chosen)
     _legend(figure, chosen)
     if note:
-        add_note(figure, chosen.scope())
+        add_note(figure, " · ".join(filter(None, (chosen.scope(), crowd_note(chosen)))))
     return figure
 
 
@@ -88,23 +89,52 @@ def _draw(axes: Axes, chosen: Selection, quantity: str) -> None:
         signed_scale(axes, every.ravel())
     else:
         value_scale(axes, every.ravel(), axis="y", room=not np.isfinite(every).all())
-    indices = sorted(set(rows["index"]))
-    step = min(0.14, 0.72 / len(indices))
-    for place, index in enumerate(indices):
-        own = rows[rows["index"] == index].sort_values("seed", kind="stable")
+    shown = _condensed(rows, quantity) if crowd_note(chosen) else _by_network(rows)
+    step = min(0.14, 0.72 / len(shown))
+    for place, (method, own) in enumerate(shown):
         own = own.assign(x=[names.index(name) for name in own["name"]])
         own = own.sort_values("x", kind="stable")
-        style = method_style(chosen.runs[index].method)
-        x = own["x"].to_numpy(dtype=float) + step * (place - (len(indices) - 1) / 2)
+        style = method_style(method)
+        x = own["x"].to_numpy(dtype=float) + step * (place - (len(shown) - 1) / 2)
         size = 4.5 if len(names) <= 20 else 2.5
         y = draw_values(axes, x, own, quantity, style=style, size=size)
         # A line through a lower bound would draw a trend that nobody measured.
         resolved = own["verdict"].to_numpy(dtype=str) == RESOLVED
         broken = y if quantity != "lambda_ratio" else np.where(resolved, y, np.nan)
         axes.plot(x, broken, color=style.color, linewidth=0.7, alpha=0.45, zorder=2)
-    if len(rows) > _CROWDED:
-        for artist in (*axes.lines, *axes.collections):
-            artist.set_rasterized(True)
+
+
+def crowd_note(chosen: Selection) -> str:
+    """What marks stand for where there are too many networks for one each; else nothing."""
+    crowded = (chosen.rows["kind"] == "class").sum() > _CROWDED
+    return "marks: median of a method's networks, bars: hull of their bounds" if crowded else ""
+
+
+def _by_network(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Method and rows of each network."""
+    ordered = rows.sort_values(["index", "seed"], kind="stable")
+    return [(str(own["method"].iloc[0]), own) for _, own in ordered.groupby("index")]
+
+
+def _condensed(rows: pd.DataFrame, quantity: str) -> list[tuple[str, pd.DataFrame]]:
+    """Each method's networks as one: the most cautious verdict, the hull of the bounds."""
+    shown = []
+    for method in dict.fromkeys(rows.sort_values("index")["method"]):
+        classes = []
+        for name, own in rows[rows["method"] == method].groupby("name", sort=False):
+            values = own[[quantity, f"{quantity}_lower", f"{quantity}_upper"]].astype(float)
+            verdicts = set(own["verdict"])
+            classes.append(
+                {
+                    "name": name,
+                    quantity: values[quantity].median(),
+                    f"{quantity}_lower": values[f"{quantity}_lower"].min(),
+                    f"{quantity}_upper": values[f"{quantity}_upper"].max(),
+                    "verdict": next((v for v in WORST_FIRST if v in verdicts), min(verdicts)),
+                }
+            )
+        shown.append((str(method), pd.DataFrame(classes)))
+    return shown
 
 
 def _class_axis(axes: Axes, chosen: Selection) -> None:
