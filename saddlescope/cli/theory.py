@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from saddlescope.cli.console import one_line_errors, say
+from saddlescope.cli.console import number_list, one_line_errors, say
 from saddlescope.cli.rows import Json, print_rows, run_folders
 from saddlescope.errors import ExitCode, UsageError
 
@@ -117,7 +117,7 @@ def horizons(
     from saddlescope.theory import horizon_table
 
     found = horizon_table(
-        [int(number) for number in _numbers(dimensions, "--dimensions")],
+        number_list(dimensions, "--dimensions", "whole numbers"),
         _numbers(alignments, "--alignments"),
         a=a,
         mu=mu,

@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from saddlescope.theory import generalisation_bound, largest_horizon, threshold, weingarten
+from saddlescope.cli.main import app
+from saddlescope.errors import UsageError
+from saddlescope.theory import (
+    generalisation_bound,
+    horizon_table,
+    largest_horizon,
+    threshold,
+    weingarten,
+)
 from saddlescope.theory import proposition3 as p3
 from saddlescope.theory import proposition4 as p4
 from saddlescope.theory import proposition5 as p5
@@ -123,3 +132,29 @@ def test_theorem_6_says_something_of_a_tiny_model():
     assert not bound.vacuous
     # The square root is the smaller only where the bracket exceeds n − 1's square root.
     assert bound.complexity < 0.05
+
+
+def test_the_table_of_horizons():
+    """The best over ρ: never above what |G_0| <= L·(1 + μk)^(−t) allows, none in one dimension."""
+    rows = horizon_table([1, 2, 10], [0.5, 1e-2, 1e-10])
+    assert [row["horizon"] for row in rows[:3]] == [0, 0, 0]
+    assert [row["horizon"] for row in rows[3:6]] == [row["horizon"] for row in rows[6:]]
+    assert [row["horizon"] for row in rows[3:6]] == [0, 4, 27]
+    assert all(row["horizon"] <= row["limit"] for row in rows)
+    assert rows[4]["horizon"] >= largest_horizon(2, 1e-2)
+    with pytest.raises(UsageError, match="alignments"):
+        horizon_table([2], [0.0])
+
+
+def test_the_command_prints_them():
+    done = CliRunner().invoke(
+        app, ["theory", "horizons", "--dimensions", "1-2", "--alignments", "0.1"]
+    )
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines() == [
+        "dimension,alignment,horizon,limit",
+        "1,0.1,0,3",
+        "2,0.1,1,3",
+    ]
+    for wrong in (("--dimensions", "1.5"), ("--alignments", "x"), ("--a", "0")):
+        assert CliRunner().invoke(app, ["theory", "horizons", *wrong]).exit_code == 2
