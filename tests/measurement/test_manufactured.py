@@ -31,6 +31,7 @@ def network(name="resnet8", **options):
 def test_channels_are_equal_two_by_two(name, options):
     """Twins compute the same, and the gradient does not tell them apart."""
     model = network(name, **options)
+    torch.manual_seed(2)
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     images, labels = torch.randn(6, 1, 8, 8, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0, 1])
@@ -40,12 +41,15 @@ def test_channels_are_equal_two_by_two(name, options):
     nn.functional.cross_entropy(model(images), labels).backward()
     features = seen["features"]
     assert features.abs().max() > 0
-    torch.testing.assert_close(features[:, 0::2], features[:, 1::2], rtol=1e-12, atol=1e-14)
+    # Deep sums of large numbers: rounding is relative to the largest.
+    apart = (features[:, 0::2] - features[:, 1::2]).abs().max()
+    assert apart < 1e-11 * features.abs().max()
     classifier = model.fc.weight
     torch.testing.assert_close(classifier[:, 0::2], classifier[:, 1::2])
     gradient = classifier.grad
     assert gradient.abs().max() > 0
-    torch.testing.assert_close(gradient[:, 0::2], gradient[:, 1::2], rtol=1e-10, atol=1e-14)
+    apart = (gradient[:, 0::2] - gradient[:, 1::2]).abs().max()
+    assert apart < 1e-10 * gradient.abs().max()
 
 
 def test_without_rank_the_gradient_is_zero_and_the_saddle_strict():
