@@ -35,7 +35,14 @@ def execute(path: Path, *, timeout: int = 600) -> Path:
     notebook = jupytext.read(path)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     folder = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources=folder).execute()
+    NotebookClient(
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        resources=folder,
+        # The kernel warns of its local sockets; nothing in a notebook is secret.
+        extra_arguments=["--IPKernelApp.log_level=40"],
+    ).execute()
     for cell in notebook.cells:
         # When each cell ran differs between two runs of the same notebook, and says nothing.
         cell.metadata.pop("execution", None)
