@@ -14,7 +14,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
-from saddlescope.reporting import PICTURES, fig2, load_runs, save_figure
+from saddlescope.reporting import PICTURES, fig2, house_style, load_runs, save_figure
 from saddlescope.runs import RunFolder, write_text
 from saddlescope.theory import figure2, phase_figure, place
 
@@ -82,7 +82,8 @@ def main() -> None:
     folders = [RunFolder(path) for path in sorted((runs / "demo").glob("digits-lt-*"))]
     drawn = {name: entry.draw(course if name == "epochs" else demo)
              for name, entry in PICTURES.items()}  # fmt: skip
-    drawn |= {"fig2": fig2(figure2()), "phase": phase_figure(place(folders))}
+    with house_style():
+        drawn |= {"fig2": fig2(figure2()), "phase": phase_figure(place(folders))}
     captions = {name: entry.caption for name, entry in PICTURES.items()}
     captions |= {"fig2": FIG2, "phase": PHASE}
     about = demo[0].provenance

@@ -63,7 +63,7 @@ def figure(
 
 
 def _draw(name: str, loaded: "list[Run]", paths: list[Path] | None) -> "Figure":
-    from saddlescope.reporting import PICTURES, fig2
+    from saddlescope.reporting import PICTURES, fig2, house_style
 
     if name == "fig2":
         from saddlescope.theory import figure2
@@ -72,5 +72,6 @@ def _draw(name: str, loaded: "list[Run]", paths: list[Path] | None) -> "Figure":
     if name == "phase":
         from saddlescope.theory import phase_figure, place
 
-        return phase_figure(place(run_folders(paths)) if paths else None)
+        with house_style():
+            return phase_figure(place(run_folders(paths)) if paths else None)
     return PICTURES[name].draw(loaded)

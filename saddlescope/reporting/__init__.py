@@ -21,7 +21,7 @@ from saddlescope.reporting.figures import (
 from saddlescope.reporting.findings import Findings, find
 from saddlescope.reporting.judging import Claim
 from saddlescope.reporting.loading import Problem, Run, load_runs
-from saddlescope.reporting.palette import method_style, use_house_style
+from saddlescope.reporting.palette import house_style, method_style, use_house_style
 from saddlescope.reporting.paper import paper_table, paper_text, printed_rows
 from saddlescope.reporting.report import Report, write_report
 from saddlescope.reporting.tables import (
@@ -53,6 +53,7 @@ __all__ = [
     "fig3",
     "fig4",
     "find",
+    "house_style",
     "load_runs",
     "loss_planes",
     "loss_slices",

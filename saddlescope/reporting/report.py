@@ -40,7 +40,7 @@ from saddlescope.reporting.tables import accuracy_table, class_table, spectrum_t
 from saddlescope.reporting.text import shorten
 from saddlescope.runs import write_text
 
-LANDSCAPE = ("epochs", "density", "slices")
+LANDSCAPE = ("epochs", "density", "slices", "plane")
 """Figures that are shown where their data was kept."""
 
 
