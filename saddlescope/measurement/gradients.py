@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from saddlescope.curvature import Objective
 from saddlescope.curvature.parameters import call_with
 from saddlescope.curvature.samples import SampleBatches
 from saddlescope.curvature.state import untouched
@@ -126,7 +125,7 @@ def logged_gradients(folder: RunFolder) -> list[dict[str, Any]]:
 def _moments(target: Target, indices: Tensor, batch_size: int) -> tuple[float, float]:
     """‖μ‖² and Σσ² (unbiased) of the samples' gradients."""
     model, criterion = target.model, target.criterion
-    objective = Objective(model, criterion, SampleBatches(target.samples, indices, batch_size))
+    objective = target.objective(indices, batch_size)
     vector, count = objective.vector, len(indices)
     if count < 2:
         return float("nan"), float("nan")

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saddlescope.curvature import HessianOperator, Objective, extreme_eigenvalues
-from saddlescope.curvature.samples import SampleBatches
+from saddlescope.curvature import HessianOperator, extreme_eigenvalues
 from saddlescope.errors import UsageError
 from saddlescope.measurement.moving import kept, move_to
 from saddlescope.measurement.target import Target
@@ -49,7 +48,7 @@ def negative_curvature_moments(
             f"batches = {batches}, batch size = {batch_size}: expected at least 2 batches of 1 to "
             f"{total} samples"
         )
-    whole = _objective(target, torch.arange(total))
+    whole = target.objective(torch.arange(total))
     ends = extreme_eigenvalues(HessianOperator.from_objective(whole), seed=seed, eigenvectors=True)
     assert ends.eigenvectors is not None
     v_min = ends.eigenvectors[1].double()
@@ -59,7 +58,7 @@ def negative_curvature_moments(
     with kept(whole.vector) as origin:
         for _ in range(batches):
             drawn = torch.randperm(total, generator=generator)[:batch_size]
-            objective = _objective(target, drawn)
+            objective = target.objective(drawn)
             _, plain = objective.value_and_gradient()
             squares["sgd"].append(_along(plain, v_min))
             length = plain.norm()
@@ -89,10 +88,6 @@ def negative_curvature_moments(
             }
         )
     return rows
-
-
-def _objective(target: Target, indices: Tensor) -> Objective:
-    return Objective(target.model, target.criterion, SampleBatches(target.samples, indices, 256))
 
 
 def _along(gradient: Tensor, direction: Tensor) -> tuple[float, float]:

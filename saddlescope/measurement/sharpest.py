@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from saddlescope.curvature import HessianOperator, Objective, extreme_eigenvalues
-from saddlescope.curvature.samples import SampleBatches
 from saddlescope.errors import UsageError
 from saddlescope.measurement.moving import kept, move_to
 from saddlescope.measurement.target import Target
+from saddlescope.measurement.whole_loss import group_members
 
 SHARPEST_COLUMNS = (
     "run", "checkpoint", "name", "n", "rho", "loss", "gain_linear", "gain_first_order",
@@ -62,12 +62,10 @@ def inner_maximum(
     rule = target.rule
     radii = {"all": rule.rho, "head": rule.rho_head, "tail": rule.rho_tail}
     rows = []
-    for name, members in _groups(target).items():
-        objective = Objective(
-            target.model, target.criterion, SampleBatches(target.samples, members, batch_size)
-        )
+    for name, members in group_members(target.samples).items():
         radius = radii[name] if rho is None else rho
-        if radius > 0:
+        if radius > 0 and len(members):
+            objective = target.objective(members, batch_size)
             rows.append(
                 {
                     "run": target.identity["run"],
@@ -103,9 +101,7 @@ def largest_curvature(
     if not 0 < rho < math.inf or steps < 1:
         raise UsageError(f"rho = {rho}, steps = {steps}: expected rho > 0 and at least 1 step")
     whole = torch.arange(len(target.samples.targets))
-    objective = Objective(
-        target.model, target.criterion, SampleBatches(target.samples, whole, batch_size)
-    )
+    objective = target.objective(whole, batch_size)
     found = {}
     with kept(objective.vector) as origin:
         ends = extreme_eigenvalues(
@@ -123,17 +119,6 @@ def largest_curvature(
             operator = HessianOperator.from_objective(objective)
             found[name] = extreme_eigenvalues(operator, seed=seed).lambda_max.upper
     return found
-
-
-def _groups(target: Target) -> dict[str, Tensor]:
-    targets = target.samples.targets.cpu()
-    whole = torch.arange(len(targets))
-    groups = getattr(target.samples, "groups", {})
-    if "tail" not in groups:
-        return {"all": whole}
-    tail = torch.isin(targets, torch.tensor(list(groups["tail"]), dtype=targets.dtype))
-    found = {"all": whole, "head": whole[~tail], "tail": whole[tail]}
-    return {name: members for name, members in found.items() if len(members)}
 
 
 def _search(

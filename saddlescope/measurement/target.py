@@ -5,9 +5,10 @@ from os import PathLike
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from saddlescope.curvature import Samples
+from saddlescope.curvature import Objective, Samples
+from saddlescope.curvature.samples import SampleBatches
 from saddlescope.errors import UsageError
 from saddlescope.longtail import ImageSamples
 from saddlescope.measurement.directions import UpdateRule
@@ -32,6 +33,11 @@ class Target:
     samples: Samples
     identity: dict[str, Any]
     rule: UpdateRule = field(default_factory=UpdateRule)
+
+    def objective(self, indices: Tensor, batch_size: int = 256) -> Objective:
+        """The mean loss over some of the samples, int64 indices of shape (n,)."""
+        batches = SampleBatches(self.samples, indices, batch_size)
+        return Objective(self.model, self.criterion, batches)
 
 
 def run_target(

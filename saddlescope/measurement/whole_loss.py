@@ -36,19 +36,17 @@ class WholeLoss:
         group_reduction: str,
         batch_size: int,
     ) -> None:
-        targets = samples.targets.cpu()
-        whole = torch.arange(len(targets))
-        members = {"all": whole}
+        members = group_members(samples)
+        total = len(members["all"])
         # What a group's mean loss is multiplied by: the rule of training, asked with losses of 1.
         self._scales = {"all": 1.0}
-        groups: Mapping[str, Any] = getattr(samples, "groups", {})
-        self.grouped = "tail" in groups
+        self.grouped = "tail" in members
         if self.grouped:
-            tail = torch.isin(targets, torch.tensor(list(groups["tail"]), dtype=targets.dtype))
-            ones = torch.ones(len(targets), dtype=torch.float64)
+            tail = torch.zeros(total, dtype=torch.bool)
+            tail[members["tail"]] = True
+            ones = torch.ones(total, dtype=torch.float64)
             shares = group_losses(ones, tail, group_reduction=group_reduction)
             self._scales |= {name: float(share) for name, share in shares.items()}
-            members |= {"head": whole[~tail], "tail": whole[tail]}
         self.members = {name: members[name] for name in self._scales}
         self._objectives = {
             name: Objective(model, criterion, SampleBatches(samples, members[name], batch_size))
@@ -56,7 +54,7 @@ class WholeLoss:
         }
         self.whole = self._objectives["all"]
         self._vector = self.whole.vector
-        self._total = len(targets)
+        self._total = total
         self._samples_seen = 0
 
     def update(self, radii: Mapping[str, float]) -> tuple[dict[str, Tensor], float]:
@@ -101,6 +99,17 @@ class WholeLoss:
             for slope, p in zip(slopes, self._vector.tensors, strict=True)
         ]
         return scale * value + torch.stack(linear).sum()
+
+
+def group_members(samples: Samples) -> dict[str, Tensor]:
+    """Which samples are in "all" and, where they are told apart, in "head" and "tail"."""
+    targets = samples.targets.cpu()
+    whole = torch.arange(len(targets))
+    groups: Mapping[str, Any] = getattr(samples, "groups", {})
+    if "tail" not in groups:
+        return {"all": whole}
+    tail = torch.isin(targets, torch.tensor(list(groups["tail"]), dtype=targets.dtype))
+    return {"all": whole, "head": whole[~tail], "tail": whole[tail]}
 
 
 class _Losses(Mapping[str, Tensor]):

@@ -56,11 +56,12 @@ def add_views(path, **changes):
                 | {"direction": direction, "eigenvalue": eigenvalue, "agrees": True}
                 | {"converged": True, "radii": radii.tolist(), "losses": losses.tolist()}
             )
-        plane = 0.5 * (radii[:, None] ** 2 - 0.1 * radii[None] ** 2)
+        narrow = radii[2:-2]  # another number of points: a plane on its side would not fit
+        plane = 0.5 * (radii[:, None] ** 2 - 0.1 * narrow[None] ** 2)
         views["plane"].append(
             identity
             | {"lambda_max": 1.0, "lambda_min": -0.1, "converged": True}
-            | {"v_max_radii": radii.tolist(), "v_min_radii": radii.tolist()}
+            | {"v_max_radii": radii.tolist(), "v_min_radii": narrow.tolist()}
             | {"losses": plane.tolist()}
         )
     for view, records in views.items():
