@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 
 from saddlescope._version import __version__
-from saddlescope.cli import check, data, demo, figure, report, spectrum, theory, theory_runs, train
+from saddlescope.cli import (
+    bench,
+    check,
+    data,
+    demo,
+    figure,
+    report,
+    spectrum,
+    theory,
+    theory_runs,
+    train,
+)
 from saddlescope.cli.ranks import leads
 from saddlescope.errors import ExitCode
 
@@ -24,6 +35,7 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("spectrum")(spectrum.spectrum)
 app.command("check")(check.check)
+app.command("bench")(bench.bench)
 app.command("report")(report.report)
 app.command("figure")(figure.figure)
 app.add_typer(data.app, name="data")

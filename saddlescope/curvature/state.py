@@ -49,15 +49,46 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def exact_arithmetic() -> Iterator[None]:
-    """Float32 means float32: no TF32, and attention through its twice differentiable form."""
+    """Float32 means float32: no TF32, no autocast; attention in its twice differentiable form."""
     matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
-        with sdpa_kernel(SDPBackend.MATH):
+        with (
+            sdpa_kernel(SDPBackend.MATH),
+            torch.autocast("cuda", enabled=False),
+            torch.autocast("cpu", enabled=False),
+        ):
             yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = matmul
         torch.backends.cudnn.allow_tf32 = cudnn
+
+
+def refuse_unmeasurable(model: nn.Module) -> None:
+    """Refuse a model whose products would not be those of one matrix, or would be mostly rounding.
+
+    Raises:
+        OperatorError: see `refuse_low_precision` and `refuse_training_mode`.
+    """
+    refuse_low_precision(model)
+    refuse_training_mode(model)
+
+
+def refuse_low_precision(model: nn.Module) -> None:
+    """Refuse parameters of fewer digits than float32.
+
+    Raises:
+        OperatorError: names the first one, why that precision will not do, and what to do.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.dtype in (torch.bfloat16, torch.float16):
+            kind = str(parameter.dtype).removeprefix("torch.")
+            epsilon = torch.finfo(parameter.dtype).eps
+            raise OperatorError(
+                f"{name} is {kind}: one operation rounds by {epsilon:.1g}, so a product is off by "
+                "more than that share of λ_max, where |λ_min| is often a few hundredths of it; "
+                "measure model.float()"
+            )
 
 
 def refuse_training_mode(model: nn.Module) -> None:

@@ -25,8 +25,10 @@ from saddlescope.errors import UsageError
 Strategy = Literal["auto", "double-backward", "traced"]
 log = logging.getLogger("saddlescope.curvature")
 
-TRACING_PAYS_FROM = 3e13
-"""Operations of a whole job's products from which on tracing is worth its seconds on a CPU."""
+TRACING_PAYS_FROM = 1e12
+"""Operations of a whole job's products from which on tracing is worth its seconds on a CPU: 40
+images of a ResNet-32, whose trace takes 9 s. A traced product saves half a gradient, and the
+float64 check of a row falls from some 30 gradients to 2, as its branches are float64's already."""
 
 TRACE_TOLERANCE = 1e4
 """Relative error, in units of the dtype's rounding, above which a traced product is refused."""
@@ -47,12 +49,15 @@ class Programs:
     Args:
         strategy: "traced" always tries to trace, "double-backward" never does, "auto" does so
             when `expect` has announced enough work.
+        replay: on CUDA, record small products once and replay them; False launches every kernel
+            of every product, which only a benchmark wants.
     """
 
-    def __init__(self, strategy: Strategy = "auto") -> None:
+    def __init__(self, strategy: Strategy = "auto", *, replay: bool = True) -> None:
         if strategy not in ("auto", "double-backward", "traced"):
             raise UsageError(f"strategy {strategy!r}: expected auto, double-backward or traced")
         self.strategy = strategy
+        self._replays = replay
         self._traces = strategy == "traced"
         self._programs: dict[object, TracedProgram | None] = {}
         self._named: list[object] = []
@@ -83,7 +88,8 @@ class Programs:
             return DoubleBackward(objective, batch)
         # By the sample count, never by free memory: a row must not depend on that.
         exact = program.exact and objective.n <= EXACT_UP_TO
-        return Traced(program, objective, batch, exact=exact, size=_size(program, objective, batch))
+        size = _size(program, objective, batch) if self._replays else None
+        return Traced(program, objective, batch, exact=exact, size=size)
 
     def _program(self, objective: Objective, batch: Batch) -> TracedProgram | None:
         inputs, targets = batch.inputs, batch.targets

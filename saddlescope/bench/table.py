@@ -1,0 +1,117 @@
+"""A table of classes: one setting for all of them, as a user has to choose one.
+
+The cost of a class is not known before it is measured, so a fixed number of steps must do for the
+hardest, where a residual stops each class when it is done. The instrument shares one traced
+program among the classes.
+"""
+
+import gc
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from saddlescope.bench.clock import seconds_now
+from saddlescope.bench.ends import (
+    TIMED_SEED,
+    Rehearsal,
+    gradient_seconds,
+    timed,
+    truth_of,
+    truth_unit,
+)
+from saddlescope.bench.problems import TABLE_CLASSES, Cases
+from saddlescope.bench.record import Record, Unit
+from saddlescope.bench.tools import Instrument, Tool, label
+from saddlescope.curvature import Objective, Programs
+
+NETWORK = "resnet32"
+
+
+def table_units(cases: Cases, tools: Sequence[Tool], *, every: bool) -> Iterator[Unit]:
+    """Units of the table.
+
+    Args:
+        cases: where problems come from.
+        tools: to compare; those that rehearse their settings.
+        every: also all 100 classes with the instrument.
+    """
+    names = [f"{NETWORK}-class-{number}" for number in TABLE_CLASSES]
+    for name in names:
+        yield truth_unit(cases, name)
+    chosen = [tool for tool in tools if tool.rehearses]
+    for tool in chosen:
+        yield _setting_unit(cases, names, tool)
+    for tool in chosen:
+        if isinstance(tool, Instrument):
+            if tool.key != "saddlescope":
+                continue
+            yield _job_unit(cases, names, tool.settings()[-1], key="table/ten/saddlescope")
+            continue
+        for name in names:
+            yield _class_unit(cases, name, tool)
+    if every:
+        everything = [f"{NETWORK}-class-{number}" for number in range(100)]
+        yield _job_unit(cases, everything, {}, key="table/all/saddlescope")
+
+
+def _setting_unit(cases: Cases, names: Sequence[str], tool: Tool) -> Unit:
+    """The cheapest setting of a tool that is right on every class, by rehearsal."""
+
+    def measure(record: Record) -> dict[str, Any]:
+        left = list(tool.settings())
+        for name in names:
+            problem, truth = cases.problem(name), truth_of(record, name)
+            rehearsal = Rehearsal(problem)
+            while left and not truth.meets(
+                tool.ends(problem.fresh(), left[0], 0, multiply=rehearsal)
+            ):
+                left.pop(0)
+        return {"setting": left[0] if left else None}
+
+    return Unit(f"table/setting/{tool.key}", measure)
+
+
+def _class_unit(cases: Cases, name: str, tool: Tool) -> Unit:
+    def measure(record: Record) -> dict[str, Any]:
+        setting = record[f"table/setting/{tool.key}"]["setting"]
+        if setting is None:
+            return {"reason": "no setting of the sweep is right on every class"}
+        return timed(cases.problem(name), tool, setting, TIMED_SEED, truth_of(record, name))
+
+    return Unit(f"table/ten/{tool.key}/{name}", measure)
+
+
+def _job_unit(cases: Cases, names: Sequence[str], setting: dict[str, Any], *, key: str) -> Unit:
+    """The instrument over many classes, as one job; of each class the time and the answer."""
+
+    def measure(record: Record) -> dict[str, Any]:
+        problems = [cases.problem(name) for name in names]
+        gradients = [min(gradient_seconds(problem)) for problem in problems]
+        gc.collect()
+        began = seconds_now(cases.device)
+        first = problems[0]
+        programs = Programs("auto")
+        objective = Objective(first.model, first.criterion, first.batches())
+        programs.expect(objective, sum(len(problem.targets) for problem in problems))
+        tool, rows = Instrument(programs), []
+        for problem, gradient in zip(problems, gradients, strict=True):
+            started = seconds_now(cases.device)
+            answer = tool.ends(problem, setting, TIMED_SEED)
+            row = {
+                "name": problem.name, "samples": len(problem.targets),
+                "products": answer.products, "seconds": seconds_now(cases.device) - started,
+                "gradient_seconds": gradient, "claims": answer.claims, "bounds": answer.bounds,
+                "lambda_max": answer.lambda_max, "lambda_min": answer.lambda_min,
+            }  # fmt: skip
+            if f"truth/{problem.name}" in record:
+                truth = truth_of(record, problem.name)
+                row["max_error"], row["min_error"] = truth.errors(answer)
+                row["verified"] = truth.meets(answer)
+            rows.append(row)
+        seconds = seconds_now(cases.device) - began
+        return {
+            "setting": label(setting), "seconds": seconds, "gradients": seconds / sum(gradients),
+            "gradient_seconds": sum(gradients), "traced": programs.traced,
+            "products": sum(row["products"] for row in rows), "rows": rows,
+        }  # fmt: skip
+
+    return Unit(key, measure)

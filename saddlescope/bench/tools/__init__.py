@@ -1,0 +1,33 @@
+"""The tools compared: this one and the three that people use."""
+
+from importlib.util import find_spec
+
+from saddlescope.bench.tools.base import Answer, Setting, Tool, label
+from saddlescope.bench.tools.curvlinops import Curvlinops
+from saddlescope.bench.tools.eigenthings import Eigenthings
+from saddlescope.bench.tools.instrument import Instrument
+from saddlescope.bench.tools.power import PowerIteration, Shifted
+
+TOOLS: dict[str, Tool] = {
+    tool.key: tool
+    for tool in (
+        Instrument(),
+        Instrument(bare=True),
+        Eigenthings("autograd"),
+        Eigenthings("finite_difference"),
+        Curvlinops(),
+        Shifted(),
+        PowerIteration(),
+    )
+}
+"""By key; the first is ours."""
+
+_MODULES = {"hessian-eigenthings": "hessian_eigenthings", "curvlinops-for-pytorch": "curvlinops"}
+
+
+def installed(tool: Tool) -> bool:
+    """Whether its package can be imported here."""
+    return find_spec(_MODULES.get(tool.package, tool.package)) is not None
+
+
+__all__ = ["TOOLS", "Answer", "Instrument", "Setting", "Tool", "installed", "label"]

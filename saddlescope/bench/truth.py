@@ -1,0 +1,86 @@
+"""The truth an answer is held to: a dense spectrum, or a long certified run, in float64."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from saddlescope.bench.problems import Problem
+from saddlescope.bench.tools.base import Answer
+from saddlescope.curvature import HessianOperator, extreme_eigenvalues
+from saddlescope.curvature.reference import DENSE_LIMIT, dense_reference
+
+TOLERANCE = 0.01
+"""Share of each eigenvalue that an answer may be off."""
+
+_RTOL = 1e-3
+_MOST = 400
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Both ends, each to within an error that is small beside the tolerance.
+
+    Attributes:
+        lambda_max: in float64.
+        lambda_min: in float64.
+        max_error: |λ_max − value| is at most this.
+        min_error: |λ_min − value| is at most this.
+        means: how it was found.
+        products: it took.
+    """
+
+    lambda_max: float
+    lambda_min: float
+    max_error: float
+    min_error: float
+    means: str
+    products: int
+
+    def row(self) -> dict[str, Any]:
+        """For the record."""
+        return asdict(self)
+
+    def errors(self, answer: Answer) -> tuple[float | None, float | None]:
+        """Relative errors of λ_max and λ_min, this truth's own added; None for what is missing."""
+        top = bottom = None
+        if answer.lambda_max is not None:
+            top = (abs(answer.lambda_max - self.lambda_max) + self.max_error) / abs(self.lambda_max)
+        if answer.lambda_min is not None:
+            bottom = (abs(answer.lambda_min - self.lambda_min) + self.min_error) / abs(
+                self.lambda_min
+            )
+        return top, bottom
+
+    def meets(self, answer: Answer, *, both: bool = True) -> bool:
+        """Whether an answer is verified: both ends (or λ_max alone) within the tolerance."""
+        top, bottom = self.errors(answer)
+        if top is None or top > TOLERANCE:
+            return False
+        return not both or (bottom is not None and bottom <= TOLERANCE)
+
+
+def find_truth(problem: Problem) -> Truth:
+    """The dense spectrum up to some thousand parameters, else intervals of 0.1 % in float64.
+
+    The intervals hold with probability 0.999999; the dense case of the benchmark and the tests
+    hold them to LAPACK.
+    """
+    exact = problem.double()
+    if exact.size <= DENSE_LIMIT:
+        dense = dense_reference(exact.model, exact.criterion, (exact.inputs, exact.targets))
+        assert dense.lambda_max is not None
+        assert dense.lambda_min is not None
+        return Truth(dense.lambda_max, dense.lambda_min, dense.error, dense.error,
+                     "dense Hessian, LAPACK, float64", dense.products)  # fmt: skip
+    operator = HessianOperator(exact.model, exact.criterion, exact.batches())
+    ends = extreme_eigenvalues(
+        operator, rtol=_RTOL, certify=True, confidence=0.999999, max_matvecs=_MOST, seed=2**20
+    )
+    top, bottom = ends.lambda_max, ends.lambda_min
+    return Truth(
+        top.value,
+        bottom.value,
+        max(top.upper - top.value, top.value - top.lower),
+        max(bottom.upper - bottom.value, bottom.value - bottom.lower),
+        f"certified run in float64, {ends.stop_rule}",
+        ends.matvecs,
+    )
