@@ -1,8 +1,8 @@
 """The comparison itself: the fewest seconds to a verified 1 % at both ends, and what defaults give.
 
 For every case: the truth, then for every tool a sweep over its settings for the cheapest one that
-is right on every seed, then the tools in turn, timed with that setting. The tool is timed from the model to two numbers: building its operator,
-tracing, its checks, its bounds.
+is right on every seed, then the tools in turn, timed with that setting. A tool is timed from the
+model to two numbers: building its operator, tracing, its checks, its bounds.
 """
 
 import gc

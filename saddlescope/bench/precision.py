@@ -1,7 +1,8 @@
 """What fewer digits do to λ_min: TF32 on a GPU that has it, and bfloat16 anywhere.
 
 The instrument uses neither: TF32 is switched off within a product, and a bfloat16 model is refused.
-Here the same Lanczos process runs on plain double backward in either, to show why.
+Here the same Lanczos process runs on plain double backward in either, to show why: the ends that come
+out, and how far a product along a random direction is off, as a share of its length.
 """
 
 import copy
@@ -17,6 +18,7 @@ from saddlescope.bench.problems import Cases, Problem
 from saddlescope.bench.record import Record, Unit
 from saddlescope.bench.tools.instrument import Rehearsed
 from saddlescope.curvature import HessianOperator, extreme_eigenvalues
+from saddlescope.curvature.lanczos import random_start
 from saddlescope.errors import OperatorError
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -48,19 +50,25 @@ def refusal(problem: Problem) -> str:
 
 def _ends(problem: Problem, precision: str, record: Record, name: str) -> dict[str, Any]:
     truth = truth_of(record, name)
-    operator = Rehearsed(
-        problem.size, problem.dtype, problem.device, plain_product(problem, precision)
-    )
+    product = plain_product(problem, precision)
+    operator = Rehearsed(problem.size, problem.dtype, problem.device, product)
+    exact = problem.double()
+    reference = HessianOperator(exact.model, exact.criterion, exact.batches())
+    probe = random_start(problem.size, seed=0).to(problem.device)
+    expected = reference.matvec(probe)
+    off = torch.linalg.vector_norm(product(probe.to(problem.dtype)).double() - expected)
+    share = float(off / torch.linalg.vector_norm(expected))
     try:
         ends = extreme_eigenvalues(operator, noise=0.0, max_matvecs=60, seed=1)
     except OperatorError as error:
-        return {"reason": str(error)}
+        return {"reason": str(error), "product_error": share}
     top, bottom = ends.lambda_max.value, ends.lambda_min.value
     return {
         "lambda_max": top,
         "lambda_min": bottom,
         "max_error": abs(top / truth.lambda_max - 1.0),
         "min_error": abs(bottom / truth.lambda_min - 1.0),
+        "product_error": share,
         "products": ends.matvecs,
         "converged": ends.converged,
     }

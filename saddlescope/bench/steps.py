@@ -8,13 +8,13 @@ with the same batch, augmentation and base optimiser.
 """
 
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from saddlescope.bench.clock import seconds_now
 from saddlescope.bench.problems import Cases
 from saddlescope.bench.record import Record, Unit
 from saddlescope.longtail.datasets import LabelledImages, LongTailData
@@ -61,11 +61,9 @@ def measure_steps(network: str, device: torch.device, *, rounds: int) -> dict[st
     times: dict[str, list[float]] = {}
 
     def clock(name: str, work: Callable[[], Any]) -> Any:
-        _wait(device)
-        began = time.perf_counter()
+        began = seconds_now(device)
         result = work()
-        _wait(device)
-        times.setdefault(name, []).append(time.perf_counter() - began)
+        times.setdefault(name, []).append(seconds_now(device) - began)
         return result
 
     for turn in range(rounds + 2):
@@ -158,8 +156,3 @@ def _steps(method: str, network: str, data: LongTailData) -> Steps:
     radii = recipe.method.radii(1)
     optimizer = SharpnessAware(model.parameters(), torch.optim.SGD, radii=radii.at(0), **_SGD)
     return Steps(recipe, data, model, optimizer, radii)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -39,12 +39,13 @@ def table_units(cases: Cases, tools: Sequence[Tool], *, every: bool) -> Iterator
         yield truth_unit(cases, name)
     chosen = [tool for tool in tools if tool.rehearses]
     for tool in chosen:
-        yield _setting_unit(cases, names, tool)
+        if not isinstance(tool, Instrument):
+            yield _setting_unit(cases, names, tool)
     for tool in chosen:
         if isinstance(tool, Instrument):
             if tool.key != "saddlescope":
                 continue
-            yield _job_unit(cases, names, tool.settings()[-1], key="table/ten/saddlescope")
+            yield _job_unit(cases, names, {}, key="table/ten/saddlescope")
             continue
         for name in names:
             yield _class_unit(cases, name, tool)

@@ -1,7 +1,7 @@
 """Markdown tables of a benchmark's record: what stdout shows, and what the documentation holds."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from saddlescope.bench.problems import TABLE_CLASSES
@@ -13,18 +13,7 @@ _INSTRUMENT = "saddlescope"
 
 def tables(content: Content) -> str:
     """All tables that a record has the units for, each under a heading."""
-    made = (
-        ("Seconds to a verified 1 % at both ends", ends_table(content)),
-        ("What the sweeps found", sweep_table(content)),
-        ("What defaults give", defaults_table(content)),
-        ("A table of classes", table_table(content)),
-        ("Peak memory", memory_table(content)),
-        ("Growth of the cost", scaling_table(content)),
-        ("A training step", steps_table(content)),
-        ("Launches", launches_table(content)),
-        ("Fewer digits", precision_table(content)),
-        ("The cases", cases_table(content)),
-    )
+    made = ((heading, table(content)) for heading, table in TABLES.values())
     return "\n\n".join(f"### {heading}\n\n{text}" for heading, text in made if text)
 
 
@@ -183,13 +172,17 @@ def precision_table(content: Content) -> str:
         for kind, found in kinds.items():
             if "reason" in found or "message" in found:
                 said = found.get("reason", found.get("message"))
-                rows.append((case, kind, "—", "—", "—", _plain(said)))
+                rows.append(
+                    (case, kind, _percent(found.get("product_error")), "—", "—", "—", _plain(said))
+                )
                 continue
             rows.append(
-                (case, kind, _percent(found["max_error"]), _percent(found["min_error"]),
+                (case, kind, _percent(found["product_error"]), _percent(found["max_error"]), _percent(found["min_error"]),
                  str(found["products"]), "" if found["converged"] else "not converged")
             )  # fmt: skip
-    return markdown(("case", "precision", "error of λ_max", "of λ_min", "products", ""), rows)
+    return markdown(
+        ("case", "precision", "error of a product", "of λ_max", "of λ_min", "products", ""), rows
+    )
 
 
 def cases_table(content: Content) -> str:
@@ -201,6 +194,21 @@ def cases_table(content: Content) -> str:
     ]  # fmt: skip
     header = ("case", "samples", "parameters", "λ_max", "λ_min", "network and samples", "truth")
     return markdown(header, rows)
+
+
+TABLES: dict[str, tuple[str, Callable[[Content], str]]] = {
+    "ends": ("Seconds to a verified 1 % at both ends", ends_table),
+    "sweep": ("What the sweeps found", sweep_table),
+    "defaults": ("What defaults give", defaults_table),
+    "table": ("A table of classes", table_table),
+    "memory": ("Peak memory", memory_table),
+    "scaling": ("Growth of the cost", scaling_table),
+    "steps": ("A training step", steps_table),
+    "launches": ("Launches", launches_table),
+    "precision": ("Fewer digits", precision_table),
+    "cases": ("The cases", cases_table),
+}
+"""Name to heading and table."""
 
 
 def _tree(content: Content, part: str) -> dict[str, Any]:
@@ -268,4 +276,4 @@ def _percent(share: float | None) -> str:
 def _plain(text: str) -> str:
     """Text for a cell: no bars, and not longer than a reader will read."""
     text = text.replace("|", "/")
-    return text if len(text) <= 200 else text[:197] + "…"
+    return text if len(text) <= 300 else text[:297] + "…"

@@ -59,7 +59,7 @@ class Truth:
 
 
 def find_truth(problem: Problem) -> Truth:
-    """The dense spectrum up to some thousand parameters, else intervals of 0.1 % in float64.
+    """The dense spectrum up to some thousand parameters, else intervals 0.2 % wide in float64.
 
     The intervals hold with probability 0.999999; the dense case of the benchmark and the tests
     hold them to LAPACK.

@@ -139,18 +139,17 @@ def _case_names(asked: str | None, device: "torch.device") -> list[str]:
 
 
 def _tools(asked: str | None) -> "list[Tool]":
-    """The tools whose name begins with one of those asked for; missing packages are named."""
+    """Of each name asked for the tool itself, or all that begin with it; says what is missing."""
     from saddlescope.bench import TOOLS, installed
 
     wanted = None if asked is None else [name.strip() for name in asked.split(",") if name.strip()]
+    keys = set(TOOLS) if wanted is None else set()
     for name in wanted or ():
-        if not any(key.startswith(name) for key in TOOLS):
+        matching = {name} if name in TOOLS else {key for key in TOOLS if key.startswith(name)}
+        if not matching:
             raise UsageError(f"tool {name!r}: expected a beginning of {', '.join(TOOLS)}")
-    found = [
-        tool
-        for key, tool in TOOLS.items()
-        if wanted is None or any(key.startswith(name) for name in wanted)
-    ]
+        keys |= matching
+    found = [tool for key, tool in TOOLS.items() if key in keys]
     for package in sorted({tool.package for tool in found if not installed(tool)}):
         say(f"not installed, left out: {package} (pip install 'saddlescope[bench]')")
     return [tool for tool in found if installed(tool)]

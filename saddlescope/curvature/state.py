@@ -85,9 +85,9 @@ def refuse_low_precision(model: nn.Module) -> None:
             kind = str(parameter.dtype).removeprefix("torch.")
             epsilon = torch.finfo(parameter.dtype).eps
             raise OperatorError(
-                f"{name} is {kind}: one operation rounds by {epsilon:.1g}, so a product is off by "
-                "more than that share of λ_max, where |λ_min| is often a few hundredths of it; "
-                "measure model.float()"
+                f"{name} is {kind}, which rounds every operation by {epsilon:.1g}: a product comes "
+                "out several times that off, too coarse for bounds of a per cent, and the rounded "
+                "weights are another network's; measure model.float()"
             )
 
 
