@@ -1,8 +1,8 @@
-"""What fewer digits do to λ_min: TF32 on a GPU that has it, and bfloat16 anywhere.
+"""What fewer digits do to both ends: TF32 on a GPU that has it, and bfloat16 anywhere.
 
 The instrument uses neither: TF32 is switched off within a product, and a bfloat16 model is refused.
-Here the same Lanczos process runs on plain double backward in either, to show why: the ends that come
-out, and how far a product along a random direction is off, as a share of its length.
+Here the same Lanczos process runs on plain double backward in either, to show why: the ends that
+come out, and how far a product along a random direction is off, as a share of its length.
 """
 
 import copy
@@ -19,7 +19,7 @@ from saddlescope.bench.record import Record, Unit
 from saddlescope.bench.tools.instrument import Rehearsed
 from saddlescope.curvature import HessianOperator, extreme_eigenvalues
 from saddlescope.curvature.lanczos import random_start
-from saddlescope.errors import OperatorError
+from saddlescope.errors import SaddlescopeError
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
@@ -43,7 +43,7 @@ def refusal(problem: Problem) -> str:
     model = copy.deepcopy(problem.model).bfloat16()
     try:
         HessianOperator(model, problem.criterion, problem.batches())
-    except OperatorError as error:
+    except SaddlescopeError as error:
         return str(error)
     raise AssertionError("a bfloat16 model was not refused")
 
@@ -60,7 +60,7 @@ def _ends(problem: Problem, precision: str, record: Record, name: str) -> dict[s
     share = float(off / torch.linalg.vector_norm(expected))
     try:
         ends = extreme_eigenvalues(operator, noise=0.0, max_matvecs=60, seed=1)
-    except OperatorError as error:
+    except SaddlescopeError as error:
         return {"reason": str(error), "product_error": share}
     top, bottom = ends.lambda_max.value, ends.lambda_min.value
     return {

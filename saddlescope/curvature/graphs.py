@@ -4,7 +4,9 @@ A recorded gradient is cleaned and freed from the batch size it was recorded at;
 cuts it into parts that run at different times.
 """
 
+import math
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +23,10 @@ _ZEROS = (
 
 class TraceError(Exception):
     """This model cannot be traced; the message says why."""
+
+
+class RecordingError(TraceError):
+    """It cannot even be recorded, at whatever batch size."""
 
 
 def cleaned(module: GraphModule) -> GraphModule:
@@ -99,8 +105,18 @@ def _alike(one: Node, two: Any) -> bool:
     ) and (first.stride() == second.stride())
 
 
-def free_batch_size(graph: Graph, other: Graph, sizes: tuple[int, int]) -> None:
-    """Replace what two recordings at different sizes disagree on by the size itself."""
+def free_batch_size(recordings: Sequence[Graph], sizes: tuple[int, ...]) -> None:
+    """Replace the numbers that follow the batch size in the first graph by the size itself.
+
+    Args:
+        recordings: of one function, at different sizes.
+        sizes: one, a prime, whose multiples are taken to follow it; or two, where the numbers that
+            the recordings disagree on do.
+
+    Raises:
+        TraceError: two recordings disagree on anything else.
+    """
+    graph, other = recordings[0], recordings[-1]
     nodes, others = list(graph.nodes), list(other.nodes)
     if [(n.op, n.target) for n in nodes if n.op != "placeholder"] != [
         (n.op, n.target) for n in others if n.op != "placeholder"
@@ -118,9 +134,11 @@ def free_batch_size(graph: Graph, other: Graph, sizes: tuple[int, int]) -> None:
             raise TraceError("the operations depend on the batch size")
         changed = False
         for index, (one, two) in enumerate(zip(mine, theirs, strict=True)):
-            if isinstance(one, Node) or one == two or _both_nan(one, two):
+            if isinstance(one, Node):
                 continue
-            key = _proportion(one, two, sizes)
+            key = _multiple(one, sizes[0]) if len(sizes) == 1 else _proportion(one, two, sizes)
+            if key is None:
+                continue
             if key not in multiples:
                 with graph.inserting_after(anchor):
                     rule, factor = key
@@ -132,13 +150,30 @@ def free_batch_size(graph: Graph, other: Graph, sizes: tuple[int, int]) -> None:
     graph.lint()
 
 
+def _multiple(number: Any, prime: int) -> tuple[Any, Any] | None:
+    """How a number follows the batch size if it does: as in `_proportion`."""
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return None
+    if not number or not math.isfinite(number):
+        return None
+    if number % prime == 0:
+        return operator.mul, type(number)(number // prime)
+    if isinstance(number, float) and number % 1.0 != 0.0:
+        factor = number * prime
+        if abs(factor - round(factor)) <= 1e-12 * abs(factor):
+            return operator.truediv, factor
+    return None
+
+
 def _both_nan(one: Any, two: Any) -> bool:
     return isinstance(one, float) and isinstance(two, float) and one != one and two != two
 
 
-def _proportion(one: Any, two: Any, sizes: tuple[int, int]) -> tuple[Any, Any]:
-    """How a number follows the batch size: (mul, k) for k·n, (truediv, k) for k/n."""
+def _proportion(one: Any, two: Any, sizes: tuple[int, ...]) -> tuple[Any, Any] | None:
+    """How a number follows the batch size: (mul, k) for k·n, (truediv, k) for k/n, or not."""
     small, large = sizes
+    if one == two or _both_nan(one, two):
+        return None
     if type(one) is type(two) and isinstance(one, int | float) and not isinstance(one, bool):
         if one * large == two * small and (isinstance(one, float) or one % small == 0):
             return operator.mul, one // small if isinstance(one, int) else one / small

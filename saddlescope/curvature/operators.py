@@ -14,7 +14,7 @@ from saddlescope.curvature.linearisations import DoubleBackward, Lineariser
 from saddlescope.curvature.memory import default_budget
 from saddlescope.curvature.objective import Criterion, Objective
 from saddlescope.curvature.products import BatchProducts
-from saddlescope.curvature.state import refuse_unmeasurable
+from saddlescope.curvature.state import refuse_training_mode
 from saddlescope.curvature.strategy import Programs
 from saddlescope.errors import OperatorError
 
@@ -56,7 +56,7 @@ class ObjectiveOperator(ABC):
         reduction: str | None = None,
         memory_budget: int | None = None,
     ) -> None:
-        refuse_unmeasurable(model)
+        refuse_training_mode(model)
         objective = Objective(
             model,
             criterion,
@@ -70,7 +70,7 @@ class ObjectiveOperator(ABC):
     @classmethod
     def from_objective(cls, objective: Objective, *, memory_budget: int | None = None) -> Self:
         """The operator of an objective at hand, for instance that of another operator."""
-        refuse_unmeasurable(objective.model)
+        refuse_training_mode(objective.model)
         operator = object.__new__(cls)
         operator._build(objective, memory_budget)
         return operator

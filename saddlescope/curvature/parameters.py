@@ -93,8 +93,9 @@ def select_parameters(
             )
     if not named[0][1].dtype.is_floating_point or named[0][1].dtype.itemsize < 4:
         raise UsageError(
-            f"parameters are {named[0][1].dtype}: curvature needs float32 or float64 "
-            "(half precision loses λ_min in rounding); convert the model with .float()"
+            f"parameters are {named[0][1].dtype}: curvature needs float32 or float64 (in half "
+            "precision a product is off by per cents, and rounded weights are another network's); "
+            "convert the model with .float()"
         )
     names, tensors = zip(*named, strict=True)
     return ParameterVector(names, tensors)

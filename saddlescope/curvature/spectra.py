@@ -17,7 +17,7 @@ from saddlescope.curvature.extreme import Ends, StopRule, Verdict, extreme_eigen
 from saddlescope.curvature.named_operators import NamedOperator, OperatorName, build_operator
 from saddlescope.curvature.objective import Criterion, Objective
 from saddlescope.curvature.samples import SampleBatches, Samples, as_samples
-from saddlescope.curvature.state import refuse_unmeasurable
+from saddlescope.curvature.state import refuse_training_mode
 from saddlescope.curvature.strategy import Programs, Strategy
 from saddlescope.curvature.subsets import Subset, count_samples, select_subsets, subset_indices
 
@@ -86,7 +86,7 @@ def plan_programs(
     strategy: Strategy = "auto",
 ) -> Programs:
     """Choose the kind of product for a whole table, from its operation count."""
-    refuse_unmeasurable(model)
+    refuse_training_mode(model)
     programs = Programs(strategy)
     first = torch.zeros(1, dtype=torch.int64)
     # A batch that every rank reads, not one that they share: all must decide, and in the same way.
@@ -243,7 +243,7 @@ def iter_spectra(
     **options: Any,
 ) -> Iterator[SpectrumRow]:
     """Yield the rows of `class_spectra` as they finish."""
-    refuse_unmeasurable(model)
+    refuse_training_mode(model)
     samples = as_samples(dataset)
     subsets = select_subsets(samples, classes=classes, groups=groups)
     programs = plan_programs(model, criterion, samples, subsets, strategy=strategy)

@@ -64,33 +64,6 @@ def exact_arithmetic() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = cudnn
 
 
-def refuse_unmeasurable(model: nn.Module) -> None:
-    """Refuse a model whose products would not be those of one matrix, or would be mostly rounding.
-
-    Raises:
-        OperatorError: see `refuse_low_precision` and `refuse_training_mode`.
-    """
-    refuse_low_precision(model)
-    refuse_training_mode(model)
-
-
-def refuse_low_precision(model: nn.Module) -> None:
-    """Refuse parameters of fewer digits than float32.
-
-    Raises:
-        OperatorError: names the first one, why that precision will not do, and what to do.
-    """
-    for name, parameter in model.named_parameters():
-        if parameter.dtype in (torch.bfloat16, torch.float16):
-            kind = str(parameter.dtype).removeprefix("torch.")
-            epsilon = torch.finfo(parameter.dtype).eps
-            raise OperatorError(
-                f"{name} is {kind}, which rounds every operation by {epsilon:.1g}: a product comes "
-                "out several times that off, too coarse for bounds of a per cent, and the rounded "
-                "weights are another network's; measure model.float()"
-            )
-
-
 def refuse_training_mode(model: nn.Module) -> None:
     """Refuse layers whose output is random or depends on the batch while in train mode.
 

@@ -15,11 +15,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from saddlescope.curvature.batches import BatchLoss, batch_length
 from saddlescope.curvature.forward import call_model
+from saddlescope.curvature.graphs import RecordingError, TraceError
 from saddlescope.curvature.linearisations import DoubleBackward, Linearisation, Traced
 from saddlescope.curvature.objective import Batch, Criterion, Objective
 from saddlescope.curvature.replay import recorded_size
 from saddlescope.curvature.state import exact_arithmetic, untouched
-from saddlescope.curvature.tracing import TracedProgram, TraceError
+from saddlescope.curvature.tracing import PRIME, TWO_SIZES, TracedProgram
 from saddlescope.errors import UsageError
 
 Strategy = Literal["auto", "double-backward", "traced"]
@@ -116,22 +117,13 @@ class Programs:
 
     @staticmethod
     def _trace(objective: Objective, inputs: Tensor, targets: Tensor) -> TracedProgram | None:
-        few = Batch(inputs[:2], targets[:2], 1.0)
         try:
-            program = TracedProgram(
-                objective.model,
-                objective.vector,
-                objective.plan,
-                unreduced(objective.criterion),
-                inputs,
-                targets,
-            )
-            if program.exact:
-                program.exact = _exact_forward_agrees(program, objective, few)
-            if not program.exact:
-                difference = _difference(program, objective, objective, few)
-                if not difference <= TRACE_TOLERANCE * torch.finfo(objective.vector.dtype).eps:
-                    raise TraceError(f"its product differs from double backward's by {difference}")
+            try:
+                program = _checked_program(objective, inputs, targets, PRIME)
+            except RecordingError:
+                raise
+            except TraceError:
+                program = _checked_program(objective, inputs, targets, TWO_SIZES)
         except TraceError as error:
             log.warning("products: double backward, because tracing was refused: %s", error)
             return None
@@ -141,6 +133,36 @@ class Programs:
             ", forward pass in float64" if program.exact else "",
         )
         return program
+
+
+def _checked_program(
+    objective: Objective, inputs: Tensor, targets: Tensor, sizes: tuple[int, ...]
+) -> TracedProgram:
+    """A program whose product is that of double backward."""
+    few = Batch(inputs[:2], targets[:2], 1.0)
+    program = TracedProgram(
+        objective.model,
+        objective.vector,
+        objective.plan,
+        unreduced(objective.criterion),
+        inputs,
+        targets,
+        sizes=sizes,
+    )
+    try:
+        if program.exact:
+            program.exact = _exact_forward_agrees(program, objective, few)
+        if program.exact:
+            return program
+        difference = _difference(program, objective, objective, few)
+    except (RuntimeError, TypeError) as error:
+        if len(sizes) > 1:
+            raise
+        # A number of the graph was wrongly taken for the batch size's.
+        raise TraceError(str(error).partition("\n")[0]) from error
+    if not difference <= TRACE_TOLERANCE * torch.finfo(objective.vector.dtype).eps:
+        raise TraceError(f"its product differs from double backward's by {difference}")
+    return program
 
 
 def unreduced(criterion: Criterion) -> Criterion:

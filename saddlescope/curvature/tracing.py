@@ -13,9 +13,11 @@ network takes (the sign of a ReLU's input, the place of a maximum) is then the o
 in exact arithmetic, and what remains of float32's error is smooth: without it a single sign can
 change a class Hessian by more than all other rounding together.
 
-The batch size becomes a variable by recording at two sizes: wherever the two graphs differ it
-must be in a number proportional, or inversely so, to the size. Any other difference refuses the
-trace. So does a product that differs from double backward's, which is compared once.
+The batch size becomes a variable by recording at a prime: its multiples among the numbers of the
+graph are taken for the batch size's. Where the product that follows is wrong (it is compared with
+double backward's, at another size), the network is recorded anew at two sizes: wherever the two
+graphs differ it must be in a number proportional, or inversely so, to the size. Any other
+difference refuses the trace, and so does a product that still differs.
 """
 
 from collections.abc import Callable
@@ -29,11 +31,15 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from saddlescope.curvature.division import divide
 from saddlescope.curvature.forward import ForwardPlan
-from saddlescope.curvature.graphs import TraceError, cleaned, free_batch_size
+from saddlescope.curvature.graphs import RecordingError, cleaned, free_batch_size
 from saddlescope.curvature.parameters import ParameterVector, call_with
 from saddlescope.curvature.replay import Recorder, Replay, cuda_graph
 
-_SIZES = (3, 5)
+PRIME = (211,)
+"""One recording: half the time of two, and right for all but odd numbers of the batch size."""
+
+TWO_SIZES = (3, 5)
+"""Two recordings: where one was not enough."""
 
 
 class TracedProgram:
@@ -47,6 +53,7 @@ class TracedProgram:
             is taken as their mean.
         inputs: one batch of inputs, a tensor of shape (n, …).
         targets: its targets, a tensor of shape (n, …).
+        sizes: batch sizes to record at, `PRIME` or `TWO_SIZES`.
 
     Attributes:
         parts: the recording, divided.
@@ -56,8 +63,8 @@ class TracedProgram:
         record: how `replay` records a product.
 
     Raises:
-        TraceError: the model or the criterion does something that cannot be recorded, or that
-            depends on the batch size in another way than by proportion.
+        RecordingError: the model or the criterion does something that cannot be recorded.
+        TraceError: something depends on the batch size in another way than by proportion.
     """
 
     def __init__(
@@ -68,6 +75,8 @@ class TracedProgram:
         criterion: Callable[[Any, Any], Tensor],
         inputs: Tensor,
         targets: Tensor,
+        *,
+        sizes: tuple[int, ...] = TWO_SIZES,
     ) -> None:
         function = _dual_gradient(model, vector, plan, criterion)
         self.elements = _elements(model, plan, criterion, inputs, targets)
@@ -75,7 +84,7 @@ class TracedProgram:
         self._criterion = criterion
         others = _others(model, vector, criterion)
         graphs = []
-        for size in _SIZES:
+        for size in sizes:
             batch = [_resized(inputs, size), _resized(targets, size), points[0].new_ones(size)]
             directions = [torch.zeros_like(p) for p in points]
             try:
@@ -83,9 +92,9 @@ class TracedProgram:
             except Exception as error:
                 # Tracing runs anybody's forward pass on fake tensors: anything may be raised.
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise TraceError(f"recording failed ({reason})") from error
+                raise RecordingError(f"recording failed ({reason})") from error
             graphs.append(cleaned(traced))
-        free_batch_size(graphs[0].graph, graphs[1].graph, _SIZES)
+        free_batch_size([module.graph for module in graphs], sizes)
         self.parts = divide(graphs[0], first_direction=len(points) + len(others) + 3)
         self.exact = vector.dtype == torch.float32 and self.parts.exact_forward is not None
         self.record: Recorder = cuda_graph

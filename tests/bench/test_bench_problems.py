@@ -70,4 +70,4 @@ def test_fitting_lowers_the_loss():
 def test_a_bfloat16_model_is_refused_with_the_reason():
     message = refusal(Cases().problem("mlp"))
     assert "bfloat16" in message
-    assert "measure model.float()" in message
+    assert "convert the model with .float()" in message

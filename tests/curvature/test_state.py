@@ -1,8 +1,10 @@
 """A model is left as it was, BatchNorm's running statistics in train mode included."""
 
 import torch
+from networks import convolutional, images
 from torch import nn
 
+from saddlescope.curvature import HessianOperator
 from saddlescope.curvature.state import untouched
 
 
@@ -42,3 +44,12 @@ def test_statistics_saved_for_a_backward_pass_are_not_written_in_eval_mode():
     with untouched(model):
         loss = model(torch.randn(8, 3)).sum()
     loss.backward()  # a buffer that was written would make this an error
+
+
+def test_autocast_around_a_product_changes_nothing():
+    model, data = convolutional().eval(), images(6)
+    vector = torch.ones(sum(p.numel() for p in model.parameters()))
+    plain = HessianOperator(model, nn.CrossEntropyLoss(), [data]).matvec(vector)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        within = HessianOperator(model, nn.CrossEntropyLoss(), [data]).matvec(vector)
+    assert torch.equal(plain, within)

@@ -1,17 +1,22 @@
 """The traced product against double backward and dense Hessians, at batch sizes never traced."""
 
 import logging
+import math
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from networks import convolutional, dense_hessian, images, split_batches
 from test_replay import rerun
 from torch import nn
 
 from saddlescope.curvature import HessianOperator, Programs, class_spectra, strategy, tracing
+from saddlescope.curvature.graphs import _multiple
 from saddlescope.curvature.linearisations import Traced
 from saddlescope.curvature.reference import dense_matrix
+from saddlescope.curvature.tracing import PRIME
 from saddlescope.errors import UsageError
 from saddlescope.longtail import make_loss
 from saddlescope.models import build_model
@@ -76,7 +81,7 @@ def test_one_program_serves_every_class_and_new_weights(monkeypatch):
     traces = []
     real = strategy.TracedProgram
     monkeypatch.setattr(
-        strategy, "TracedProgram", lambda *a: traces.append(1) or real(*a), raising=True
+        strategy, "TracedProgram", lambda *a, **k: traces.append(1) or real(*a, **k), raising=True
     )
     model, data = build_model("resnet8", num_classes=4, in_channels=1, seed=0), images(30)
     model, programs = model.double().eval(), Programs("traced")
@@ -151,6 +156,70 @@ def test_what_cannot_be_traced_falls_back_and_says_why(make, caplog):
     plain = HessianOperator(model, nn.CrossEntropyLoss(), [data])
     probe = torch.ones(plain.size, dtype=torch.float64)
     assert torch.equal(operator.matvec(probe), plain.matvec(probe))
+
+
+class Coincident(nn.Module):
+    """A dimension that is a multiple of the size a batch is recorded at."""
+
+    def __init__(self):
+        super().__init__()
+        self.wide, self.narrow = nn.Linear(64, PRIME[0]), nn.Linear(PRIME[0], 4)
+
+    def forward(self, x):
+        # The number enters the graph only where a tensor is reshaped to it.
+        hidden = torch.tanh(self.wide(x.flatten(1))).reshape(-1, PRIME[0])
+        return self.narrow(hidden)
+
+
+class MeanOverBatch(nn.Module):
+    """Divides by the batch size, as one number: right at every size, or the product is not."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 4)
+
+    def forward(self, x):
+        return self.linear(x.flatten(1)) * (3.0 / len(x))
+
+
+@pytest.mark.parametrize(("make", "recordings"), [(Coincident, (1, 2)), (MeanOverBatch, (1, 1))])
+def test_numbers_that_look_like_the_batch_size(make, recordings, monkeypatch):
+    """One recording is enough, or is found out and made anew; the product is right either way."""
+    sizes = []
+    real = strategy.TracedProgram
+    monkeypatch.setattr(
+        strategy, "TracedProgram", lambda *a, **k: sizes.append(k["sizes"]) or real(*a, **k)
+    )
+    torch.manual_seed(0)
+    model, (inputs, targets) = make().double().eval(), images(7)
+    one = traced_operator(model, [(inputs, targets)], CRITERION)
+    two = HessianOperator(model, CRITERION, [(inputs, targets)])
+    probe = torch.randn(one.size, dtype=torch.float64)
+    torch.testing.assert_close(one.matvec(probe), two.matvec(probe), rtol=1e-9, atol=1e-12)
+    assert is_traced(one)
+    assert recordings[0] <= len(sizes) <= recordings[1]
+    assert sizes[0] == PRIME
+
+
+@pytest.mark.parametrize(
+    "number", [1, 7, 0.5, 1.0, -1, 2**63 - 1, True, 0, "same", None, 1e-5, -math.inf, math.nan]
+)
+def test_numbers_that_do_not_follow_the_batch_size(number):
+    assert _multiple(number, PRIME[0]) is None
+
+
+@given(
+    size=st.integers(1, 4096),
+    count=st.integers(1, 4096).filter(lambda k: k % PRIME[0]),
+)
+def test_numbers_that_do(size, count):
+    """k·n and k/n, recorded at the prime, are k·m and k/m at every other size m."""
+    prime = PRIME[0]
+    rule, factor = _multiple(prime * count, prime)
+    assert rule(size, factor) == size * count
+    assert isinstance(rule(size, factor), int)
+    rule, factor = _multiple(count / prime, prime)
+    assert rule(factor, size) == pytest.approx(count / size, rel=1e-12)
 
 
 class Knife(nn.Module):
