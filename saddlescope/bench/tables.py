@@ -178,7 +178,8 @@ def precision_table(content: Content) -> str:
                 continue
             rows.append(
                 (case, kind, _percent(found["product_error"]), _percent(found["max_error"]),
-                 _percent(found["min_error"]), str(found["products"]), "" if found["converged"] else "not converged")
+                 _percent(found["min_error"]), str(found["products"]),
+                 "" if found["converged"] else "not converged")
             )  # fmt: skip
     return markdown(
         ("case", "precision", "error of a product", "of λ_max", "of λ_min", "products", ""), rows

@@ -31,7 +31,7 @@ def test_a_stand_in_has_the_counts_of_the_real_set(monkeypatch):
         assert (problem.targets == number).all()
         assert "random images" in problem.source
         sizes.append(len(problem.targets))
-    assert sizes == [500, 197, 77, 48, 30, 19, 12, 7, 6, 5]
+    assert sizes == [197, 123, 77, 48, 30, 19, 12, 7, 6, 5]
     # One network for all its classes.
     assert cases.problem("resnet32-class-0").model is cases.problem("resnet32-class-99").model
 

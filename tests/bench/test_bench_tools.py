@@ -162,6 +162,19 @@ class TestTruth:
         assert abs(run.lambda_min - truth.lambda_min) <= run.min_error
         assert run.min_error <= 2.1e-3 * abs(run.lambda_min)
 
+    def test_eigenvectors_taken_to_float64_contain_the_dense_ends(
+        self, problem, truth, monkeypatch
+    ):
+        monkeypatch.setattr("saddlescope.bench.truth.DENSE_LIMIT", 10)
+        monkeypatch.setattr("saddlescope.bench.truth.LARGE", 10)
+        run = find_truth(problem)
+        assert "eigenvectors in float64" in run.means
+        rounding = 1e-9
+        # A Rayleigh quotient lies inside the spectrum; the outer bound lies outside.
+        assert -rounding <= truth.lambda_max - run.lambda_max <= run.max_error + rounding
+        assert -rounding <= run.lambda_min - truth.lambda_min <= run.min_error + rounding
+        assert run.min_error <= 2.1e-3 * abs(run.lambda_min)
+
     def test_its_own_error_counts_against_an_answer(self):
         vague = Truth(1.0, -1.0, 0.0, 0.008, "by hand", 0)
         close = Answer(1.0, -1.005, 1, "nothing")
