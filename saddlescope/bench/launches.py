@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from saddlescope.bench.problems import Cases, Problem
+from saddlescope.bench.cases import Cases
+from saddlescope.bench.problems import Problem
 from saddlescope.bench.record import Record, Unit
 from saddlescope.curvature import HessianOperator, Programs
 from saddlescope.curvature.lanczos import random_start

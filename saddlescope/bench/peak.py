@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
+from saddlescope.bench.cases import Cases
 from saddlescope.bench.ends import gradient_seconds
-from saddlescope.bench.problems import Cases
 from saddlescope.bench.record import Record, Unit
 from saddlescope.bench.tools import TOOLS, Tool
 from saddlescope.errors import OperatorError

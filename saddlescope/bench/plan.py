@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
+from saddlescope.bench.cases import CLASSES, NETWORKS, SMALL_CASES, Cases
 from saddlescope.bench.ends import defaults_units, ends_units
 from saddlescope.bench.launches import launch_units
 from saddlescope.bench.peak import memory_units
 from saddlescope.bench.precision import precision_units
-from saddlescope.bench.problems import CLASSES, NETWORKS, SMALL_CASES, Cases
 from saddlescope.bench.record import Record, Unit
 from saddlescope.bench.scaling import scaling_units
 from saddlescope.bench.steps import steps_units

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saddlescope.bench.cases import Cases
 from saddlescope.bench.ends import truth_of, truth_unit
-from saddlescope.bench.problems import Cases, Problem
+from saddlescope.bench.problems import Problem
 from saddlescope.bench.record import Record, Unit
 from saddlescope.bench.tools.instrument import Rehearsed
 from saddlescope.curvature import HessianOperator, extreme_eigenvalues

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, multiprocessing, nn
 
+from saddlescope.bench.cases import Cases
 from saddlescope.bench.clock import seconds_now
 from saddlescope.bench.ends import gradient_seconds
-from saddlescope.bench.problems import Cases, Problem
+from saddlescope.bench.problems import Problem
 from saddlescope.bench.record import Record, Unit
 from saddlescope.curvature import HessianOperator, Programs, Ranks, SharedBatches
 from saddlescope.curvature.lanczos import Lanczos, random_start

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from saddlescope.bench.cases import Cases
 from saddlescope.bench.clock import seconds_now
-from saddlescope.bench.problems import Cases
 from saddlescope.bench.record import Record, Unit
 from saddlescope.longtail.datasets import LabelledImages, LongTailData
 from saddlescope.models import build_model

@@ -9,17 +9,17 @@ import gc
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from saddlescope.bench.cases import TABLE_CLASSES, Cases
 from saddlescope.bench.clock import seconds_now
 from saddlescope.bench.ends import (
     TIMED_SEED,
-    Rehearsal,
     gradient_seconds,
     timed,
     truth_of,
     truth_unit,
 )
-from saddlescope.bench.problems import TABLE_CLASSES, Cases
 from saddlescope.bench.record import Record, Unit
+from saddlescope.bench.sweep import Rehearsal
 from saddlescope.bench.tools import Instrument, Tool, label
 from saddlescope.curvature import Objective, Programs
 

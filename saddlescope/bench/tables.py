@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from saddlescope.bench.problems import TABLE_CLASSES
+from saddlescope.bench.cases import TABLE_CLASSES
 from saddlescope.bench.scaling import SERIES, slope
 
 Content = dict[str, Any]

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from saddlescope.bench import ALL_CASES, Cases, Problem
+from saddlescope.bench.cases import TABLE_CLASSES, fit
 from saddlescope.bench.precision import refusal
-from saddlescope.bench.problems import TABLE_CLASSES, fit
 from saddlescope.errors import UsageError
 from saddlescope.longtail import class_counts
 
@@ -21,7 +21,7 @@ def test_small_cases_are_the_same_every_time():
 
 
 def test_a_stand_in_has_the_counts_of_the_real_set(monkeypatch):
-    monkeypatch.setattr("saddlescope.bench.problems.fit", lambda model, *a, **k: model.eval())
+    monkeypatch.setattr("saddlescope.bench.cases.fit", lambda model, *a, **k: model.eval())
     cases = Cases()
     counts = class_counts(num_classes=100, largest=500, imbalance_factor=100.0)
     sizes = []

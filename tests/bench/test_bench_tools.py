@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from saddlescope.bench import TOOLS, Cases, Problem, find_truth, installed
-from saddlescope.bench.ends import Rehearsal, sweep
+from saddlescope.bench.sweep import Rehearsal, sweep
 from saddlescope.bench.tools import Answer, label
 from saddlescope.bench.truth import Truth
 from saddlescope.curvature import Programs

@@ -16,7 +16,8 @@ class Instrument:
     Args:
         programs: shared by the rows of a job; None makes one for each row, as a first call does.
         bare: without the float64 product that measures rounding, so that the intervals hold for
-            exact products only. It is what other tools give, for comparison.
+            exact products only, and stopped after a number of steps that is swept, as tools without
+            a stopping rule must be.
     """
 
     package = "saddlescope"
@@ -32,7 +33,12 @@ class Instrument:
         self._noise = 0.0 if bare else None
 
     def settings(self) -> list[Setting]:
-        """Shares of each eigenvalue that its residual must fall below."""
+        """Shares of each eigenvalue that its residual must fall below; bare, numbers of steps."""
+        if self._noise is not None:
+            return [
+                {"max_matvecs": steps, "rtol": 1e-6}
+                for steps in (*range(6, 41, 2), *range(44, 81, 4))
+            ]
         return [{"rtol": rtol} for rtol in (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)]
 
     def refuses(self, problem: Problem) -> str | None:  # noqa: ARG002
