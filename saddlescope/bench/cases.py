@@ -62,6 +62,8 @@ class Cases:
                 )
             self._targets[network] = run_target(folder, device=device, data_root=data_root)
         self._made: dict[str, tuple[nn.Module, str]] = {}
+        # One for all: a traced program belongs to a network and a criterion.
+        self._criterion = nn.CrossEntropyLoss()
 
     def problem(self, name: str) -> Problem:
         """The problem of this name, its model shared with the others of its network.
@@ -92,7 +94,7 @@ class Cases:
             inputs, labels = _images(number, self.device)
         even = -(-len(labels) // -(-len(labels) // batch_size))
         return Problem(
-            name, model, nn.CrossEntropyLoss(), inputs, labels.to(self.device), source,
+            name, model, self._criterion, inputs, labels.to(self.device), source,
             None if even >= len(labels) else even,
         )  # fmt: skip
 

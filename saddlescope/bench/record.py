@@ -50,7 +50,10 @@ class Record:
 
     def __init__(self, path: Path, *, device: str) -> None:
         self.path = path
-        self._process = provenance(device=device) | {
+        about = provenance(device=device)
+        self._process = about | {
+            # A record is made to be shared: no folder of this machine goes with it.
+            "command": [Path(word).name if "/" in word else word for word in about["command"]],
             "peers": peer_versions(),
             "clock": clock_name(torch.device(device)),
         }

@@ -32,8 +32,10 @@ def test_a_stand_in_has_the_counts_of_the_real_set(monkeypatch):
         assert "random images" in problem.source
         sizes.append(len(problem.targets))
     assert sizes == [197, 123, 77, 48, 30, 19, 12, 7, 6, 5]
-    # One network for all its classes.
-    assert cases.problem("resnet32-class-0").model is cases.problem("resnet32-class-99").model
+    # One network and one criterion for all its classes, or nothing traced could be shared.
+    one, two = cases.problem("resnet32-class-0"), cases.problem("resnet32-class-99")
+    assert one.model is two.model
+    assert one.criterion is two.criterion
 
 
 def test_unknown_cases_are_named():

@@ -83,3 +83,11 @@ def test_what_is_no_record_is_refused(tmp_path, text):
         read_record(path)
     with pytest.raises(DataError):
         Record(path, device="cpu")
+
+
+def test_no_folder_of_the_machine_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/usr/bin/saddlescope", "bench", "--run", str(tmp_path / "r")])
+    path = tmp_path / "bench.json"
+    carry_out(Units("a"), Record(path, device="cpu"))
+    assert str(tmp_path) not in path.read_text()
+    assert read_record(path)["processes"][0]["command"] == ["saddlescope", "bench", "--run", "r"]
