@@ -79,7 +79,10 @@ def defaults_table(content: Content) -> str:
 
 
 def table_table(content: Content) -> str:
-    """Ten classes with one setting a tool, and all classes with the instrument."""
+    """Ten classes with one setting a tool, and all classes with the instrument.
+
+    The ratio is one of gradients: a job is one unit, and tools do not take turns within it.
+    """
     units = content["units"]
     rows, ours = [], units.get("table/ten/saddlescope")
     if ours is not None:
@@ -98,7 +101,7 @@ def table_table(content: Content) -> str:
         rows.append(
             (tool, "ten classes", timed[0]["setting"], _short(seconds), _short(gradients),
              str(sum(row["products"] for row in timed)),
-             _times(seconds / ours["seconds"]) if ours else "—",
+             _times(gradients / ours["gradients"]) if ours else "—",
              f"{sum(row['verified'] for row in timed)} of {len(timed)}")
         )  # fmt: skip
     if (everything := units.get("table/all/saddlescope")) is not None:
