@@ -97,6 +97,14 @@ def read_record(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: no benchmark record: {error}") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise DataError(f"{path}: no benchmark record of schema {SCHEMA}")
+    processes, units = content.get("processes"), content.get("units")
+    if not (
+        isinstance(processes, list)
+        and all(isinstance(process, dict) and set(_FIXED) <= set(process) for process in processes)
+        and isinstance(units, dict)
+        and all(isinstance(unit, dict) for unit in units.values())
+    ):
+        raise DataError(f"{path}: a benchmark record without its processes or units")
     return content
 
 

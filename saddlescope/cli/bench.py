@@ -99,6 +99,8 @@ def bench(
         raise UsageError(f"part {unknown[0]!r}: expected {', '.join(PARTS)}")
     on = choose_device(device)
     choose_threads(threads, 32 * 32)
+    if parts and "launches" in parts and on.type != "cuda":
+        raise UsageError("launches is measured on CUDA only: name other parts, or --device cuda")
     source = Cases(run or (), data_root=data_root, device=on)
     plan = Plan(
         cases=source,

@@ -75,11 +75,16 @@ def test_other_threads_are_refused(tmp_path):
         Record(path, device="cpu")
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"schema": 99}', "{"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", '{"schema": 99}', "{", '{"schema": 1}', '{"schema": 1, "processes": [], "units": 3}',
+     '{"schema": 1, "processes": [{}], "units": {}}',
+     '{"schema": 1, "processes": [], "units": {"a": 1}}'],
+)  # fmt: skip
 def test_what_is_no_record_is_refused(tmp_path, text):
     path = tmp_path / "bench.json"
     path.write_text(text)
-    with pytest.raises(DataError, match="no benchmark record"):
+    with pytest.raises(DataError, match="benchmark record"):
         read_record(path)
     with pytest.raises(DataError):
         Record(path, device="cpu")

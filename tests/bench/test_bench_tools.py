@@ -72,6 +72,16 @@ def test_a_brief_setting_is_two_products(key, problem):
     assert tool.ends(problem.fresh(), tool.brief, 0).products == least
 
 
+def test_finite_differences_take_the_step_that_is_asked_for(problem, truth):
+    tool = TOOLS["hessian-eigenthings (finite differences)"]
+    if not installed(tool):
+        pytest.skip(f"{tool.package} is not installed")
+    coarse = tool.ends(problem.fresh(), {"max_iter": 20, "fd_eps": 3.0}, 0)
+    assert truth.errors(coarse)[0] > 0.01
+    fine = tool.ends(problem.fresh(), {"max_iter": 20, "fd_eps": 1e-2}, 0)
+    assert truth.errors(fine)[0] < 1e-3
+
+
 def test_the_instrument_shares_programs(problem):
     from saddlescope.bench.tools import Instrument
 

@@ -49,6 +49,7 @@ def test_a_tools_own_name_is_that_tool_alone():
     ("words", "said"),
     [
         (("nothing",), "part 'nothing': expected ends"),
+        (("launches",), "launches is measured on CUDA only"),
         (("ends", "--tools", "jax"), "tool 'jax'"),
         (("ends", "--cases", "resnet32-class-100"), "case 'resnet32-class-100'"),
     ],

@@ -16,7 +16,7 @@ from saddlescope.curvature import HessianOperator, Programs, class_spectra, stra
 from saddlescope.curvature.graphs import _multiple
 from saddlescope.curvature.linearisations import Traced
 from saddlescope.curvature.reference import dense_matrix
-from saddlescope.curvature.tracing import PRIME
+from saddlescope.curvature.tracing import PRIME, TWO_SIZES
 from saddlescope.errors import UsageError
 from saddlescope.longtail import make_loss
 from saddlescope.models import build_model
@@ -182,7 +182,20 @@ class MeanOverBatch(nn.Module):
         return self.linear(x.flatten(1)) * (3.0 / len(x))
 
 
-@pytest.mark.parametrize(("make", "recordings"), [(Coincident, (1, 2)), (MeanOverBatch, (1, 1))])
+class PrimeFactor(nn.Module):
+    """A constant that is the size a batch is recorded at: wrong at any other, if taken for it."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 4, bias=False)  # which the factor would saturate
+
+    def forward(self, x):
+        return self.linear(0.01 * x.flatten(1)) * float(PRIME[0])
+
+
+@pytest.mark.parametrize(
+    ("make", "recordings"), [(Coincident, 2), (MeanOverBatch, 1), (PrimeFactor, 2)]
+)
 def test_numbers_that_look_like_the_batch_size(make, recordings, monkeypatch):
     """One recording is enough, or is found out and made anew; the product is right either way."""
     sizes = []
@@ -197,8 +210,7 @@ def test_numbers_that_look_like_the_batch_size(make, recordings, monkeypatch):
     probe = torch.randn(one.size, dtype=torch.float64)
     torch.testing.assert_close(one.matvec(probe), two.matvec(probe), rtol=1e-9, atol=1e-12)
     assert is_traced(one)
-    assert recordings[0] <= len(sizes) <= recordings[1]
-    assert sizes[0] == PRIME
+    assert sizes == [PRIME, TWO_SIZES][:recordings]
 
 
 @pytest.mark.parametrize(
