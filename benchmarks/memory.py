@@ -12,8 +12,6 @@ work of two and of three samples in another process.
 """
 
 import argparse
-import ctypes
-import gc
 import json
 import os
 import subprocess
@@ -23,6 +21,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from saddlescope.bench.peak import peak_bytes
 from saddlescope.curvature import HessianOperator, Programs, extreme_eigenvalues
 from saddlescope.curvature.planning import measure_footprint
 from saddlescope.models import build_model
@@ -66,14 +65,6 @@ def limits(case, model):
     )  # fmt: skip
 
 
-def status(field):
-    """A size of /proc/self/status, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return 1024 * int(line.split()[1])
-    raise ValueError(field)
-
-
 def measure(case, device):
     """Peak bytes of the case, beside model and data."""
     torch.set_num_threads(1)
@@ -89,18 +80,10 @@ def measure(case, device):
 
     # Once for what is loaded, traced and compiled for these shapes, and never freed.
     run(case["samples"], max_matvecs=1)
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run(case["samples"], **running)
-        return torch.cuda.max_memory_allocated() - before
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = status("VmRSS")
-    ends = run(case["samples"], **running)
-    assert ends.matvecs == PRODUCTS, (ends.matvecs, ends.stop_rule)
-    return status("VmHWM") - before
+    ends = []
+    peak = peak_bytes(torch.device(device), lambda: ends.append(run(case["samples"], **running)))
+    assert ends[0].matvecs == PRODUCTS, (ends[0].matvecs, ends[0].stop_rule)
+    return peak
 
 
 def predict(device):

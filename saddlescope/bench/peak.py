@@ -13,7 +13,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,25 @@ def _in_a_process(
     return found
 
 
+def peak_bytes(device: torch.device, work: Callable[[], object]) -> int:
+    """How much memory some work needs at its peak, beside what is in use before it.
+
+    On a CPU the growth of this process's resident set (Linux), for which glibc should be told by
+    MALLOC_MMAP_THRESHOLD_ to give freed blocks back; on CUDA the allocator's.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = int(torch.cuda.memory_allocated(device))
+        work()
+        return int(torch.cuda.max_memory_allocated(device)) - before
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    work()
+    return _status("VmHWM") - before
+
+
 def _status(field: str) -> int:
     """A size of /proc/self/status, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -83,19 +102,7 @@ def peak_memory(cases: Cases, name: str, key: str) -> dict[str, Any]:
             tool.ends(chosen, tool.brief, 0)
 
     run(few)  # what is loaded and compiled stays, and is no cost of the samples
-    gc.collect()
-    cuda = cases.device.type == "cuda"
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run(problem)
-        peak = torch.cuda.max_memory_allocated() - before
-    else:
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _status("VmRSS")
-        run(problem)
-        peak = _status("VmHWM") - before
+    peak = peak_bytes(cases.device, lambda: run(problem))
     return {"peak_bytes": peak, "setting": None if tool is None else tool.brief}
 
 

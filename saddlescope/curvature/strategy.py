@@ -28,8 +28,9 @@ log = logging.getLogger("saddlescope.curvature")
 
 TRACING_PAYS_FROM = 1e12
 """Operations of a whole job's products from which on tracing is worth its seconds on a CPU: 40
-images of a ResNet-32, whose trace takes 9 s. A traced product saves half a gradient, and the
-float64 check of a row falls from some 30 gradients to 2, as its branches are float64's already."""
+images of a ResNet-32, whose trace takes 4 s. A traced product is cheaper, and the float64 check of
+a row falls from 15 to 24 gradients to 1 to 4, as its branches are float64's already; measured by
+benchmarks/tracing.py."""
 
 TRACE_TOLERANCE = 1e4
 """Relative error, in units of the dtype's rounding, above which a traced product is refused."""

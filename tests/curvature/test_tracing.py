@@ -305,6 +305,20 @@ def test_every_reduction_and_batches_filled_up(name, filled, monkeypatch):
         torch.testing.assert_close(traced.matvec(probe), plain.matvec(probe), rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize(("replay", "sizes"), [(True, {16}), (False, {None})])
+def test_replay_can_be_left_out(replay, sizes, monkeypatch):
+    """For benchmarks: the same product, launched kernel by kernel."""
+    model, batch = convolutional(), images(11)
+    monkeypatch.setattr(strategy, "_size", lambda *_: 16)
+    monkeypatch.setattr(tracing, "cuda_graph", rerun)
+    programs = Programs("traced", replay=replay)
+    operator = HessianOperator(model, CRITERION, [batch], programs=programs)
+    probe = torch.ones(operator.size, dtype=torch.float64)
+    plain = HessianOperator(model, CRITERION, [batch])
+    torch.testing.assert_close(operator.matvec(probe), plain.matvec(probe), rtol=1e-9, atol=1e-10)
+    assert {made._size for made in operator.products._kept} == sizes
+
+
 def test_auto_counts_operations(caplog):
     with caplog.at_level(logging.INFO, "saddlescope.curvature"):
         class_spectra(convolutional(), nn.CrossEntropyLoss(), images(9), classes="none")
