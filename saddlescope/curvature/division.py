@@ -7,6 +7,7 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
+from saddlescope.curvature.convolutions import convolution
 from saddlescope.curvature.graphs import TraceError, overwrites
 
 
@@ -103,6 +104,8 @@ def _in_double(graph: Graph) -> Graph:
     double.graph_copy(graph, copied)
     for node in double.nodes:
         if node.op == "call_function":
+            if node.target is torch.ops.aten.convolution.default:
+                node.target = convolution
             node.args, node.kwargs = pytree.tree_map(
                 lambda value: torch.float64 if value is torch.float32 else value,
                 (node.args, node.kwargs),

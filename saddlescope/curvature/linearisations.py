@@ -15,6 +15,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from saddlescope.curvature.convolutions import TwiceDifferentiable
 from saddlescope.curvature.memory import StorageMeter, storage_bytes
 from saddlescope.curvature.objective import Batch, Criterion, Objective
 from saddlescope.curvature.tracing import TracedProgram
@@ -58,7 +59,8 @@ class DoubleBackward:
         meter = StorageMeter()
         self._parameters = objective.vector.tensors
         with meter.graph():
-            self.loss = differentiable_loss(objective, batch)
+            with TwiceDifferentiable():
+                self.loss = differentiable_loss(objective, batch)
             self.gradient: list[Tensor | None] = list(
                 torch.autograd.grad(
                     self.loss, self._parameters, create_graph=True, allow_unused=True
