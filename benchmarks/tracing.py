@@ -21,7 +21,7 @@ from saddlescope.measurement import Target
 from saddlescope.models import build_model
 from saddlescope.runs import provenance, write_json
 
-SIZES = (12, 24, 40, 77)
+SIZES = (24, 40, 77, 154)
 FORWARD = 1.39e8
 """Operations of a ResNet-32's forward pass of one image of 32x32."""
 

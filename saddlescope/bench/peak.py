@@ -22,7 +22,7 @@ import torch
 from saddlescope.bench.cases import Cases
 from saddlescope.bench.ends import gradient_seconds
 from saddlescope.bench.record import Record, Unit
-from saddlescope.bench.tools import TOOLS, Tool
+from saddlescope.bench.tools import STREAMED, TOOLS, Tool
 from saddlescope.errors import OperatorError
 
 
@@ -34,9 +34,15 @@ def memory_units(
     data_root: Path | None,
     device: str,
 ) -> Iterator[Unit]:
-    """Units of peak memory: the gradient of the same samples first, then every tool."""
+    """Units of peak memory: the gradient of the same samples first, then every tool.
+
+    Of this instrument also what it takes where it retains nothing.
+    """
+    keys = ["gradient", *(tool.key for tool in tools)]
+    if "saddlescope" in keys:
+        keys.insert(keys.index("saddlescope") + 1, STREAMED.key)
     for name in names:
-        for key in ("gradient", *(tool.key for tool in tools)):
+        for key in keys:
 
             def measure(_: Record, name: str = name, key: str = key) -> dict[str, Any]:
                 return _in_a_process(name, key, runs, data_root, device)
@@ -93,7 +99,7 @@ def peak_memory(cases: Cases, name: str, key: str) -> dict[str, Any]:
     """Peak bytes of one tool, or of the gradient, on a case; this process is spent afterwards."""
     problem = cases.problem(name)
     few = problem.take(2)
-    tool = None if key == "gradient" else TOOLS[key]
+    tool = None if key == "gradient" else (TOOLS | {STREAMED.key: STREAMED})[key]
 
     def run(chosen: Any) -> None:
         if tool is None:

@@ -115,10 +115,13 @@ def test_peaks_are_measured_in_a_process_of_their_own():
 
     units = list(memory_units(["digits"], [TOOLS["saddlescope"]], runs=(), data_root=None,
                               device="cpu"))  # fmt: skip
-    assert [unit.key for unit in units] == ["memory/digits/gradient", "memory/digits/saddlescope"]
-    gradient, ours = (unit.measure(None)["peak_bytes"] for unit in units)
+    assert [unit.key for unit in units] == [
+        "memory/digits/gradient", "memory/digits/saddlescope",
+        "memory/digits/saddlescope (streamed)",
+    ]  # fmt: skip
+    gradient, ours, streamed = (unit.measure(None)["peak_bytes"] for unit in units)
     # 438 images of 8x8 in 16 to 64 channels: what a product keeps is more than a gradient does.
-    assert 2**20 < gradient < ours < 2**31
+    assert 2**20 < gradient < streamed < 1.1 * ours < 2**31
 
 
 def test_truth_of_the_dense_case_is_dense():

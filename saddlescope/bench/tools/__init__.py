@@ -22,6 +22,9 @@ TOOLS: dict[str, Tool] = {
 }
 """By key; the first is ours."""
 
+STREAMED = Instrument(streamed=True)
+"""Beside the others where memory is the question."""
+
 _MODULES = {"hessian-eigenthings": "hessian_eigenthings", "curvlinops-for-pytorch": "curvlinops"}
 
 
@@ -30,4 +33,4 @@ def installed(tool: Tool) -> bool:
     return find_spec(_MODULES.get(tool.package, tool.package)) is not None
 
 
-__all__ = ["TOOLS", "Answer", "Instrument", "Setting", "Tool", "installed", "label"]
+__all__ = ["STREAMED", "TOOLS", "Answer", "Instrument", "Setting", "Tool", "installed", "label"]

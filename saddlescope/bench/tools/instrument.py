@@ -18,6 +18,7 @@ class Instrument:
         bare: without the float64 product that measures rounding, so that the intervals hold for
             exact products only, and stopped after a number of steps that is swept, as tools without
             a stopping rule must be.
+        streamed: nothing is retained between products: the least memory it can do with.
     """
 
     package = "saddlescope"
@@ -27,9 +28,12 @@ class Instrument:
     rehearses = True
     brief: Setting = {"max_matvecs": 2}  # noqa: RUF012
 
-    def __init__(self, programs: Programs | None = None, *, bare: bool = False) -> None:
-        self.key = "saddlescope (bare)" if bare else "saddlescope"
-        self._programs = programs
+    def __init__(
+        self, programs: Programs | None = None, *, bare: bool = False, streamed: bool = False
+    ) -> None:
+        kind = " (bare)" if bare else " (streamed)" if streamed else ""
+        self.key = "saddlescope" + kind
+        self._programs, self._budget = programs, 0 if streamed else None
         self._noise = 0.0 if bare else None
 
     def settings(self) -> list[Setting]:
@@ -59,8 +63,9 @@ class Instrument:
                 objective = Objective(problem.model, problem.criterion, problem.batches())
                 programs.expect(objective, len(problem.targets))
             hessian = HessianOperator(
-                problem.model, problem.criterion, problem.batches(), programs=programs
-            )
+                problem.model, problem.criterion, problem.batches(), programs=programs,
+                memory_budget=self._budget,
+            )  # fmt: skip
             found = extreme_eigenvalues(hessian, seed=seed, noise=self._noise, **setting)
         upper, lower = found.lambda_max, found.lambda_min
         return Answer(
