@@ -24,8 +24,9 @@ SAMPLED_FROM = 2048
 
 def checked_samples(samples: int, *, exact: bool) -> int:
     """How many of a row's samples the rounding is measured on; see `product_error`."""
-    # Without branches of its own to decide, one sample's rounding is much like another's.
-    chosen = 2 + samples // (64 if exact else 16)
+    # Without branches of its own to decide, one sample's rounding is much like another's; but among
+    # a few, one may hold most of an eigenvector, and with it most of the error.
+    chosen = 8 + samples // 64 if exact else 2 + samples // 16
     if (samples <= SAMPLED_FROM and not exact) or chosen >= 0.5 * samples:
         return samples
     return chosen

@@ -127,10 +127,12 @@ def test_a_model_that_does_more_with_more_samples_is_planned_by_its_peaks():
     ("samples", "exact", "checked"),
     [
         (12, False, 12),
-        (12, True, 2),
+        (12, True, 12),
+        (16, True, 16),
+        (17, True, 8),
         (3, True, 3),
-        (100, True, 3),
-        (3000, True, 48),
+        (100, True, 9),
+        (3000, True, 54),
         (3000, False, 189),
     ],
 )
