@@ -3,11 +3,12 @@
 A·Q_k = Q_k·T_k + β_{k+1}·q_{k+1}·e_kᵀ with Q_kᵀQ_k = I to rounding and T_k tridiagonal.
 
 How this differs from the textbook recurrence: each new vector is orthogonalised against *all*
-earlier ones by two passes of classical Gram-Schmidt, each two matrix-vector products with the
-basis ("twice is enough", Parlett 1980, §6.9; Giraud et al., Numer. Math. 101, 2005), so no
-ghost copies of converged eigenvalues appear. The first pass computes ⟨q_j, A q_k⟩ for every j.
-For a symmetric A these vanish for j < k−1 and equal β_k for j = k−1, so their departure from
-that measures, at no further product, how far A is from being one fixed symmetric matrix.
+earlier ones, so no ghost copies of converged eigenvalues appear. "Twice is enough" (Parlett 1980,
+§6.9; Giraud et al., Numer. Math. 101, 2005): the recurrence itself, which removes the two vectors
+that a symmetric A couples to, is the first time, one pass of classical Gram-Schmidt, two
+matrix-vector products with the basis, the second. What that pass finds left, ⟨q_j, A q_k⟩ less the
+coupling, vanishes for a symmetric A: it measures, at no further product, how far A is from being
+one fixed symmetric matrix.
 
 When the basis is full it may be restarted (thick restart: Wu & Simon, SIAM J. Matrix Anal. Appl.
 22, 2000): some Ritz vectors are dropped, the others kept, and the iteration goes on from the same
@@ -131,18 +132,23 @@ class Lanczos:
         k = self.columns
         known = self._basis[: k + 1]
         residual = self.operator.matvec(known[k])
-        first = known @ residual
-        residual = residual - first @ known
-        second = known @ residual
-        residual = residual - second @ known
+        alpha = known[k] @ residual
+        # Not in place: an operator may keep what it returns.
+        residual = torch.addcmul(residual, known[k], alpha, value=-1.0)
+        coupling = self._projected[:k, k]
+        if coupling[:-1].any():  # right after a restart: to all vectors that were kept
+            residual -= torch.as_tensor(coupling).to(known) @ known[:k]
+        elif k > 0:
+            residual.sub_(known[k - 1], alpha=coupling[-1])
+        departure = known @ residual
+        residual -= departure @ known
         beta = torch.linalg.vector_norm(residual)
         torch.div(residual, beta, out=self._basis[k + 1])
 
-        # The coupling to the vector before, or, right after a restart, to all that were kept.
-        expected = torch.as_tensor(self._projected[:k, k]).to(first)
-        departure = (first[:k] - expected).abs().max() if k > 0 else torch.zeros_like(beta)
+        alpha, departure = alpha + departure[k], departure[:k].abs()
+        most = departure.max() if k > 0 else torch.zeros_like(beta)
         # The one synchronisation of the step: three scalars come to the host together.
-        scalars = self.ranks.from_first(torch.stack((first[k] + second[k], beta, departure)))
+        scalars = self.ranks.from_first(torch.stack((alpha, beta, most)))
         alpha, norm, asymmetry = scalars.tolist()
         if not (math.isfinite(alpha) and math.isfinite(norm)):
             raise OperatorError(
