@@ -3,8 +3,8 @@
 Other tools are imported when they are called; none is needed to import this.
 """
 
-from saddlescope.bench.cases import Cases
-from saddlescope.bench.plan import ALL_CASES, PARTS, Plan, carry_out
+from saddlescope.bench.cases import ALL_CASES, Cases
+from saddlescope.bench.plan import PARTS, Plan, carry_out
 from saddlescope.bench.problems import Problem
 from saddlescope.bench.record import Record, read_record
 from saddlescope.bench.tools import TOOLS, Tool, installed

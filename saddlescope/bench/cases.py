@@ -30,6 +30,12 @@ NETWORKS = ("resnet32", "resnet34")
 
 SMALL_CASES = ("mlp", "digits", "transformer")
 
+ALL_CASES = (
+    *SMALL_CASES,
+    *(f"{network}-class-{number}" for network in NETWORKS for number in reversed(CLASSES)),
+)
+"""From short to long."""
+
 
 class Cases:
     """Problems by name, each made when first asked for.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from saddlescope.bench.cases import CLASSES, NETWORKS, SMALL_CASES, Cases
+from saddlescope.bench.cases import NETWORKS, Cases
 from saddlescope.bench.ends import defaults_units, ends_units
 from saddlescope.bench.launches import launch_units
 from saddlescope.bench.peak import memory_units
@@ -20,12 +20,6 @@ from saddlescope.bench.tools import Tool
 from saddlescope.errors import Interrupted
 
 PARTS = ("ends", "defaults", "table", "memory", "scaling", "steps", "launches", "precision")
-
-ALL_CASES = (
-    *SMALL_CASES,
-    *(f"{network}-class-{number}" for network in NETWORKS for number in reversed(CLASSES)),
-)
-"""From short to long."""
 
 
 @dataclass(frozen=True)

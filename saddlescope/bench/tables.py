@@ -4,11 +4,15 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from saddlescope.bench.cases import TABLE_CLASSES
+from saddlescope.bench.cases import ALL_CASES, TABLE_CLASSES
 from saddlescope.bench.scaling import SERIES, slope
+from saddlescope.bench.tools import STREAMED, TOOLS
 
 Content = dict[str, Any]
 _INSTRUMENT = "saddlescope"
+_WORDS = dict.fromkeys((*ALL_CASES, "gradient", _INSTRUMENT, STREAMED.key, *TOOLS))
+_ORDER = {word: place for place, word in enumerate(_WORDS)}
+"""Of cases and tools in tables, whatever the order in which they were measured."""
 
 
 def tables(content: Content) -> str:
@@ -218,14 +222,14 @@ TABLES: dict[str, tuple[str, Callable[[Content], str]]] = {
 def _tree(content: Content, part: str) -> dict[str, Any]:
     """Units "part/a/b/…" as nested dicts by a, b, …."""
     found: dict[str, Any] = {}
-    for key, unit in content["units"].items():
-        if not key.startswith(part + "/"):
-            continue
-        *path, last = key.removeprefix(part + "/").split("/")
+    paths = [key.split("/") for key in content["units"] if key.startswith(part + "/")]
+    skipped = part.count("/") + 1
+    for words in sorted(paths, key=lambda words: [_ORDER.get(w, len(_ORDER)) for w in words]):
+        *path, last = words[skipped:]
         place = found
         for word in path:
             place = place.setdefault(word, {})
-        place[last] = unit
+        place[last] = content["units"]["/".join(words)]
     return found
 
 

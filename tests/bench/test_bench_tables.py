@@ -44,6 +44,18 @@ def test_ratios_are_of_medians_to_the_instruments():
     assert rows["none"][-1] == "no / setting"
 
 
+def test_rows_do_not_follow_the_order_of_measurement():
+    content = {"units": {
+        f"ends/{case}/{tool}/0": run(1.0)
+        for case in ("digits", "mlp")
+        for tool in ("hessian-eigenthings", "saddlescope (bare)", "saddlescope")
+    }}  # fmt: skip
+    tools = ["saddlescope", "saddlescope (bare)", "hessian-eigenthings"]
+    assert [row[:2] for row in cells(TABLES["ends"][1](content))] == [
+        [case, tool] for case in ("mlp", "digits") for tool in tools
+    ]
+
+
 def test_defaults_show_bounds_and_errors():
     content = {"units": {
         "defaults/x/saddlescope/defaults": run(1.0) | {"bounds": [[1, 2], [-3.25, -3]]},
