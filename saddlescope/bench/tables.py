@@ -85,7 +85,7 @@ def defaults_table(content: Content) -> str:
 def table_table(content: Content) -> str:
     """Ten classes with one setting a tool, and all classes with the instrument.
 
-    The ratio is one of gradients: a job is one unit, and tools do not take turns within it.
+    The ratio is one of seconds: those of a gradient, taken once a job, move by more than they do.
     """
     units = content["units"]
     rows, ours = [], units.get("table/ten/saddlescope")
@@ -105,7 +105,7 @@ def table_table(content: Content) -> str:
         rows.append(
             (tool, "ten classes", timed[0]["setting"], _short(seconds), _short(gradients),
              str(sum(row["products"] for row in timed)),
-             _times(gradients / ours["gradients"]) if ours else "—",
+             _times(seconds / ours["seconds"]) if ours else "—",
              f"{sum(row['verified'] for row in timed)} of {len(timed)}")
         )  # fmt: skip
     if (everything := units.get("table/all/saddlescope")) is not None:

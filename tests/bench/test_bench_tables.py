@@ -66,6 +66,15 @@ def test_defaults_show_bounds_and_errors():
     assert peer[-1] == "RuntimeError: no derivative"
 
 
+def test_the_table_of_classes_compares_seconds():
+    peers = {f"table/ten/peer/class-{number}": run(3.0) for number in range(10)}
+    job = run(20.0) | {"rows": [{"verified": True}] * 9 + [{"verified": False}]}
+    rows = cells(TABLES["table"][1]({"units": peers | {"table/ten/saddlescope": job}}))
+    assert [row[6] for row in rows] == ["1", "1.50 x"]
+    assert [row[7] for row in rows] == ["9 of 10", "10 of 10"]
+    assert rows[1][4] == "30"
+
+
 def test_growth_is_the_slope_beside_the_operation_count():
     units = {
         f"scaling/basis/{m}": {"value": m, "seconds": m**2 * 1e-4} for m in (50, 100, 200, 400)
