@@ -10,14 +10,15 @@ at once over those in pieces, in one run. Least of several.
 import argparse
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
 import torch
+from costs import untrained_resnet32
 from torch import nn
 
 from saddlescope.curvature import HessianOperator, convolutions, linearisations
-from saddlescope.models import build_model
 from saddlescope.runs import provenance, write_json
 
 SIZES = (5, 12, 40, 77)
@@ -40,36 +41,28 @@ def main():
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    generator = torch.Generator().manual_seed(0)
-    model = build_model("resnet32", num_classes=100, in_channels=3, seed=0).eval()
     theirs = patch.object(linearisations, "TwiceDifferentiable", nullcontext)
     whole = patch.object(convolutions, "PIECE_BYTES", 1 << 40)
     rows = []
-    for size in SIZES:
-        images = torch.randn(size, 3, 32, 32, generator=generator)
-        batches = [(images, torch.randint(100, (size,), generator=generator))]
-
-        def operator(batches=batches):
-            return HessianOperator(model, nn.CrossEntropyLoss(), batches)
-
-        ours = operator()
+    for model, images, targets in untrained_resnet32(SIZES):
+        ours = HessianOperator(model, nn.CrossEntropyLoss(), [(images, targets)])
         with theirs:
-            native = operator()
-        vector = torch.randn(ours.size, generator=generator)
+            native = HessianOperator(model, nn.CrossEntropyLoss(), [(images, targets)])
+        vector = torch.linspace(-1.0, 1.0, ours.size)
 
         def check(made=ours, vector=vector):
             made.reference().matvec(vector.double())
 
         seconds = {
-            "product": least_seconds(lambda: ours.matvec(vector)),  # noqa: B023
-            "product, torch's rules": least_seconds(lambda: native.matvec(vector)),  # noqa: B023
+            "product": least_seconds(partial(ours.matvec, vector)),
+            "product, torch's rules": least_seconds(partial(native.matvec, vector)),
             "float64": least_seconds(check, 3),
         }
         with whole:
             seconds["float64, whole batch"] = least_seconds(check, 3)
         with whole, theirs:
             seconds["float64, whole batch, torch's rules"] = least_seconds(check, 3)
-        rows.append({"images": size} | seconds)
+        rows.append({"images": len(targets)} | seconds)
         print(rows[-1], flush=True)
     write_json(options.output, {"provenance": provenance(), "rows": rows})
 

@@ -7,15 +7,16 @@ paid once a job, is not.
 
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from saddlescope.curvature import Ends, HessianOperator, Programs, extreme_eigenvalues
 from saddlescope.measurement import Target
+from saddlescope.models import build_model
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,15 @@ def gradient_seconds(
         torch.autograd.grad(target.criterion(target.model(inputs), classes), parameters)
         seconds += clock() - began
     return seconds
+
+
+def untrained_resnet32(sizes: Iterable[int]) -> Iterator[tuple[nn.Module, Tensor, Tensor]]:
+    """An untrained ResNet-32 with random images and targets of CIFAR-100's shapes, of each size."""
+    generator = torch.Generator().manual_seed(0)
+    model = build_model("resnet32", num_classes=100, in_channels=3, seed=0).eval()
+    for size in sizes:
+        images = torch.randn(size, 3, 32, 32, generator=generator)
+        yield model, images, torch.randint(100, (size,), generator=generator)
 
 
 def measure_cost(

@@ -12,13 +12,12 @@ import time
 from pathlib import Path
 
 import torch
-from costs import measure_cost
+from costs import measure_cost, untrained_resnet32
 from torch import nn
 
 from saddlescope.curvature import Programs, TensorSamples
 from saddlescope.curvature.strategy import TYPICAL_PRODUCTS
 from saddlescope.measurement import Target
-from saddlescope.models import build_model
 from saddlescope.runs import provenance, write_json
 
 SIZES = (24, 40, 77, 154)
@@ -32,12 +31,9 @@ def main():
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    generator = torch.Generator().manual_seed(0)
-    model = build_model("resnet32", num_classes=100, in_channels=3, seed=0).eval()
     rows = []
-    for size in SIZES:
-        inputs = torch.randn(size, 3, 32, 32, generator=generator)
-        targets = torch.randint(100, (size,), generator=generator)
+    for model, inputs, targets in untrained_resnet32(SIZES):
+        size = len(targets)
         target = Target(model, nn.CrossEntropyLoss(), TensorSamples(inputs, targets), {})
         row = {"images": size, "operations": 6.0 * FORWARD * size * TYPICAL_PRODUCTS}
         for strategy in ("double-backward", "traced"):

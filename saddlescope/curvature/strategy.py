@@ -29,8 +29,8 @@ log = logging.getLogger("saddlescope.curvature")
 TRACING_PAYS_FROM = 2e12
 """Operations of a whole job's products from which on tracing is worth its seconds on a CPU: 80
 images of a ResNet-32, whose trace takes 4 s. What it saves there is the float64 check of a row, 11
-to 14 gradients of double backward and 1 to 2 of a traced row, whose branches are float64's already;
-the products cost the same. Measured by benchmarks/tracing.py."""
+gradients of double backward and 1 to 3 of a traced row, whose branches are float64's already; the
+products cost the same. Measured by benchmarks/tracing.py."""
 
 TRACE_TOLERANCE = 1e4
 """Relative error, in units of the dtype's rounding, above which a traced product is refused."""

@@ -82,6 +82,22 @@ def test_finite_differences_take_the_step_that_is_asked_for(problem, truth):
     assert truth.errors(fine)[0] < 1e-3
 
 
+@pytest.mark.parametrize(("streamed", "retained"), [(True, 0.0), (False, 1.0)])
+def test_streamed_retains_nothing(problem, streamed, retained, monkeypatch):
+    from saddlescope.bench.tools import Instrument, instrument
+
+    made = []
+
+    class Watched(instrument.HessianOperator):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    monkeypatch.setattr(instrument, "HessianOperator", Watched)
+    Instrument(streamed=streamed).ends(problem.fresh(), {"max_matvecs": 2}, 0)
+    assert made[0].retained == retained
+
+
 def test_the_instrument_shares_programs(problem):
     from saddlescope.bench.tools import Instrument
 
