@@ -10,8 +10,8 @@ On CPUs a float64 convolution first copies each image patch of the *whole* batch
 Beyond some megabytes that matrix is new memory at each call, which the system has to clear. So it
 goes in pieces of a few samples.
 
-Without either a product of a ResNet-32 takes about as long for 5 images and 1.2 times as long for 40
-or 77, a float64 one, its linearisation included, 1.2 to 2 times: benchmarks/convolutions.py.
+Without either a product of a ResNet-32 takes about as long for 5 images and 1.2 times as long for
+40 or 77, a float64 one, its linearisation included, 1.2 to 2 times: benchmarks/convolutions.py.
 """
 
 from collections.abc import Callable, Sequence
