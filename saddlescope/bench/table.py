@@ -101,7 +101,7 @@ def _job_unit(cases: Cases, names: Sequence[str], setting: dict[str, Any], *, ke
         first = problems[0]
         programs = Programs("auto")
         objective = Objective(first.model, first.criterion, first.batches())
-        programs.expect(objective, sum(len(problem.targets) for problem in problems))
+        programs.expect(objective, [len(problem.targets) for problem in problems])
         tool, rows = Instrument(programs), []
         for problem, gradient in zip(problems, gradients, strict=True):
             started = seconds_now(cases.device)

@@ -6,8 +6,11 @@ folds into the layer *as a function of the parameters*:
     W' = W·γ/√(σ² + ε),   b' = (b − μ)·γ/√(σ² + ε) + β.
 
 That is exact and differentiable in W, b, γ and β; the Hessian in the original parameters is
-unchanged, and every product saves the normalisation's own sweeps. Images go channels-last, in
-which convolutions are faster.
+unchanged, and every product saves the normalisation's own sweeps.
+
+Images go channels-last, in which convolutions are faster, unless they are so few that their layers'
+outputs are fewer numbers than the weights: those would have to be laid out anew for each
+convolution.
 
 Which layers may be folded is not read off the modules but seen: one pass records every torch
 call, and a layer qualifies if its output goes to exactly one BatchNorm and to nothing else (nor
@@ -15,6 +18,7 @@ out of the model). A loss that calls the model itself is watched, and folded, fr
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,6 +40,10 @@ class ForwardPlan:
         inputs: any valid inputs; of a tensor, only the first sample is used.
         loss: `loss(model, batch)`, run in place of a plain call of the model; `inputs` is then
             the batch, and is used as it is.
+
+    Attributes:
+        folded: which layer calls, by number.
+        channels_last: whether images may be laid out so.
     """
 
     def __init__(
@@ -52,11 +60,16 @@ class ForwardPlan:
             watch.leave(self._call(model, first))
         self.folded = frozenset(watch.foldable())
         self.channels_last = (
-            loss is None and torch.conv2d in watch.called and _runs_channels_last(model, first)
+            loss is None and bool(watch.convolved) and _runs_channels_last(model, first)
         )
+        self._many = watch.weights / watch.convolved if self.channels_last else math.inf
 
     def prepare(self, inputs: Any) -> Any:
-        """Lay a batch out for the convolutions that will read it (float64 ones gain nothing)."""
+        """Lay a batch out for the convolutions that will read it, where they gain by it."""
+        return self.lay_out(inputs) if self.channels_last and len(inputs) >= self._many else inputs
+
+    def lay_out(self, inputs: Any) -> Any:
+        """Lay a batch out as a large one is (float64 convolutions know one layout only)."""
         images = isinstance(inputs, Tensor) and inputs.dim() == 4 and inputs.dtype == torch.float32
         if self.channels_last and images:
             return inputs.contiguous(memory_format=torch.channels_last)
@@ -102,11 +115,16 @@ class _PlanMismatchError(Exception):
 
 
 class _Watch(TorchFunctionMode):
-    """Records layer calls, and what becomes of their outputs."""
+    """Records layer calls, and what becomes of their outputs.
+
+    Attributes:
+        weights: of all convolutions of images together.
+        convolved: numbers that these return.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.called: list[Any] = []
+        self.weights = self.convolved = 0
         self._outputs: list[Tensor] = []  # kept alive, so that an id names one tensor
         self._numbers: dict[int, int] = {}
         self._uses: dict[int, list[bool]] = {}
@@ -123,7 +141,9 @@ class _Watch(TorchFunctionMode):
                     self._uses[number].append(_folds_into(func, args, kwargs))
         if func in _LAYERS:
             number = len(self._outputs)
-            self.called.append(func)
+            if func is torch.conv2d:
+                self.weights += (args[1] if len(args) > 1 else kwargs["weight"]).numel()
+                self.convolved += result.numel()
             self._outputs.append(result)
             self._numbers[id(result)] = number
             self._uses[number] = []

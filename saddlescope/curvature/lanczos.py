@@ -131,19 +131,21 @@ class Lanczos:
             raise UsageError(f"no step left after {self.steps}: the basis is full or exhausted")
         k = self.columns
         known = self._basis[: k + 1]
-        residual = self.operator.matvec(known[k])
-        alpha = known[k] @ residual
-        # Not in place: an operator may keep what it returns.
-        residual = torch.addcmul(residual, known[k], alpha, value=-1.0)
+        product = self.operator.matvec(known[k])
+        alpha = known[k] @ product
+        # In the place of the next vector, not in the product's: an operator may keep that.
+        residual = self._basis[k + 1]
+        torch.addcmul(product, known[k], alpha, value=-1.0, out=residual)
+        del product
         coupling = self._projected[:k, k]
         if coupling[:-1].any():  # right after a restart: to all vectors that were kept
-            residual -= torch.as_tensor(coupling).to(known) @ known[:k]
+            residual.addmv_(known[:k].T, torch.as_tensor(coupling).to(known), alpha=-1.0)
         elif k > 0:
             residual.sub_(known[k - 1], alpha=coupling[-1])
         departure = known @ residual
-        residual -= departure @ known
+        residual.addmv_(known.T, departure, alpha=-1.0)
         beta = torch.linalg.vector_norm(residual)
-        torch.div(residual, beta, out=self._basis[k + 1])
+        residual.div_(beta)
 
         alpha, departure = alpha + departure[k], departure[:k].abs()
         most = departure.max() if k > 0 else torch.zeros_like(beta)

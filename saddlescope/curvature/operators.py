@@ -9,27 +9,15 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from saddlescope.curvature import strategy
 from saddlescope.curvature.distributed import Ranks, SharedBatches
 from saddlescope.curvature.linearisations import DoubleBackward, Lineariser
 from saddlescope.curvature.memory import default_budget
 from saddlescope.curvature.objective import Criterion, Objective
 from saddlescope.curvature.products import BatchProducts
 from saddlescope.curvature.state import refuse_training_mode
-from saddlescope.curvature.strategy import Programs
+from saddlescope.curvature.strategy import Programs, checked_samples
 from saddlescope.errors import OperatorError
-
-SAMPLED_FROM = 2048
-"""Samples beyond which the rounding of a product is measured on some of them in any case."""
-
-
-def checked_samples(samples: int, *, exact: bool) -> int:
-    """How many of a row's samples the rounding is measured on; see `product_error`."""
-    # Without branches of its own to decide, one sample's rounding is much like another's; but among
-    # a few, one may hold most of an eigenvector, and with it most of the error.
-    chosen = 8 + samples // 64 if exact else 2 + samples // 16
-    if (samples <= SAMPLED_FROM and not exact) or chosen >= 0.5 * samples:
-        return samples
-    return chosen
 
 
 class ObjectiveOperator(ABC):
@@ -110,9 +98,9 @@ class ObjectiveOperator(ABC):
 
         All samples take part where float32 decides the branches: one ReLU whose input changes
         sign between the precisions can carry the whole error. Where a float64 forward pass
-        decides them, and in sets of more than `SAMPLED_FROM`, where one sample weighs little,
-        some samples chosen at random stand for all. Rounding of a sum grows at most in
-        proportion to its length, so what they show is multiplied by n over their number.
+        decides them, and in sets so large that one sample weighs little (`SAMPLED_FROM`), some
+        samples chosen at random stand for all. Rounding of a sum grows at most in proportion to
+        its length, so what they show is multiplied by n over their number.
 
         Args:
             vector: v, shape (n,).
@@ -140,7 +128,7 @@ class ObjectiveOperator(ABC):
 
     def _chosen_samples(self) -> Self | None:
         """The same matrix over a few of the samples; None where all must take part."""
-        n, few = self.objective.n, self.objective.n <= SAMPLED_FROM
+        n, few = self.objective.n, self.objective.n <= strategy.SAMPLED_FROM
         share = checked_samples(n, exact=self.products.exact) / n
         if share == 1.0:
             return None

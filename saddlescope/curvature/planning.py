@@ -22,9 +22,9 @@ from torch import nn
 
 from saddlescope.curvature.memory import FREE_SHARE, LiveMeter, available_bytes, basis_capacity
 from saddlescope.curvature.objective import Criterion
-from saddlescope.curvature.operators import HessianOperator, checked_samples
+from saddlescope.curvature.operators import HessianOperator
 from saddlescope.curvature.samples import as_samples
-from saddlescope.curvature.strategy import TYPICAL_PRODUCTS, Programs
+from saddlescope.curvature.strategy import TYPICAL_PRODUCTS, Programs, checked_samples
 
 _SIZES = (2, 3)
 
@@ -89,6 +89,8 @@ class Precision:
             [self.apply.peak(size) for size in set(kept)]
             + [self._streamed_peak(size) for size in set(streamed)]
         )
+        # Each term is added to a sum, unless it is the only one.
+        product += self.vector if len(sizes) > 1 else 0
         left = max(0.0, budget - sum(map(self._counts, kept)))
         return Held(sum(kept) / sum(sizes), retained, built, product, left)
 
@@ -97,9 +99,9 @@ class Precision:
         return small + (large - small) * (size - _SIZES[0])
 
     def _streamed_peak(self, size: int) -> int:
-        """Of a product that linearises a batch anew; its sum stands where the gradient stood."""
+        """Of a product that linearises a batch anew, and keeps no gradient."""
         anew = max(self.build.peak(size), self.build.end(size) + self.apply.peak(size))
-        return anew - max(0, self.fixed - self.vector)
+        return anew - self.fixed
 
 
 @dataclass(frozen=True)

@@ -92,18 +92,24 @@ class BatchProducts:
     def _product(self, vector: Tensor) -> Tensor:
         parameters = self.objective.vector
         parts = parameters.split(vector)
-        # The L2 term once, not once a rank.
-        total = vector * (self.objective.weight_decay if self.objective.ranks.rank == 0 else 0.0)
+        # The first term is the sum's own memory: beside 85 MB of weights and a few images, another
+        # vector, cleared and added to, shows.
+        total: Tensor | None = None
         with exact_arithmetic():
             for made in self._kept:
-                total += parameters.flatten(made.apply(parts))
+                total = _added(total, parameters.flatten(made.apply(parts)))
         if self.retained < 1.0:
             with untouched(self.objective.model), exact_arithmetic(), torch.enable_grad():
                 for index, batch in enumerate(self.objective.batches()):
                     if index >= len(self._kept):
-                        total += parameters.flatten(
-                            self._linearise(self.objective, batch).apply(parts)
-                        )
+                        made = self._linearise(self.objective, batch)
+                        total = _added(total, parameters.flatten(made.apply(parts)))
+                        del made  # before the next one is made
+        if total is None:  # a rank without samples
+            total = torch.zeros_like(vector)
+        # The L2 term once, not once a rank.
+        if self.objective.weight_decay and self.objective.ranks.rank == 0:
+            total.add_(vector, alpha=self.objective.weight_decay)
         return self.objective.ranks.total(total)
 
     def _within_memory(self, work: Callable[[], _Result]) -> _Result:
@@ -144,3 +150,8 @@ class BatchProducts:
                 f"takes {vector / 2**20:.3g} MiB; a smaller basis (max_matvecs, basis_memory) "
                 "leaves more to a product, as do smaller inputs or fewer parameters"
             )
+
+
+def _added(total: Tensor | None, term: Tensor) -> Tensor:
+    """The sum, in the memory of its first term."""
+    return term if total is None else total.add_(term)

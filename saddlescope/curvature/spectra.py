@@ -91,8 +91,8 @@ def plan_programs(
     first = torch.zeros(1, dtype=torch.int64)
     # A batch that every rank reads, not one that they share: all must decide, and in the same way.
     batches = [(samples.inputs(first), samples.targets[first])]
-    total = sum(count_samples(samples, subset) for subset in subsets)
-    programs.expect(Objective(model, criterion, batches), total)
+    rows = [count_samples(samples, subset) for subset in subsets]
+    programs.expect(Objective(model, criterion, batches), rows)
     return programs
 
 

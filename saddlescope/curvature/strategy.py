@@ -1,12 +1,14 @@
 """Which kind of product a job uses, and the traced programs its rows share.
 
-Tracing takes seconds and saves a part of every product, so it pays for long jobs only. Whether
-a job is long is decided from operation counts, never from a clock: a job that is cut and
-started again must decide the same way, or its table would differ in the last digits.
+Tracing takes seconds and saves most of a row's float64 check, so it pays where rows have more
+samples than a traced row is checked on, and many. Whether they do is decided from operation counts,
+never from a clock: a job that is cut and started again must decide the same way, or its table would
+differ in the last digits.
 """
 
 import copy
 import logging
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -26,11 +28,18 @@ from saddlescope.errors import UsageError
 Strategy = Literal["auto", "double-backward", "traced"]
 log = logging.getLogger("saddlescope.curvature")
 
-TRACING_PAYS_FROM = 2e12
-"""Operations of a whole job's products from which on tracing is worth its seconds on a CPU: 80
-images of a ResNet-32, whose trace takes 4 s. What it saves there is the float64 check of a row, 11
-gradients of double backward and 1 to 3 of a traced row, whose branches are float64's already; the
-products cost the same. Measured by benchmarks/tracing.py."""
+TRACING_PAYS_FROM = 4e11
+"""Operations that tracing must save a whole job to be worth its seconds on a CPU: a row of 80
+images of a ResNet-32, whose trace takes 4 s. Measured by benchmarks/tracing.py."""
+
+_CHECK = 10.0
+"""Gradients of float32 that the float64 check of an untraced row takes, for each of its samples."""
+
+_SAVED = 0.05
+"""Share of its products' cost that tracing saves a large row; a small one it saves nothing."""
+
+SAMPLED_FROM = 2048
+"""Samples beyond which the rounding of a product is measured on some of them in any case."""
 
 TRACE_TOLERANCE = 1e4
 """Relative error, in units of the dtype's rounding, above which a traced product is refused."""
@@ -43,6 +52,28 @@ EXACT_UP_TO = 2048
 """Samples up to which a traced forward pass runs in float64 (about 5 gradients of float32 each on a
 CPU). One sample's branch weighs 1/n, so larger sets need it less, and they are streamed: a float64
 pass for every product would cost more than it tells."""
+
+
+def checked_samples(samples: int, *, exact: bool) -> int:
+    """How many of a row's samples its rounding is measured on; see `product_error`.
+
+    Args:
+        samples: of the row.
+        exact: whether its branches are those of a float64 forward pass.
+    """
+    # Without branches of its own to decide, one sample's rounding is much like another's; but among
+    # a few, one may hold most of an eigenvector, and with it most of the error.
+    chosen = 8 + samples // 64 if exact else 2 + samples // 16
+    if (samples <= SAMPLED_FROM and not exact) or chosen >= 0.5 * samples:
+        return samples
+    return chosen
+
+
+def _gradients_saved(samples: int) -> float:
+    """By tracing, for a row of so many samples: gradients of a single one."""
+    traced = checked_samples(samples, exact=samples <= EXACT_UP_TO)
+    fewer = checked_samples(samples, exact=False) - traced
+    return _CHECK * fewer + _SAVED * DoubleBackward.retained_cost * TYPICAL_PRODUCTS * samples
 
 
 class Programs:
@@ -69,17 +100,23 @@ class Programs:
         """Whether any program was traced, and not refused."""
         return any(program is not None for program in self._programs.values())
 
-    def expect(self, objective: Objective, samples: int) -> None:
-        """Announce a job over this many samples in all; "auto" decides here, and logs why."""
+    def expect(self, objective: Objective, rows: Iterable[int]) -> None:
+        """Announce the rows of a job by their numbers of samples; "auto" decides here, and logs it.
+
+        Args:
+            objective: of any of them.
+            rows: number of samples of each.
+        """
         if self.strategy != "auto":
             return
-        batch = next(objective.batches())
-        operations = 2.0 * 3.0 * _forward_operations(objective, batch) * samples * TYPICAL_PRODUCTS
+        gradient = 3.0 * _forward_operations(objective, next(objective.batches()))
+        # A trace is itself checked against float64, on two samples.
+        operations = gradient * (sum(map(_gradients_saved, rows)) - 2.0 * _CHECK)
         self._traces = operations >= TRACING_PAYS_FROM
         log.info(
-            "products: %s (about %.1e operations in this job; tracing pays from %.0e)",
+            "products: %s (tracing would save about %.1e operations in this job; pays from %.0e)",
             "traced" if self._traces else "double backward",
-            operations,
+            max(operations, 0.0),
             TRACING_PAYS_FROM,
         )
 
@@ -119,6 +156,8 @@ class Programs:
     @staticmethod
     def _trace(objective: Objective, inputs: Tensor, targets: Tensor) -> TracedProgram | None:
         try:
+            # What was recorded on images that are laid out runs on any, not the other way round.
+            inputs = objective.plan.lay_out(inputs)
             try:
                 program = _checked_program(objective, inputs, targets, PRIME)
             except RecordingError:
@@ -140,7 +179,7 @@ def _checked_program(
     objective: Objective, inputs: Tensor, targets: Tensor, sizes: tuple[int, ...]
 ) -> TracedProgram:
     """A program whose product is that of double backward."""
-    few = Batch(inputs[:2], targets[:2], 1.0)
+    few = Batch(objective.plan.prepare(inputs[:2].contiguous()), targets[:2], 1.0)
     program = TracedProgram(
         objective.model,
         objective.vector,

@@ -21,8 +21,8 @@ from saddlescope.curvature import (
     class_spectra,
     extreme,
     extreme_eigenvalues,
-    operators,
     spectral_density,
+    strategy,
     top_eigenpairs,
 )
 from saddlescope.curvature.distributed import ALONE
@@ -137,7 +137,7 @@ def test_single_precision_to_rounding_with_its_noise_measured():
 
 def sampled_noise(ranks):
     """Noise that is seen on some samples, where the inputs of one rank cannot be cut."""
-    operators.SAMPLED_FROM = 10
+    strategy.SAMPLED_FROM = 10
     whole = split_batches(images(60, dtype=torch.float32), *[15] * 4)
     batches = whole[2 * ranks.rank : 2 * ranks.rank + 2]
     if ranks.rank == 1:

@@ -166,3 +166,14 @@ def test_images_go_channels_last_and_vectors_do_not():
     assert plan.prepare(wide.double()).stride() == wide.double().stride()
     flat = ForwardPlan(nn.Linear(8, 2), wide)
     assert flat.prepare(wide) is wide
+
+
+def test_few_images_for_many_weights_stay_as_they_are():
+    """64 outputs an image, 300 weights: five images are worth laying the weights out for."""
+    inputs = torch.randn(10, 3, 4, 4)
+    plan = ForwardPlan(nn.Conv2d(3, 4, 5, padding=2).eval(), inputs)
+    assert plan.channels_last
+    assert plan.prepare(inputs).is_contiguous(memory_format=torch.channels_last)
+    few = inputs[:4].contiguous()
+    assert plan.prepare(few) is few
+    assert plan.lay_out(few).is_contiguous(memory_format=torch.channels_last)

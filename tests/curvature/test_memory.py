@@ -7,7 +7,7 @@ import torch
 from networks import convolutional, images, split_batches
 from torch import nn
 
-from saddlescope.curvature import GaussNewtonOperator, HessianOperator, Programs, memory
+from saddlescope.curvature import GaussNewtonOperator, HessianOperator, Programs, memory, strategy
 from saddlescope.curvature import operators as operators_module
 from saddlescope.curvature.memory import StorageMeter, available_bytes, storage_bytes
 
@@ -58,7 +58,7 @@ def test_products_and_operators_leave_nothing_behind(kind, budget):
 @pytest.mark.parametrize("sampled_from", [0, 2048])  # some samples, or all, take part
 def test_a_row_and_the_check_of_its_rounding_share_one_budget(monkeypatch, sampled_from):
     """Each with a budget of its own would be three budgets, and more memory than there is."""
-    monkeypatch.setattr(operators_module, "SAMPLED_FROM", sampled_from)
+    monkeypatch.setattr(strategy, "SAMPLED_FROM", sampled_from)
     made = []
 
     class Noted(operators_module.BatchProducts):

@@ -313,9 +313,9 @@ def test_float32_noise_is_measured_and_contains_the_float64_answer():
 @pytest.mark.parametrize("limit", [10, 2048])
 def test_noise_seen_on_some_samples_stands_for_all(monkeypatch, limit, reduction):
     """Never below the whole's own error, and above it by no more than n over their number."""
-    from saddlescope.curvature import operators
+    from saddlescope.curvature import strategy
 
-    monkeypatch.setattr(operators, "SAMPLED_FROM", limit)
+    monkeypatch.setattr(strategy, "SAMPLED_FROM", limit)
     model, data = convolutional(dtype=torch.float32), images(96, dtype=torch.float32)
     criterion = nn.CrossEntropyLoss(reduction=reduction)
     programs = None if limit == 10 else Programs("traced")

@@ -61,7 +61,7 @@ class Instrument:
             if programs is None:
                 programs = Programs("auto")
                 objective = Objective(problem.model, problem.criterion, problem.batches())
-                programs.expect(objective, len(problem.targets))
+                programs.expect(objective, [len(problem.targets)])
             hessian = HessianOperator(
                 problem.model, problem.criterion, problem.batches(), programs=programs,
                 memory_budget=self._budget,
