@@ -14,19 +14,19 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def run_folders(paths: list[Path] | None) -> "list[RunFolder]":
-    """The run folders, or those inside a folder of them.
+    """The run folders, or those inside folders of them.
 
     Raises:
         DataError: a path is neither.
     """
-    from saddlescope.runs import RunFolder
+    from saddlescope.runs import find_runs
 
     found = []
     for path in paths or []:
-        inside = [RunFolder(p) for p in sorted(path.glob("*")) if RunFolder(p).exists()]
-        if not RunFolder(path).exists() and not inside:
+        inside = find_runs(path)
+        if not inside:
             raise DataError(f"{path}: no run folder")
-        found += [RunFolder(path)] if RunFolder(path).exists() else inside
+        found += inside
     return found
 
 

@@ -6,7 +6,7 @@ lost to the twentieth, which a full disk cut in half.
 
 import csv
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from saddlescope.runs import (
     METRIC_COLUMNS,
     SPECTRUM_COLUMNS,
     RunFolder,
+    find_runs,
     read_rows,
     read_spectrum,
     read_view,
@@ -39,7 +40,6 @@ DRAWN_VIEWS = ("density", "slices", "plane")
 """Views that a figure is drawn from."""
 
 _READ_ERRORS = (SaddlescopeError, OSError, ValueError, csv.Error, RecursionError)
-_DEPTH = 3  # runs/STUDY/NAME is as deep as run folders are nested
 
 
 @dataclass(frozen=True)
@@ -138,32 +138,18 @@ def load_runs(paths: Iterable[str | Path]) -> tuple[list[Run], list[Problem]]:
         if not path.is_dir():
             problems.append(Problem(clean(path.name or str(path)), "no such folder"))
             continue
-        folders = list(_expand(path, _DEPTH))
+        folders = find_runs(path)
         if not folders:
             problems.append(Problem(clean(path.resolve().name), "holds no run folder"))
         for folder in folders:
-            if folder.resolve() in seen:
+            if folder.path.resolve() in seen:
                 continue
-            seen.add(folder.resolve())
+            seen.add(folder.path.resolve())
             try:
-                runs.append(_load(RunFolder(folder), problems))
+                runs.append(_load(folder, problems))
             except _READ_ERRORS as error:
-                problems.append(_problem(RunFolder(folder), error))
+                problems.append(_problem(folder, error))
     return runs, problems
-
-
-def _expand(path: Path, depth: int) -> Iterator[Path]:
-    folder = RunFolder(path)
-    marks = (folder.recipe_file, folder.run_file, folder.metrics_file)
-    if any(mark.is_file() for mark in marks):
-        yield path
-    elif depth:
-        try:
-            children = sorted(child for child in path.iterdir() if child.is_dir())
-        except OSError:
-            return
-        for child in children:
-            yield from _expand(child, depth - 1)
 
 
 def _load(folder: RunFolder, problems: list[Problem]) -> Run:

@@ -215,9 +215,10 @@ def _inline(figure: Figure, name: str, caption: str) -> Markup:
 
 
 def _symbols(text: str) -> Markup:
-    """Escape, then set λ's subscripts and keep `SSE-SAM` and `99.9 %` on one line."""
+    """Escape, then set λ's subscripts and keep `SSE-SAM`, `99.9 %` and `n = 438` on one line."""
     safe = re.sub(r"λ_(max|min|ratio)", r"λ<sub>\1</sub>", str(escape(text)))
     safe = safe.replace("SSE-SAM", '<span class="nb">SSE-SAM</span>')
+    safe = re.sub(r"(?<=\S) = (?=[\d.−-])", "&nbsp;=&nbsp;", safe)
     return Markup(safe.replace(" %", "&nbsp;%"))
 
 

@@ -4,7 +4,7 @@ A leaf: it imports no other room, and anyone may use it.
 """
 
 from saddlescope.runs.atomic import atomic_path, write_bytes, write_json, write_text
-from saddlescope.runs.folder import RunFolder
+from saddlescope.runs.folder import RunFolder, find_runs
 from saddlescope.runs.lock import one_writer
 from saddlescope.runs.provenance import provenance
 from saddlescope.runs.schema import (
@@ -36,6 +36,7 @@ __all__ = [
     "RunFolder",
     "append_row",
     "atomic_path",
+    "find_runs",
     "one_writer",
     "provenance",
     "read_rows",

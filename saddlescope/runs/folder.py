@@ -7,11 +7,15 @@ runs/NAME/  recipe.toml, run.json, metrics.jsonl, monitor.jsonl, norms.jsonl, lo
 
 import json
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from saddlescope.errors import DataError
+
+_DEPTH = 3
+"""How deep run folders may lie below a folder that is named: runs/STUDY/NAME, and one to spare."""
 
 
 @dataclass(frozen=True)
@@ -111,3 +115,22 @@ class RunFolder:
         if not isinstance(content, dict):
             raise DataError(f"{self.run_file}: expected a JSON object")
         return content
+
+
+def find_runs(path: Path) -> list[RunFolder]:
+    """The run folder at this path, or those below it by name; a damaged one counts."""
+    return list(_expand(path, _DEPTH))
+
+
+def _expand(path: Path, depth: int) -> Iterator[RunFolder]:
+    folder = RunFolder(path)
+    marks = (folder.recipe_file, folder.run_file, folder.metrics_file)
+    if any(mark.is_file() for mark in marks):
+        yield folder
+    elif depth:
+        try:
+            children = sorted(child for child in path.iterdir() if child.is_dir())
+        except OSError:
+            return
+        for child in children:
+            yield from _expand(child, depth - 1)

@@ -217,6 +217,10 @@ def test_filtering_by_text_and_by_method(visit):
     found(ROWS)
     text.fill("unresolved")
     found(1)
+    text.fill("1")  # not the groups of 10 and more
+    found(len(METHODS) + 1)
+    text.fill("olved")
+    found(0)
     text.fill("DIGIT 3")
     found(len(METHODS))
     method.select_option("SAM")

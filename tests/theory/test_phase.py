@@ -79,6 +79,15 @@ def test_a_checkpoint_is_placed_by_its_own_numbers(measured, tmp_path):
     assert "Displacement from" in text or "path" in text
 
 
+def test_runs_are_found_below_a_folder_of_studies(measured, tmp_path):
+    study = tmp_path / "runs" / "study"
+    study.mkdir(parents=True)
+    (study / "one").symlink_to(measured)
+    done, direct = command("theory", "phase", tmp_path), command("theory", "phase", measured)
+    assert done.exit_code == 0, done.output
+    assert len(done.stdout.splitlines()) == len(direct.stdout.splitlines())
+
+
 def test_theorem_6_of_a_run(measured):
     done = command("theory", "theorem6", measured)
     assert done.exit_code == 0, done.output

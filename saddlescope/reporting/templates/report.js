@@ -40,17 +40,28 @@
 
   // Method, class, name and verdict; digits of a number are no use as a search.
   function searchable(row) {
-    return [0, 1, 2, 8].map(function (column) { return row.cells[column].textContent; })
-      .join(" ").toLowerCase();
+    return wordsOf([0, 1, 2, 8].map(function (column) { return row.cells[column].textContent; })
+      .join(" "));
+  }
+
+  function wordsOf(string) {
+    return string.toLowerCase().split(/[\s()[\],.;:\/_-]+/).filter(Boolean);
+  }
+
+  // The beginning of a word will do, of a number all of it: class 9 is not class 90.
+  function among(words, wanted) {
+    return words.some(function (word) {
+      return /^\d+$/.test(wanted) ? word === wanted : word.indexOf(wanted) === 0;
+    });
   }
 
   function filter() {
-    var words = text.value.toLowerCase().split(/\s+/).filter(Boolean);
+    var wanted = wordsOf(text.value);
     var shown = 0;
     rows.forEach(function (row) {
       var content = searchable(row);
       var match = (!method.value || row.getAttribute("data-method") === method.value) &&
-        words.every(function (word) { return content.indexOf(word) >= 0; });
+        wanted.every(function (word) { return among(content, word); });
       row.hidden = !match;
       shown += match ? 1 : 0;
     });
