@@ -1,10 +1,11 @@
-"""What our own rules for a convolution's second derivative save, and float64 in pieces.
+"""What our own rules for a convolution's second derivative save, and our float64 convolutions.
 
     python benchmarks/convolutions.py -o convolutions.json
 
-An untrained ResNet-32 on random images, double backward, one thread: seconds of a product with
-torch's rules over those with ours, and of the float64 product of a row's check with the whole batch
-at once over those in pieces, in one run. Least of several.
+An untrained ResNet-32 and a ResNet-34 on random images, double backward, one thread, in one run:
+seconds of a product with our rules and with torch's, and of the float64 product of a row's check
+(its linearisation included) with our convolutions, without the single matrix product for small
+maps, with the whole batch at once, and with torch's rules besides. Least of several.
 """
 
 import argparse
@@ -15,14 +16,14 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from costs import untrained_resnet32
+from costs import untrained
 from torch import nn
 
-from saddlescope.curvature import HessianOperator, convolutions, linearisations
+from saddlescope.curvature import HessianOperator, convolutions, linearisations, unrolled
 from saddlescope.runs import provenance, write_json
 
-SIZES = (5, 12, 40, 77)
-REPEATS = 7
+CASES = {"resnet32": (5, 12, 40, 77), "resnet34": (5, 12)}
+REPEATS = 5
 
 
 def least_seconds(work, repeats=REPEATS):
@@ -43,8 +44,11 @@ def main():
     torch.set_num_threads(1)
     theirs = patch.object(linearisations, "TwiceDifferentiable", nullcontext)
     whole = patch.object(convolutions, "PIECE_BYTES", 1 << 40)
+    apart = patch.object(unrolled, "MANY", float("inf"))
     rows = []
-    for model, images, targets in untrained_resnet32(SIZES):
+    for network, model, images, targets in (
+        (name, *problem) for name, sizes in CASES.items() for problem in untrained(name, sizes)
+    ):
         ours = HessianOperator(model, nn.CrossEntropyLoss(), [(images, targets)])
         with theirs:
             native = HessianOperator(model, nn.CrossEntropyLoss(), [(images, targets)])
@@ -58,11 +62,13 @@ def main():
             "product, torch's rules": least_seconds(partial(native.matvec, vector)),
             "float64": least_seconds(check, 3),
         }
-        with whole:
+        with apart:
+            seconds["float64, sample by sample"] = least_seconds(check, 3)
+        with apart, whole:
             seconds["float64, whole batch"] = least_seconds(check, 3)
-        with whole, theirs:
+        with apart, whole, theirs:
             seconds["float64, whole batch, torch's rules"] = least_seconds(check, 3)
-        rows.append({"images": len(targets)} | seconds)
+        rows.append({"network": network, "images": len(targets)} | seconds)
         print(rows[-1], flush=True)
     write_json(options.output, {"provenance": provenance(), "rows": rows})
 

@@ -97,10 +97,10 @@ def gradient_seconds(
     return seconds
 
 
-def untrained_resnet32(sizes: Iterable[int]) -> Iterator[tuple[nn.Module, Tensor, Tensor]]:
-    """An untrained ResNet-32 with random images and targets of CIFAR-100's shapes, of each size."""
+def untrained(network: str, sizes: Iterable[int]) -> Iterator[tuple[nn.Module, Tensor, Tensor]]:
+    """An untrained network with random images and targets of CIFAR-100's shapes, of each size."""
     generator = torch.Generator().manual_seed(0)
-    model = build_model("resnet32", num_classes=100, in_channels=3, seed=0).eval()
+    model = build_model(network, num_classes=100, in_channels=3, seed=0).eval()
     for size in sizes:
         images = torch.randn(size, 3, 32, 32, generator=generator)
         yield model, images, torch.randint(100, (size,), generator=generator)

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import torch
-from costs import measure_cost, untrained_resnet32
+from costs import measure_cost, untrained
 from torch import nn
 
 from saddlescope.curvature import Programs, TensorSamples
@@ -32,7 +32,7 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    for model, inputs, targets in untrained_resnet32(SIZES):
+    for model, inputs, targets in untrained("resnet32", SIZES):
         size = len(targets)
         target = Target(model, nn.CrossEntropyLoss(), TensorSamples(inputs, targets), {})
         row = {"images": size, "operations": 6.0 * FORWARD * size * TYPICAL_PRODUCTS}

@@ -9,7 +9,7 @@ from networks import images
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from saddlescope.curvature import HessianOperator, Programs, convolutions
+from saddlescope.curvature import HessianOperator, Programs, convolutions, unrolled
 from saddlescope.curvature.convolutions import TwiceDifferentiable, convolution
 
 CALLS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -54,9 +54,12 @@ def derivatives(call, inputs, weight, bias, *, seed):
     return [f.detach() for f in found]
 
 
-@given(case=cases(), seed=st.integers(0, 99), biased=st.booleans(), tiny=st.booleans())
-@settings(max_examples=120, deadline=None)
-def test_every_derivative_is_that_of_torch(case, seed, biased, tiny):
+@given(
+    case=cases(), seed=st.integers(0, 99), biased=st.booleans(), tiny=st.booleans(),
+    many=st.sampled_from([0.0, float("inf")]),
+)  # fmt: skip
+@settings(max_examples=200, deadline=None)
+def test_every_derivative_is_that_of_torch(case, seed, biased, tiny, many):
     dimensions, shape, kernel, options = case
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -70,6 +73,7 @@ def test_every_derivative_is_that_of_torch(case, seed, biased, tiny):
     with pytest.MonkeyPatch.context() as patch, TwiceDifferentiable():
         if tiny:
             patch.setattr(convolutions, "PIECE_BYTES", 1)
+        patch.setattr(unrolled, "MANY", many)
         found = derivatives(call, inputs, weight, bias, seed=seed)
     for one, other in zip(found, truth, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
@@ -164,6 +168,41 @@ def test_the_float64_forward_pass_of_a_traced_product_goes_in_pieces(monkeypatch
     assert taken
     assert max(taken) == 2
     torch.testing.assert_close(pieces.matvec(v), whole.matvec(v))
+
+
+@pytest.mark.parametrize(
+    ("filters", "length", "options", "dtype", "product"),
+    [
+        (64, 4, {}, torch.float64, True),
+        (63, 4, {}, torch.float64, False),
+        (64, 8, {}, torch.float64, False),
+        (64, 8, {"stride": 2}, torch.float64, True),
+        (64, 4, {"dilation": 2, "padding": 2}, torch.float64, False),
+        (64, 4, {"groups": 2}, torch.float64, False),
+        (64, 4, {}, torch.float32, False),
+    ],
+)
+def test_small_maps_of_many_channels_are_one_matrix_product(
+    filters, length, options, dtype, product
+):
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(3, 2, length, length, generator=generator, dtype=dtype)
+    groups = options.get("groups", 1)
+    weight = torch.randn(filters, 2 // groups, 3, 3, generator=generator, dtype=dtype)
+    with Kernels() as seen, TwiceDifferentiable():
+        found = torch.conv2d(inputs, weight, **{"padding": 1} | options)
+    assert (seen.samples == 0) == product
+    torch.testing.assert_close(found, torch.conv2d(inputs, weight, **{"padding": 1} | options))
+    assert found.is_contiguous()
+
+
+def test_a_transposed_convolution_in_a_recording_stays_one():
+    torch.manual_seed(0)
+    inputs, weight = torch.randn(3, 64, 2, 2).double(), torch.randn(64, 1, 2, 2).double()
+    rest = (None, [2, 2], [0, 0], [1, 1], True, [0, 0], 1)
+    torch.testing.assert_close(
+        convolution(inputs, weight, *rest), torch.ops.aten.convolution(inputs, weight, *rest)
+    )
 
 
 def test_float32_is_never_cut(monkeypatch):
