@@ -327,9 +327,18 @@ def test_auto_counts_operations(caplog):
 
     model = build_model("resnet32", num_classes=100, in_channels=3, seed=0).eval()
     batch = (torch.zeros(1, 3, 32, 32), torch.zeros(1, dtype=torch.long))
-    programs = Programs()
-    programs.expect(Objective(model, nn.CrossEntropyLoss(), [batch]), rows=[2 * 10847])
-    assert programs._traces
+    objective = Objective(model, nn.CrossEntropyLoss(), [batch])
+
+    def traces(rows):
+        programs = Programs()
+        programs.expect(objective, rows)
+        return programs._traces
+
+    assert traces([2 * 10847])
+    # Of 16 samples all are checked against float64 either way: nothing is saved there.
+    assert traces([160])
+    assert not traces([16] * 10)
+    assert not traces([77])
 
 
 def test_unknown_strategy():
