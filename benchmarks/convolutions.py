@@ -19,7 +19,8 @@ import torch
 from costs import untrained
 from torch import nn
 
-from saddlescope.curvature import HessianOperator, convolutions, linearisations, unrolled
+from saddlescope.curvature import HessianOperator
+from saddlescope.curvature.products import convolutions, linearisations, unrolled
 from saddlescope.runs import provenance, write_json
 
 CASES = {"resnet32": (5, 12, 40, 77), "resnet34": (5, 12)}

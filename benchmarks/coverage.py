@@ -27,8 +27,12 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from saddlescope.curvature import Ends, HessianOperator, MatrixOperator, extreme_eigenvalues
-from saddlescope.curvature.bounds import outer_bound, outer_bound_after_restarts, start_component
-from saddlescope.curvature.lanczos import Lanczos
+from saddlescope.curvature.krylov.bounds import (
+    outer_bound,
+    outer_bound_after_restarts,
+    start_component,
+)
+from saddlescope.curvature.krylov.lanczos import Lanczos
 from saddlescope.curvature.reference import dense_hessian
 from saddlescope.runs import provenance, write_json
 

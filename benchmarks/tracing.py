@@ -4,7 +4,7 @@
 
 An untrained ResNet-32 on random images, 20 products, and the float64 check, with one thread: by
 double backward, and by a program recorded for this row alone. `operations` is what
-`saddlescope.curvature.strategy.TRACING_PAYS_FROM` is compared with.
+`saddlescope.curvature.products.strategy.TRACING_PAYS_FROM` is compared with.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from costs import measure_cost, untrained
 from torch import nn
 
 from saddlescope.curvature import Programs, TensorSamples
-from saddlescope.curvature.strategy import TYPICAL_PRODUCTS
+from saddlescope.curvature.products.strategy import TYPICAL_PRODUCTS
 from saddlescope.measurement import Target
 from saddlescope.runs import provenance, write_json
 

@@ -15,7 +15,7 @@ from saddlescope.bench.cases import Cases
 from saddlescope.bench.problems import Problem
 from saddlescope.bench.record import Record, Unit
 from saddlescope.curvature import HessianOperator, Programs
-from saddlescope.curvature.lanczos import random_start
+from saddlescope.curvature.krylov.lanczos import random_start
 
 _PRODUCTS = 20
 

@@ -19,7 +19,7 @@ from saddlescope.bench.problems import Problem
 from saddlescope.bench.record import Record, Unit
 from saddlescope.bench.tools.instrument import Rehearsed
 from saddlescope.curvature import HessianOperator, extreme_eigenvalues
-from saddlescope.curvature.lanczos import random_start
+from saddlescope.curvature.krylov.lanczos import random_start
 from saddlescope.errors import SaddlescopeError
 
 PRECISIONS = ("float32", "tf32", "bfloat16")

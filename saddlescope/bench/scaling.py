@@ -21,7 +21,7 @@ from saddlescope.bench.ends import gradient_seconds
 from saddlescope.bench.problems import Problem
 from saddlescope.bench.record import Record, Unit
 from saddlescope.curvature import HessianOperator, Programs, Ranks, SharedBatches
-from saddlescope.curvature.lanczos import Lanczos, random_start
+from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
 from saddlescope.models import build_model
 
 PRODUCTS = 8

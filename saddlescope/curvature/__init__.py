@@ -6,17 +6,19 @@ criterion, any data.
 
 from saddlescope.curvature.algebra import LinearCombination, difference
 from saddlescope.curvature.batches import BatchLoss
-from saddlescope.curvature.bounds import Estimate
-from saddlescope.curvature.density import SpectralDensity, spectral_density, trace
 from saddlescope.curvature.distributed import Ranks, SharedBatches
-from saddlescope.curvature.eigenpairs import Eigenpairs, save_eigenvectors, top_eigenpairs
-from saddlescope.curvature.extreme import Ends, extreme_eigenvalues
 from saddlescope.curvature.gauss_newton import GaussNewtonOperator
+from saddlescope.curvature.krylov.bounds import Estimate
+from saddlescope.curvature.krylov.density import SpectralDensity, spectral_density, trace
+from saddlescope.curvature.krylov.eigenpairs import Eigenpairs, save_eigenvectors, top_eigenpairs
+from saddlescope.curvature.krylov.extreme import Ends, extreme_eigenvalues
+from saddlescope.curvature.krylov.temple import TempleBound, TempleBounds, temple_bounds
 from saddlescope.curvature.monitor import CurvatureMonitor
 from saddlescope.curvature.named_operators import NamedOperator, build_operator
 from saddlescope.curvature.objective import Objective
 from saddlescope.curvature.operators import HessianOperator
 from saddlescope.curvature.planning import Footprint, MemoryPlan, measure_footprint
+from saddlescope.curvature.products.strategy import Programs
 from saddlescope.curvature.resampling import bootstrap_spectra
 from saddlescope.curvature.samples import Samples, SharedSamples, TensorSamples
 from saddlescope.curvature.second_difference import measured_curvature
@@ -30,10 +32,8 @@ from saddlescope.curvature.spectra import (
     plan_programs,
     subset_operator,
 )
-from saddlescope.curvature.strategy import Programs
 from saddlescope.curvature.subsets import count_samples, select_subsets
 from saddlescope.curvature.symmetric import MatrixOperator, SymmetricOperator
-from saddlescope.curvature.temple import TempleBound, TempleBounds, temple_bounds
 from saddlescope.curvature.weingarten import WeingartenOperator
 
 __all__ = [

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten  # as torch.func does
 
 from saddlescope.curvature.batches import BatchLoss
-from saddlescope.curvature.linearisations import Lineariser, differentiable_loss, pull_back
 from saddlescope.curvature.memory import StorageMeter
 from saddlescope.curvature.objective import Batch, Criterion, Objective
 from saddlescope.curvature.operators import ObjectiveOperator
+from saddlescope.curvature.products.linearisations import Lineariser, differentiable_loss, pull_back
 from saddlescope.errors import UsageError
 
 

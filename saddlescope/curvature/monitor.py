@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from saddlescope.curvature.objective import Criterion
+from saddlescope.curvature.products.strategy import Programs
 from saddlescope.curvature.samples import as_samples
 from saddlescope.curvature.spectra import SpectrumRow, measure_subset, plan_programs
 from saddlescope.curvature.state import untouched
-from saddlescope.curvature.strategy import Programs
 from saddlescope.curvature.subsets import select_subsets
 from saddlescope.errors import UsageError
 

@@ -21,7 +21,7 @@ from saddlescope.curvature.gauss_newton import GaussNewtonOperator
 from saddlescope.curvature.memory import default_budget
 from saddlescope.curvature.objective import Criterion
 from saddlescope.curvature.operators import HessianOperator, ObjectiveOperator
-from saddlescope.curvature.strategy import Programs
+from saddlescope.curvature.products.strategy import Programs
 from saddlescope.curvature.weingarten import WeingartenOperator
 from saddlescope.errors import UsageError
 

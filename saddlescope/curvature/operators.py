@@ -9,14 +9,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from saddlescope.curvature import strategy
 from saddlescope.curvature.distributed import Ranks, SharedBatches
-from saddlescope.curvature.linearisations import DoubleBackward, Lineariser
 from saddlescope.curvature.memory import default_budget
 from saddlescope.curvature.objective import Criterion, Objective
-from saddlescope.curvature.products import BatchProducts
+from saddlescope.curvature.products import strategy
+from saddlescope.curvature.products.batch_products import BatchProducts
+from saddlescope.curvature.products.linearisations import DoubleBackward, Lineariser
+from saddlescope.curvature.products.strategy import Programs, checked_samples
 from saddlescope.curvature.state import refuse_training_mode
-from saddlescope.curvature.strategy import Programs, checked_samples
 from saddlescope.errors import OperatorError
 
 

@@ -23,8 +23,8 @@ from torch import nn
 from saddlescope.curvature.memory import FREE_SHARE, LiveMeter, available_bytes, basis_capacity
 from saddlescope.curvature.objective import Criterion
 from saddlescope.curvature.operators import HessianOperator
+from saddlescope.curvature.products.strategy import TYPICAL_PRODUCTS, Programs, checked_samples
 from saddlescope.curvature.samples import as_samples
-from saddlescope.curvature.strategy import TYPICAL_PRODUCTS, Programs, checked_samples
 
 _SIZES = (2, 3)
 

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saddlescope.curvature.extreme import Ends, extreme_eigenvalues
+from saddlescope.curvature.krylov.extreme import Ends, extreme_eigenvalues
+from saddlescope.curvature.krylov.seeds import derived_seed
 from saddlescope.curvature.named_operators import OperatorName, build_operator
 from saddlescope.curvature.objective import Criterion
+from saddlescope.curvature.products.strategy import Programs
 from saddlescope.curvature.samples import SampleBatches, as_samples
-from saddlescope.curvature.seeds import derived_seed
 from saddlescope.curvature.spectra import SpectrumRow, measure_subset
-from saddlescope.curvature.strategy import Programs
 from saddlescope.curvature.subsets import Subset
 from saddlescope.errors import UsageError
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.extreme import Ends
+from saddlescope.curvature.krylov.extreme import Ends
 from saddlescope.curvature.objective import Objective
 from saddlescope.errors import UsageError
 

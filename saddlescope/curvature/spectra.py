@@ -13,12 +13,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from saddlescope.curvature.extreme import Ends, StopRule, Verdict, extreme_eigenvalues
+from saddlescope.curvature.krylov.extreme import Ends, StopRule, Verdict, extreme_eigenvalues
 from saddlescope.curvature.named_operators import NamedOperator, OperatorName, build_operator
 from saddlescope.curvature.objective import Criterion, Objective
+from saddlescope.curvature.products.strategy import Programs, Strategy
 from saddlescope.curvature.samples import SampleBatches, Samples, as_samples
 from saddlescope.curvature.state import refuse_training_mode
-from saddlescope.curvature.strategy import Programs, Strategy
 from saddlescope.curvature.subsets import Subset, count_samples, select_subsets, subset_indices
 
 

@@ -23,6 +23,7 @@ from saddlescope.curvature import (
     select_subsets,
 )
 from saddlescope.curvature.batches import map_tensors
+from saddlescope.curvature.products.strategy import Strategy
 from saddlescope.curvature.reference import (
     PlainHessian,
     Reference,
@@ -30,7 +31,6 @@ from saddlescope.curvature.reference import (
     eigsh_reference,
     pyhessian_reference,
 )
-from saddlescope.curvature.strategy import Strategy
 from saddlescope.curvature.subsets import Subset
 from saddlescope.errors import UsageError
 from saddlescope.measurement.agreement import INSTRUMENT, CheckRow, compared

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from saddlescope.curvature import Programs, SpectrumRow, plan_programs, select_subsets
 from saddlescope.curvature.parameters import select_parameters
-from saddlescope.curvature.strategy import Strategy
+from saddlescope.curvature.products.strategy import Strategy
 from saddlescope.curvature.subsets import Subset
 from saddlescope.errors import Interrupted
 from saddlescope.measurement.directions import Direction, update_directions

@@ -14,7 +14,7 @@ from saddlescope.curvature import (
     measure_operator,
     subset_operator,
 )
-from saddlescope.curvature.seeds import derived_seed
+from saddlescope.curvature.krylov.seeds import derived_seed
 from saddlescope.curvature.subsets import Subset
 from saddlescope.measurement.directions import Direction
 from saddlescope.measurement.settings import Settings, ViewSettings

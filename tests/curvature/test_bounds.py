@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from saddlescope.curvature.bounds import (
+from saddlescope.curvature.krylov.bounds import (
     Estimate,
     log_christoffel,
     outer_bound,
@@ -21,9 +21,9 @@ from saddlescope.curvature.bounds import (
     ratio,
     start_component,
 )
-from saddlescope.curvature.extreme import extreme_eigenvalues
-from saddlescope.curvature.lanczos import Lanczos, random_start
-from saddlescope.curvature.outer import OuterBounds
+from saddlescope.curvature.krylov.extreme import extreme_eigenvalues
+from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
+from saddlescope.curvature.krylov.outer import OuterBounds
 from saddlescope.curvature.symmetric import MatrixOperator
 
 KINDS = ("uniform", "clustered", "indefinite", "pairs", "low-rank", "bulk", "geometric")

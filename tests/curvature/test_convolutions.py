@@ -9,8 +9,9 @@ from networks import images
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from saddlescope.curvature import HessianOperator, Programs, convolutions, unrolled
-from saddlescope.curvature.convolutions import TwiceDifferentiable, convolution
+from saddlescope.curvature import HessianOperator, Programs
+from saddlescope.curvature.products import convolutions, unrolled
+from saddlescope.curvature.products.convolutions import TwiceDifferentiable, convolution
 
 CALLS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 

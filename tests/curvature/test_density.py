@@ -8,7 +8,7 @@ from networks import convolutional, images
 from torch import nn
 
 from saddlescope.curvature import HessianOperator, MatrixOperator, spectral_density, trace
-from saddlescope.curvature.density import probe_start
+from saddlescope.curvature.krylov.density import probe_start
 from saddlescope.curvature.reference import dense_matrix
 from saddlescope.errors import OperatorError, UsageError
 
@@ -180,7 +180,9 @@ def test_steps_that_do_not_fit_are_refused_with_the_number_that_does():
 
 
 def test_a_sketch_that_does_not_fit_is_refused(monkeypatch):
-    monkeypatch.setattr("saddlescope.curvature.density.default_budget", lambda device: 40 * 800)
+    monkeypatch.setattr(
+        "saddlescope.curvature.krylov.density.default_budget", lambda device: 40 * 800
+    )
     operator = MatrixOperator(torch.eye(100).double())
     with pytest.raises(UsageError, match="deflation = 13 fits"):
         trace(operator, deflation=20)

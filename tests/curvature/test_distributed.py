@@ -19,14 +19,14 @@ from saddlescope.curvature import (
     TensorSamples,
     WeingartenOperator,
     class_spectra,
-    extreme,
     extreme_eigenvalues,
     spectral_density,
-    strategy,
     top_eigenpairs,
 )
 from saddlescope.curvature.distributed import ALONE
-from saddlescope.curvature.lanczos import Lanczos, random_start
+from saddlescope.curvature.krylov import extreme
+from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
+from saddlescope.curvature.products import strategy
 
 WEIGHTS = torch.tensor([1.0, 0.3, 2.0, 0.7], dtype=torch.float64)
 OBJECTIVES = {

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from saddlescope.curvature.extreme import extreme_eigenvalues
+from saddlescope.curvature.krylov.extreme import extreme_eigenvalues
 from saddlescope.curvature.symmetric import MatrixOperator
 from saddlescope.errors import UsageError
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saddlescope.curvature.lanczos import Lanczos, random_start
+from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
 from saddlescope.curvature.symmetric import MatrixOperator
 from saddlescope.errors import OperatorError, UsageError
 

@@ -7,9 +7,10 @@ import torch
 from networks import convolutional, images, split_batches
 from torch import nn
 
-from saddlescope.curvature import GaussNewtonOperator, HessianOperator, Programs, memory, strategy
+from saddlescope.curvature import GaussNewtonOperator, HessianOperator, Programs, memory
 from saddlescope.curvature import operators as operators_module
 from saddlescope.curvature.memory import StorageMeter, available_bytes, storage_bytes
+from saddlescope.curvature.products import strategy
 
 
 def live_tensors():

@@ -313,7 +313,7 @@ def test_float32_noise_is_measured_and_contains_the_float64_answer():
 @pytest.mark.parametrize("limit", [10, 2048])
 def test_noise_seen_on_some_samples_stands_for_all(monkeypatch, limit, reduction):
     """Never below the whole's own error, and above it by no more than n over their number."""
-    from saddlescope.curvature import strategy
+    from saddlescope.curvature.products import strategy
 
     monkeypatch.setattr(strategy, "SAMPLED_FROM", limit)
     model, data = convolutional(dtype=torch.float32), images(96, dtype=torch.float32)

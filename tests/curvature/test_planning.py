@@ -7,7 +7,7 @@ from torch import nn
 
 from saddlescope.curvature import HessianOperator, Programs, extreme_eigenvalues, measure_footprint
 from saddlescope.curvature.memory import LiveMeter
-from saddlescope.curvature.strategy import checked_samples
+from saddlescope.curvature.products.strategy import checked_samples
 from saddlescope.errors import UsageError
 
 CRITERION = nn.CrossEntropyLoss()

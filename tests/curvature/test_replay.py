@@ -5,8 +5,9 @@ import torch
 from networks import convolutional, images
 from torch import nn
 
-from saddlescope.curvature import HessianOperator, Programs, strategy
-from saddlescope.curvature.replay import SIZES, Replay, recorded_size
+from saddlescope.curvature import HessianOperator, Programs
+from saddlescope.curvature.products import strategy
+from saddlescope.curvature.products.replay import SIZES, Replay, recorded_size
 
 
 def rerun(function):
@@ -46,7 +47,7 @@ def test_holders_take_turns():
 
 def test_operators_that_share_a_recording_do_not_mix(monkeypatch):
     monkeypatch.setattr(strategy, "_size", lambda *_: 16)
-    monkeypatch.setattr("saddlescope.curvature.tracing.cuda_graph", rerun)
+    monkeypatch.setattr("saddlescope.curvature.products.tracing.cuda_graph", rerun)
     model, criterion, programs = convolutional(), nn.CrossEntropyLoss(), Programs("traced")
     batches = [images(9, seed=1), images(13, seed=2)]
     shared = [HessianOperator(model, criterion, [b], programs=programs) for b in batches]

@@ -14,7 +14,7 @@ from saddlescope.curvature import (
     class_spectra,
     select_subsets,
 )
-from saddlescope.curvature.seeds import derived_seed
+from saddlescope.curvature.krylov.seeds import derived_seed
 from saddlescope.errors import UsageError
 
 LAMBDAS = ("lambda_max", "lambda_min", "lambda_ratio")

@@ -9,8 +9,8 @@ from scipy.stats import binomtest
 from test_bounds import KINDS, random_spectrum
 
 from saddlescope.curvature import MatrixOperator, extreme_eigenvalues
-from saddlescope.curvature.bounds import outer_bound, outer_bound_after_restarts
-from saddlescope.curvature.lanczos import Lanczos, farthest_from, random_start
+from saddlescope.curvature.krylov.bounds import outer_bound, outer_bound_after_restarts
+from saddlescope.curvature.krylov.lanczos import Lanczos, farthest_from, random_start
 from saddlescope.errors import UsageError
 
 

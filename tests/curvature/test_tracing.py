@@ -12,11 +12,12 @@ from networks import convolutional, dense_hessian, images, split_batches
 from test_replay import rerun
 from torch import nn
 
-from saddlescope.curvature import HessianOperator, Programs, class_spectra, strategy, tracing
-from saddlescope.curvature.graphs import _multiple
-from saddlescope.curvature.linearisations import Traced
+from saddlescope.curvature import HessianOperator, Programs, class_spectra
+from saddlescope.curvature.products import strategy, tracing
+from saddlescope.curvature.products.graphs import _multiple
+from saddlescope.curvature.products.linearisations import Traced
+from saddlescope.curvature.products.tracing import PRIME, TWO_SIZES
 from saddlescope.curvature.reference import dense_matrix
-from saddlescope.curvature.tracing import PRIME, TWO_SIZES
 from saddlescope.errors import UsageError
 from saddlescope.longtail import make_loss
 from saddlescope.models import build_model

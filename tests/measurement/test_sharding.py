@@ -15,7 +15,7 @@ from torch import distributed
 from typer.testing import CliRunner
 
 from saddlescope.cli.main import app
-from saddlescope.curvature import strategy
+from saddlescope.curvature.products import strategy
 from saddlescope.measurement import Settings, SpectrumJob, foreign_target, run_sharded
 from saddlescope.measurement.board import Board, RankFailed
 from saddlescope.measurement.parts import part_files, read_part, write_part
@@ -98,8 +98,8 @@ def test_kind_of_product_is_chosen_over_all_rows(folder, monkeypatch):
     )
     share = _Share.of(job, subsets=job.subsets[:1], known={}, keep=print)
     part = replace(job, subsets=job.subsets[:1])
-    # All rows have 62 samples, "all" has 31; one sample takes 6·70 operations a product.
-    monkeypatch.setattr(strategy, "TRACING_PAYS_FROM", 50 * 420 * strategy.TYPICAL_PRODUCTS)
+    # A gradient of one sample takes 3·70 operations; the row "all" alone would save 303 of them.
+    monkeypatch.setattr(strategy, "TRACING_PAYS_FROM", 400 * 210)
     assert [job.programs()._traces, share.programs()._traces] == [True, True]
     assert not part.programs()._traces
 

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.bounds import Estimate, ratio, start_component
 from saddlescope.curvature.distributed import ranks_of
-from saddlescope.curvature.lanczos import Lanczos, random_start
+from saddlescope.curvature.krylov.bounds import Estimate, ratio, start_component
+from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
+from saddlescope.curvature.krylov.outer import OuterBounds
 from saddlescope.curvature.memory import basis_capacity
-from saddlescope.curvature.outer import OuterBounds
 from saddlescope.curvature.symmetric import SymmetricOperator
 from saddlescope.errors import OperatorError, UsageError
 

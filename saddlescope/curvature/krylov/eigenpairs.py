@@ -17,8 +17,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from saddlescope.curvature.distributed import ranks_of
-from saddlescope.curvature.extreme import Ends
-from saddlescope.curvature.lanczos import Lanczos, random_start
+from saddlescope.curvature.krylov.extreme import Ends
+from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
 from saddlescope.curvature.memory import basis_capacity
 from saddlescope.curvature.symmetric import SymmetricOperator
 from saddlescope.errors import UsageError

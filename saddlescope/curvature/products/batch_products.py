@@ -13,9 +13,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.linearisations import Linearisation, Lineariser
 from saddlescope.curvature.memory import available_bytes, is_out_of_memory
 from saddlescope.curvature.objective import Objective
+from saddlescope.curvature.products.linearisations import Linearisation, Lineariser
 from saddlescope.curvature.state import exact_arithmetic, untouched
 from saddlescope.errors import MemoryLimitError, OperatorError
 

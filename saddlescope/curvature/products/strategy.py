@@ -17,12 +17,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from saddlescope.curvature.batches import BatchLoss, batch_length
 from saddlescope.curvature.forward import call_model
-from saddlescope.curvature.graphs import RecordingError, TraceError
-from saddlescope.curvature.linearisations import DoubleBackward, Linearisation, Traced
 from saddlescope.curvature.objective import Batch, Criterion, Objective
-from saddlescope.curvature.replay import recorded_size
+from saddlescope.curvature.products.graphs import RecordingError, TraceError
+from saddlescope.curvature.products.linearisations import DoubleBackward, Linearisation, Traced
+from saddlescope.curvature.products.replay import recorded_size
+from saddlescope.curvature.products.tracing import PRIME, TWO_SIZES, TracedProgram
 from saddlescope.curvature.state import exact_arithmetic, untouched
-from saddlescope.curvature.tracing import PRIME, TWO_SIZES, TracedProgram
 from saddlescope.errors import UsageError
 
 Strategy = Literal["auto", "double-backward", "traced"]

@@ -7,8 +7,8 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from saddlescope.curvature.convolutions import convolution
-from saddlescope.curvature.graphs import TraceError, overwrites
+from saddlescope.curvature.products.convolutions import convolution
+from saddlescope.curvature.products.graphs import TraceError, overwrites
 
 
 @dataclass(frozen=True)

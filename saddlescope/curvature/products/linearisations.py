@@ -15,10 +15,10 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.convolutions import TwiceDifferentiable
 from saddlescope.curvature.memory import StorageMeter, storage_bytes
 from saddlescope.curvature.objective import Batch, Criterion, Objective
-from saddlescope.curvature.tracing import TracedProgram
+from saddlescope.curvature.products.convolutions import TwiceDifferentiable
+from saddlescope.curvature.products.tracing import TracedProgram
 from saddlescope.errors import OperatorError
 
 

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from saddlescope.curvature.bounds import outer_bound, outer_bound_after_restarts
-from saddlescope.curvature.lanczos import Lanczos
+from saddlescope.curvature.krylov.bounds import outer_bound, outer_bound_after_restarts
+from saddlescope.curvature.krylov.lanczos import Lanczos
 
 
 class OuterBounds:

@@ -29,11 +29,11 @@ from torch.autograd import forward_ad
 from torch.func import grad_and_value
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from saddlescope.curvature.division import divide
 from saddlescope.curvature.forward import ForwardPlan
-from saddlescope.curvature.graphs import RecordingError, cleaned, free_batch_size
 from saddlescope.curvature.parameters import ParameterVector, call_with
-from saddlescope.curvature.replay import Recorder, Replay, cuda_graph
+from saddlescope.curvature.products.division import divide
+from saddlescope.curvature.products.graphs import RecordingError, cleaned, free_batch_size
+from saddlescope.curvature.products.replay import Recorder, Replay, cuda_graph
 
 PRIME = (211,)
 """One recording: half the time of two, and right for all but odd numbers of the batch size."""

@@ -18,9 +18,9 @@ import torch
 from scipy.special import ndtr
 from torch import Tensor
 
-from saddlescope.curvature.lanczos import Lanczos, random_start
+from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
+from saddlescope.curvature.krylov.seeds import derived_seed
 from saddlescope.curvature.memory import default_budget
-from saddlescope.curvature.seeds import derived_seed
 from saddlescope.curvature.symmetric import SymmetricOperator
 from saddlescope.errors import OperatorError, UsageError
 

@@ -27,13 +27,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.bounds import start_component
 from saddlescope.curvature.distributed import ranks_of
-from saddlescope.curvature.extreme import Ends
-from saddlescope.curvature.lanczos import Lanczos, random_start
+from saddlescope.curvature.krylov.bounds import start_component
+from saddlescope.curvature.krylov.extreme import Ends
+from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
+from saddlescope.curvature.krylov.outer import OuterBounds
+from saddlescope.curvature.krylov.seeds import derived_seed
 from saddlescope.curvature.memory import basis_capacity
-from saddlescope.curvature.outer import OuterBounds
-from saddlescope.curvature.seeds import derived_seed
 from saddlescope.curvature.symmetric import SymmetricOperator
 from saddlescope.errors import UsageError
 

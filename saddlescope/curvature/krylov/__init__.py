@@ -1,0 +1,1 @@
+"""From products to eigenvalues, densities and eigenpairs with bounds: Lanczos and what it tells."""
