@@ -1,5 +1,7 @@
 """The memory plan against what operators keep, and against a count of all that is alive."""
 
+import math
+
 import pytest
 import torch
 from networks import convolutional, images, split_batches
@@ -76,6 +78,27 @@ def test_predicted_against_counted_peak(strategy, n, batch_size, budget):
         extreme_eigenvalues(operator, max_matvecs=products, rtol=1e-9, atol=0.0)
     assert plan.kept == pytest.approx(operator.retained)
     assert plan.peak == pytest.approx(max(meter.record), rel=0.10)
+
+
+@pytest.mark.parametrize("batch_size", [2, 6])
+@pytest.mark.parametrize("budget", [math.inf, 0.0])
+def test_a_product_where_parameters_are_many(batch_size, budget):
+    """A sum beside the terms, if there are several, and no gradient beside what is made anew."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3000), nn.Tanh(), nn.Linear(3000, 4)).eval()
+    inputs, targets = data(6)
+    sizes = [batch_size] * (6 // batch_size)
+    held = measure_footprint(model, CRITERION, (inputs, targets)).working.hold(sizes, budget)
+    batches = split_batches((inputs, targets), *sizes)
+    kept = 1 << 40 if budget else 0
+    with LiveMeter() as meter:
+        operator = HessianOperator(model, CRITERION, batches, memory_budget=kept)
+        vector = torch.ones(operator.size)
+        before, live = len(meter.record), meter.live
+        operator.matvec(vector)
+    assert operator.retained == held.share == (1.0 if budget else 0.0)
+    during = max(meter.record[before:]) - live
+    assert held.product == pytest.approx(during, abs=0.2 * 4 * operator.size)
 
 
 @pytest.mark.parametrize("strategy", ["double-backward", "traced"])

@@ -116,6 +116,24 @@ def test_models_of_one_class_and_shape_do_not_share_a_program():
         torch.testing.assert_close(shared.matvec(probe), alone.matvec(probe), rtol=1e-9, atol=1e-10)
 
 
+def test_a_program_of_few_images_serves_many():
+    """Few stay as they are, many go channels-last: where `Flatten` is a view of one it copies."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 5, padding=2), nn.Tanh(), nn.Flatten(), nn.Linear(64, 4)
+    ).eval()  # fmt: skip
+    inputs, targets = torch.randn(12, 3, 4, 4), torch.arange(12) % 4
+    programs = Programs("traced")
+    for count in (3, 12):
+        data = [(inputs[:count], targets[:count])]
+        traced = HessianOperator(model, CRITERION, data, programs=programs)
+        assert isinstance(traced.products._kept[0], Traced)
+        alone = HessianOperator(model, CRITERION, data)
+        probe = torch.ones(alone.size)
+        torch.testing.assert_close(traced.matvec(probe), alone.matvec(probe), rtol=1e-4, atol=1e-5)
+    assert len(programs._programs) == 1
+
+
 def test_tables_agree_whatever_the_strategy():
     options = {"classes": [0, 1], "rtol": 1e-7}
     tables = [
