@@ -1,121 +1,23 @@
 """The memory that a row will take, predicted from a few samples.
 
-Everything an operator allocates is affine in the number of samples it evaluates together, at every
-moment of its work: parameter-sized tensors do not grow, activations grow in proportion. So the work
-is done on two and on three samples while every storage is counted, and the two records, moment by
-moment, are extrapolated to a whole batch (not their peaks: with few samples the peak lies where
-parameters are handled, with many where activations are). How many batches are retained, and how
+What the work on a batch allocates is told by `allocations`; how many batches are retained, and how
 many vectors the basis holds, follows from the budgets by the same rules as in the row itself.
-
-Counted is what torch operations return. A library's scratch memory inside one operation, and what
-an allocator holds back, are not.
 """
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from saddlescope.curvature.memory import FREE_SHARE, LiveMeter, available_bytes, basis_capacity
+from saddlescope.curvature.allocations import SIZES, Precision, Records, affine, recorded
+from saddlescope.curvature.memory import FREE_SHARE, available_bytes, basis_capacity
 from saddlescope.curvature.objective import Criterion
 from saddlescope.curvature.operators import HessianOperator
 from saddlescope.curvature.products.strategy import TYPICAL_PRODUCTS, Programs, checked_samples
 from saddlescope.curvature.samples import as_samples
-
-_SIZES = (2, 3)
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Bytes alive during one piece of work, as an affine function of the samples.
-
-    Attributes:
-        records: bytes after each operation, of each of the sizes, shape (2, operations).
-    """
-
-    records: np.ndarray
-
-    def at(self, samples: int) -> np.ndarray:
-        """Bytes after each operation with this many samples, shape (operations,)."""
-        small, large = self.records
-        return np.asarray(small + (large - small) * (samples - _SIZES[0]))
-
-    def peak(self, samples: int) -> int:
-        """Most bytes at any moment."""
-        return int(self.at(samples).max())
-
-    def end(self, samples: int) -> int:
-        """Bytes that remain."""
-        return int(self.at(samples)[-1])
-
-
-@dataclass(frozen=True)
-class Precision:
-    """What an operator does in one precision, on one batch.
-
-    Attributes:
-        build: linearising and retaining it; in the reference, with the copy of the model.
-        apply: a product while it is retained.
-        counted: bytes that the budget counts for it, of each of the sizes.
-        fixed: bytes that `build` leaves behind once, not once a batch: the gradient and a copy of
-            the model.
-        vector: bytes of the gradient.
-    """
-
-    build: Phase
-    apply: Phase
-    counted: tuple[int, int]
-    fixed: int
-    vector: int
-
-    def hold(self, sizes: list[int], budget: float) -> "Held":
-        """Go through batches of these sizes as `BatchProducts` does."""
-        counted = retained = built = 0
-        kept: list[int] = []
-        for size in sizes:
-            built = max(built, retained + self.build.peak(size))
-            counted += self._counts(size)
-            if counted > budget:
-                break
-            kept.append(size)
-            retained += self.build.end(size) - self.fixed
-        streamed = sizes[len(kept) :]
-        built = max([built, *(retained + self.build.peak(size) for size in set(streamed))])
-        product = max(
-            [self.apply.peak(size) for size in set(kept)]
-            + [self._streamed_peak(size) for size in set(streamed)]
-        )
-        # Each term is added to a sum, unless it is the only one.
-        product += self.vector if len(sizes) > 1 else 0
-        left = max(0.0, budget - sum(map(self._counts, kept)))
-        return Held(sum(kept) / sum(sizes), retained, built, product, left)
-
-    def _counts(self, size: int) -> int:
-        small, large = self.counted
-        return small + (large - small) * (size - _SIZES[0])
-
-    def _streamed_peak(self, size: int) -> int:
-        """Of a product that linearises a batch anew, and keeps no gradient."""
-        anew = max(self.build.peak(size), self.build.end(size) + self.apply.peak(size))
-        return anew - self.fixed
-
-
-@dataclass(frozen=True)
-class Held:
-    """What becomes of a row's batches: share and bytes retained, peaks of building and product.
-
-    `left` is what remains of the budget.
-    """
-
-    share: float
-    retained: int
-    built: int
-    product: int
-    left: float
 
 
 @dataclass(frozen=True)
@@ -225,7 +127,7 @@ class Footprint:
         beside = 2 * vector  # the vector it is measured on, and its product
         share = checked_samples(sum(sizes), exact=self.exact) / sum(sizes)
         if share < 1.0:
-            sizes = [max(1, int(np.ceil(share * size))) for size in sizes]
+            sizes = [max(1, math.ceil(share * size)) for size in sizes]
             few = self.working.hold(sizes, budget)
             # An operator of its own, with a gradient, which lives as long as the reference does.
             beside += few.retained + vector
@@ -269,64 +171,24 @@ def measure_footprint(
 
     make(1)  # traces, if that is to be done
     working, reference = [], []
-    for count in _SIZES:
-        operator, build = _recorded(partial(make, count))
-        working.append(_Records.of(operator, build))
+    for count in SIZES:
+        operator, build = recorded(partial(make, count))
+        working.append(Records.of(operator, build))
         if operator.dtype != torch.float64:
-            exact, build = _recorded(operator.reference)
+            exact, build = recorded(operator.reference)
             if exact is not None:
-                reference.append(_Records.of(exact, build))
+                reference.append(Records.of(exact, build))
     vector = operator.size * operator.dtype.itemsize
     return Footprint(
         operator.size,
         operator.dtype,
         operator.device,
-        _precision(working, copy=0, vector=vector),
-        _precision(reference, copy=_bytes_in_double(model), vector=8 * operator.size)
+        affine(working, copy=0, vector=vector),
+        affine(reference, copy=_bytes_in_double(model), vector=8 * operator.size)
         if reference
         else None,
         operator.products.exact,
     )
-
-
-@dataclass(frozen=True)
-class _Records:
-    """What one batch size shows."""
-
-    build: list[int]
-    apply: list[int]
-    counted: int
-
-    @classmethod
-    def of(cls, operator: HessianOperator, build: list[int]) -> "_Records":
-        vector = torch.ones(operator.size, dtype=operator.dtype, device=operator.device)
-        _, apply = _recorded(lambda: operator.matvec(vector))
-        return cls(build, apply, operator.products.nbytes)
-
-
-def _recorded(work: Callable[[], Any]) -> tuple[Any, list[int]]:
-    """The result, and the bytes alive after each operation, those that remain last."""
-    meter = LiveMeter()
-    with meter:
-        result = work()
-    return result, [*meter.record, meter.live]
-
-
-def _precision(records: list[_Records], *, copy: int, vector: int) -> Precision:
-    one, two = records
-    return Precision(
-        _phase(one.build, two.build),
-        _phase(one.apply, two.apply),
-        (one.counted, two.counted),
-        copy + vector,
-        vector,
-    )
-
-
-def _phase(small: list[int], large: list[int]) -> Phase:
-    if len(small) != len(large):  # a model that does other things with more samples: its peaks
-        small, large = [max(small), small[-1]], [max(large), large[-1]]
-    return Phase(np.array([small, large]))
 
 
 def _bytes_in_double(model: nn.Module) -> int:
