@@ -118,6 +118,15 @@ def test_the_same_folders_give_the_same_bytes(study, report, tmp_path):
     assert str(study).encode() not in again
 
 
+def test_values_stay_beside_their_names_and_units(report):
+    text = re.sub(r"<svg.*?</svg>|<script.*?</script>|<style.*?</style>", "",
+                  report.path.read_text(encoding="utf-8"), flags=re.S)  # fmt: skip
+    captions = re.findall(r"<(?:figcaption|p class=\"caption\").*?</(?:figcaption|p)>", text, re.S)
+    together = "".join(captions)
+    assert "&nbsp;=&nbsp;" in together
+    assert " = " not in re.sub(r" = (?![\d.−-])", "", together)
+
+
 def test_hostile_text_is_shown_and_not_executed(make_run, tmp_path):
     rows = [
         spectrum_row("sam", "group", "all", 9, 10.0, verdict=HOSTILE),
