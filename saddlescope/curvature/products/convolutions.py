@@ -11,7 +11,7 @@ Beyond some megabytes that matrix is new memory at each call, which the system h
 goes in pieces of a few samples. Small maps of many channels go as one matrix product (`unrolled`).
 
 Without either a product of a ResNet-32 takes about as long for 5 images and 1.2 times as long for
-40 or 77, a float64 one, its linearisation included, 1.2 to 2 times: benchmarks/convolutions.py.
+40 or 77, a float64 one, its linearisation included, 1.2 to 2.3 times: benchmarks/convolutions.py.
 """
 
 from collections.abc import Callable, Sequence
