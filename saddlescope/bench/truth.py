@@ -25,11 +25,14 @@ _CERTIFIED: dict[str, Any] = {
 class Truth:
     """Both ends, each to within an error that is small beside the tolerance.
 
+    The values are Rayleigh quotients, which never leave the spectrum: the ends themselves lie there
+    or further out.
+
     Attributes:
         lambda_max: in float64.
         lambda_min: in float64.
-        max_error: |λ_max − value| is at most this.
-        min_error: |λ_min − value| is at most this.
+        max_error: λ_max is larger by at most this.
+        min_error: λ_min is smaller by at most this.
         means: how it was found.
         products: it took.
     """
@@ -46,15 +49,14 @@ class Truth:
         return asdict(self)
 
     def errors(self, answer: Answer) -> tuple[float | None, float | None]:
-        """Relative errors of λ_max and λ_min, this truth's own added; None for what is missing."""
-        top = bottom = None
-        if answer.lambda_max is not None:
-            top = (abs(answer.lambda_max - self.lambda_max) + self.max_error) / abs(self.lambda_max)
-        if answer.lambda_min is not None:
-            bottom = (abs(answer.lambda_min - self.lambda_min) + self.min_error) / abs(
-                self.lambda_min
-            )
-        return top, bottom
+        """Relative errors of λ_max and λ_min, from wherever in their intervals these are.
+
+        None for what is missing.
+        """
+        return (
+            _farthest(answer.lambda_max, self.lambda_max, self.lambda_max + self.max_error),
+            _farthest(answer.lambda_min, self.lambda_min, self.lambda_min - self.min_error),
+        )
 
     def meets(self, answer: Answer, *, both: bool = True) -> bool:
         """Whether an answer is verified: both ends (or λ_max alone) within the tolerance."""
@@ -62,6 +64,11 @@ class Truth:
         if top is None or top > TOLERANCE:
             return False
         return not both or (bottom is not None and bottom <= TOLERANCE)
+
+
+def _farthest(found: float | None, inner: float, outer: float) -> float | None:
+    """The larger of the distances from an interval's ends, relative to the inner one."""
+    return None if found is None else max(abs(found - inner), abs(found - outer)) / abs(inner)
 
 
 def find_truth(problem: Problem) -> Truth:

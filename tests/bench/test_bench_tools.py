@@ -201,12 +201,26 @@ class TestTruth:
         assert -rounding <= run.lambda_min - truth.lambda_min <= run.min_error + rounding
         assert run.min_error <= 2.1e-3 * abs(run.lambda_min)
 
-    def test_its_own_error_counts_against_an_answer(self):
+    @pytest.mark.parametrize(
+        ("bottom", "error", "right"),
+        [
+            (-1.0, 0.008, True),
+            (-1.005, 0.005, True),
+            (-0.995, 0.013, False),
+            (-1.011, 0.011, False),
+        ],
+    )
+    def test_an_answer_is_right_wherever_the_truth_lies(self, bottom, error, right):
+        """λ_min lies between −1.008 and −1: a quotient never leaves the spectrum."""
         vague = Truth(1.0, -1.0, 0.0, 0.008, "by hand", 0)
-        close = Answer(1.0, -1.005, 1, "nothing")
-        assert EXACT.meets(close)
-        assert not vague.meets(close)
-        assert vague.errors(close)[1] == pytest.approx(0.013)
+        answer = Answer(1.0, bottom, 1, "nothing")
+        assert vague.errors(answer)[1] == pytest.approx(error)
+        assert vague.meets(answer) is right
+
+    def test_the_upper_end_lies_above_its_quotient(self):
+        vague = Truth(1.0, -1.0, 0.008, 0.0, "by hand", 0)
+        assert vague.errors(Answer(1.005, -1.0, 1, "nothing"))[0] == pytest.approx(0.005)
+        assert vague.errors(Answer(0.995, -1.0, 1, "nothing"))[0] == pytest.approx(0.013)
 
     def test_a_missing_end_is_not_right(self):
         half = Answer(1.0, None, 1, "nothing")
