@@ -13,7 +13,7 @@ from saddlescope.curvature.reference import DENSE_LIMIT, dense_reference
 TOLERANCE = 0.01
 """Share of each eigenvalue that an answer may be off."""
 
-LARGE = 5e7
+LARGE = 3e8
 """Parameters times samples from which on float64 is kept for the last products."""
 
 _CERTIFIED: dict[str, Any] = {
