@@ -36,7 +36,7 @@ _CHECK = 10.0
 """Gradients of float32 that the float64 check of an untraced row takes, for each of its samples."""
 
 _SAVED = 0.05
-"""Share of its products' cost that tracing saves a large row; a small one it saves nothing."""
+"""Share of the products' cost that tracing saves from some 100 images on; counted for every row."""
 
 SAMPLED_FROM = 2048
 """Samples beyond which the rounding of a product is measured on some of them in any case."""
@@ -46,7 +46,6 @@ TRACE_TOLERANCE = 1e4
 
 TYPICAL_PRODUCTS = 30
 """Products that a row takes, for plans made before it is measured."""
-
 
 EXACT_UP_TO = 2048
 """Samples up to which a traced forward pass runs in float64 (about 5 gradients of float32 each on a
