@@ -3,7 +3,7 @@
     python benchmarks/tracing.py -o tracing.json
 
 An untrained ResNet-32 on random images, 20 products, and the float64 check, with one thread: by
-double backward, and by a program recorded for this row alone. `operations` is what
+double backward, and by a program recorded for this row alone. `operations_saved` is what
 `saddlescope.curvature.products.strategy.TRACING_PAYS_FROM` is compared with.
 """
 
@@ -16,7 +16,7 @@ from costs import measure_cost, untrained
 from torch import nn
 
 from saddlescope.curvature import Programs, TensorSamples
-from saddlescope.curvature.products.strategy import TYPICAL_PRODUCTS
+from saddlescope.curvature.products.strategy import operations_saved
 from saddlescope.measurement import Target
 from saddlescope.runs import provenance, write_json
 
@@ -35,7 +35,7 @@ def main():
     for model, inputs, targets in untrained("resnet32", SIZES):
         size = len(targets)
         target = Target(model, nn.CrossEntropyLoss(), TensorSamples(inputs, targets), {})
-        row = {"images": size, "operations": 6.0 * FORWARD * size * TYPICAL_PRODUCTS}
+        row = {"images": size, "operations_saved": operations_saved([size], gradient=3.0 * FORWARD)}
         for strategy in ("double-backward", "traced"):
             cost = measure_cost(
                 target, [(inputs, targets)], programs=Programs(strategy), clock=time.process_time,

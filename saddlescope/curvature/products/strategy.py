@@ -68,6 +68,17 @@ def checked_samples(samples: int, *, exact: bool) -> int:
     return chosen
 
 
+def operations_saved(rows: Iterable[int], *, gradient: float) -> float:
+    """By tracing, for a job of rows of so many samples; may be negative.
+
+    Args:
+        rows: number of samples of each.
+        gradient: operations of one sample's gradient.
+    """
+    # A trace is itself checked against float64, on two samples.
+    return gradient * (sum(map(_gradients_saved, rows)) - 2.0 * _CHECK)
+
+
 def _gradients_saved(samples: int) -> float:
     """By tracing, for a row of so many samples: gradients of a single one."""
     traced = checked_samples(samples, exact=samples <= EXACT_UP_TO)
@@ -109,8 +120,7 @@ class Programs:
         if self.strategy != "auto":
             return
         gradient = 3.0 * _forward_operations(objective, next(objective.batches()))
-        # A trace is itself checked against float64, on two samples.
-        operations = gradient * (sum(map(_gradients_saved, rows)) - 2.0 * _CHECK)
+        operations = operations_saved(rows, gradient=gradient)
         self._traces = operations >= TRACING_PAYS_FROM
         log.info(
             "products: %s (tracing would save about %.1e operations in this job; pays from %.0e)",
