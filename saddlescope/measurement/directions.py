@@ -103,7 +103,7 @@ def update_directions(
         radii = method_radii(
             method, epochs=1, rho=rule.rho, rho_head=rule.rho_head, rho_tail=rule.rho_tail
         )
-        if radii.grouped and not loss.grouped:
+        if radii.grouped(0) and not loss.grouped:
             continue
         for stage, chosen in enumerate((radii.first, radii.second), start=1):
             if not chosen:

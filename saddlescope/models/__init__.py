@@ -8,7 +8,7 @@ from saddlescope.models.bottleneck import BottleneckResNet, resnet50, resnext50
 from saddlescope.models.cosine import CosineClassifier
 from saddlescope.models.registry import MODELS, build_model
 from saddlescope.models.resnet_large import ResNet34, resnet34
-from saddlescope.models.resnet_small import SmallResNet, resnet8, resnet32
+from saddlescope.models.resnet_small import SmallResNet, resnet8, resnet20, resnet32
 from saddlescope.models.scaled import ScaledClassifier
 from saddlescope.models.two_layer_linear import TwoLayerLinear, origin_eigenvalues
 
@@ -24,6 +24,7 @@ __all__ = [
     "build_model",
     "origin_eigenvalues",
     "resnet8",
+    "resnet20",
     "resnet32",
     "resnet34",
     "resnet50",

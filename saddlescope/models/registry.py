@@ -12,12 +12,13 @@ from saddlescope.models.bottleneck import resnet50, resnext50
 from saddlescope.models.cosine import CosineClassifier
 from saddlescope.models.group_norm import replace_batch_norm
 from saddlescope.models.resnet_large import resnet34
-from saddlescope.models.resnet_small import resnet8, resnet32
+from saddlescope.models.resnet_small import resnet8, resnet20, resnet32
 from saddlescope.models.scaled import ScaledClassifier
 from saddlescope.models.two_layer_linear import TwoLayerLinear
 
 MODELS: Final[Mapping[str, Callable[..., nn.Module]]] = {
     "resnet8": resnet8,
+    "resnet20": resnet20,
     "resnet32": resnet32,
     "resnet34": resnet34,
     "resnet50": resnet50,

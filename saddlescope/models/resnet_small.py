@@ -1,4 +1,4 @@
-"""ResNet-8 and ResNet-32: the 6n+2 layer networks for small images, widths 16, 32 and 64.
+"""ResNet-8, ResNet-20 and ResNet-32: the 6n+2 layer networks for small images, widths 16, 32 and 64.
 
 He, Zhang, Ren, Sun (CVPR 2016), section 4.2: a 3x3 stem, three stages of n blocks, global
 average pooling and a linear layer, shortcuts of option A (no parameters). n = 5 gives the
@@ -42,6 +42,11 @@ class SmallResNet(nn.Module):
 def resnet8(*, num_classes: int, in_channels: int = 1) -> SmallResNet:
     """ResNet-8 (n = 1): 75,002 parameters for 1-channel images and 10 classes."""
     return SmallResNet(1, num_classes=num_classes, in_channels=in_channels)
+
+
+def resnet20(*, num_classes: int, in_channels: int = 3) -> SmallResNet:
+    """ResNet-20 (n = 3): 269,722 parameters at 10 classes, 275,572 at 100."""
+    return SmallResNet(3, num_classes=num_classes, in_channels=in_channels)
 
 
 def resnet32(*, num_classes: int, in_channels: int = 3) -> SmallResNet:

@@ -47,10 +47,9 @@ class Radii:
         perturbed, plain = sum(rho > 0 for rho in radii), any(rho == 0 for rho in radii)
         return 1 + perturbed, 2 * perturbed + plain
 
-    @property
-    def grouped(self) -> bool:
-        """Whether the method tells head from tail."""
-        return "all" not in self.first
+    def grouped(self, epoch: int) -> bool:
+        """Whether an epoch's steps tell head from tail."""
+        return "all" not in self.at(epoch)
 
 
 def first_epoch(share: float, epochs: int) -> int:
@@ -70,26 +69,32 @@ def method_radii(
     rho_head: float = 0.05,
     rho_tail: float = 0.10,
     gamma: float = 0.70,
+    first_stage: str | None = None,
 ) -> Radii:
     """Radii of a method by its key ("sgd", "sam", "imbsam", "sam-ext", "sse-sam").
 
-    Stage 2 begins with `first_epoch(gamma, epochs)`.
+    Stage 2 begins with `first_epoch(gamma, epochs)`. A `first_stage` puts another method before it:
+    SSE-SAM is "imbsam" after a first stage "sam-ext".
 
     Raises:
-        UsageError: an unknown method or γ outside [0, 1].
+        UsageError: an unknown method or γ outside [0, 1]; a stage that has two itself.
     """
     if not 0.0 <= gamma <= 1.0:
         raise UsageError(f"gamma = {gamma}: expected a share of the epochs between 0 and 1")
-    both, tail_only = {"head": rho_head, "tail": rho_tail}, {"head": 0.0, "tail": rho_tail}
-    match method:
-        case "sgd":
-            return Radii({"all": 0.0}, {}, None)
-        case "sam":
-            return Radii({"all": rho}, {}, None)
-        case "imbsam":
-            return Radii(tail_only, {}, None)
-        case "sam-ext":
-            return Radii(both, {}, None)
-        case "sse-sam":
-            return Radii(both, tail_only, first_epoch(gamma, epochs))
-    raise UsageError(f"unknown method {method!r}: expected sgd, sam, imbsam, sam-ext or sse-sam")
+    if method == "sse-sam" and first_stage is None:
+        method, first_stage = "imbsam", "sam-ext"
+    one_stage = {
+        "sgd": {"all": 0.0},
+        "sam": {"all": rho},
+        "imbsam": {"head": 0.0, "tail": rho_tail},
+        "sam-ext": {"head": rho_head, "tail": rho_tail},
+    }
+    if unknown := [name for name in (method, first_stage or method) if name not in one_stage]:
+        raise UsageError(
+            f"unknown method {unknown[0]!r}: expected sgd, sam, imbsam, sam-ext or sse-sam"
+            if unknown[0] != "sse-sam"
+            else "a stage is of one method: sse-sam has two"
+        )
+    if first_stage is None:
+        return Radii(one_stage[method], {}, None)
+    return Radii(one_stage[first_stage], one_stage[method], first_epoch(gamma, epochs))

@@ -9,10 +9,11 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from saddlescope.errors import UsageError
 from saddlescope.sharpness import Radii, first_epoch, method_radii
@@ -76,9 +77,14 @@ class LossSection(_Section):
 
 
 class MethodSection(_Section):
-    """`[method]`: which of the five, and the radii of all of them."""
+    """`[method]`: which of the five, and the radii of all of them.
+
+    `first_stage` names another method for the epochs before γT, as SSE-SAM is SAM (ext.) first and
+    ImbSAM afterwards.
+    """
 
     name: Literal["sgd", "sam", "imbsam", "sam-ext", "sse-sam"] = "sgd"
+    first_stage: Literal["sgd", "sam", "imbsam", "sam-ext"] | None = None
     rho: float = Field(default=0.05, ge=0)
     rho_head: float = Field(default=0.05, ge=0)
     rho_tail: float = Field(default=0.10, ge=0)
@@ -86,10 +92,25 @@ class MethodSection(_Section):
     group_reduction: Literal["batch", "group", "batch-tail-x2"] = "batch"
     bn_statistics: Literal["clean", "every-pass"] = "every-pass"
 
+    @property
+    def key(self) -> str:
+        """The word of tables and folder names, such as "sgd-then-imbsam"."""
+        return f"{self.first_stage}-then-{self.name}" if self.first_stage else self.name
+
+    @model_validator(mode="after")
+    def _two_different_stages(self) -> Self:
+        stages = (self.first_stage, self.name)
+        if stages == ("sam-ext", "imbsam"):
+            raise PydanticCustomError("stages", "that is SSE-SAM: write name = 'sse-sam'")
+        if self.first_stage is not None and (self.name in ("sse-sam", self.first_stage)):
+            raise PydanticCustomError("stages", "expected two different methods of one stage each")
+        return self
+
     def radii(self, epochs: int) -> Radii:
         """The method's radii by epoch."""
         return method_radii(
             self.name,
+            first_stage=self.first_stage,
             epochs=epochs,
             rho=self.rho,
             rho_head=self.rho_head,
@@ -165,7 +186,7 @@ class Recipe(_Section):
     def method_key(self) -> str:
         """The `method` column of every table: of a second stage both, such as "sam+crt"."""
         if self.decoupling is None:
-            return self.method.name
+            return self.method.key
         return f"{self.decoupling.first}+{self.decoupling.classifier}"
 
     @property
@@ -173,7 +194,7 @@ class Recipe(_Section):
         """Default name of the run folder."""
         if self.decoupling is not None:  # the method of its first stage is in the name
             return f"{self.name}-seed{self.training.seed}"
-        return f"{self.name}-{self.method.name}-seed{self.training.seed}"
+        return f"{self.name}-{self.method.key}-seed{self.training.seed}"
 
 
 def load_recipe(source: str | Path, *, overrides: Iterable[str] = ()) -> Recipe:

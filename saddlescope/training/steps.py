@@ -66,6 +66,7 @@ class Steps:
         # For layers that draw at random while training (dropout), one stream an epoch and rank.
         torch.manual_seed((self.seed(epoch, stream=2) + 7_919 * self.ranks.rank) % 2**63)
         self._criterion = epoch_loss(self.recipe, self.data, epoch, reduction="none")
+        self._grouped = self.radii.grouped(epoch)
         self.optimizer.set_radii(self.radii.at(epoch))
 
     def order(self, epoch: int) -> Tensor:
@@ -135,7 +136,7 @@ class Steps:
                 values = values * weights[mine]
             if share != 1.0:
                 values = values * share
-            if self.radii.grouped:
+            if self._grouped:
                 return group_losses(values, tail, group_reduction=reduction, whole=whole)
             return {"all": values.mean() if self.ranks.size == 1 else values.sum() / len(whole)}
 

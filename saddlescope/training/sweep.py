@@ -28,7 +28,7 @@ from saddlescope.training.recipe import (
     set_key,
 )
 
-_IN_EVERY_NAME = ("method.name", "training.seed")
+_IN_EVERY_NAME = ("method.name", "method.first_stage", "training.seed")
 """Keys whose values `Recipe.run_name` has anyway."""
 
 _SHORT = {"imbalance_factor": "if"}

@@ -31,7 +31,7 @@ def test_the_global_random_state_is_left_alone():
 def test_an_unknown_name_gets_a_suggestion():
     with pytest.raises(UsageError, match=r"unknown model 'resnet-32': did you mean 'resnet32'\?"):
         build_model("resnet-32", num_classes=10, in_channels=3, seed=0)
-    with pytest.raises(UsageError, match="choose from resnet8, resnet32, resnet34"):
+    with pytest.raises(UsageError, match="choose from resnet8, resnet20, resnet32, resnet34"):
         build_model("zzz", num_classes=10, in_channels=3, seed=0)
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from saddlescope.models import resnet8, resnet32
+from saddlescope.models import resnet8, resnet20, resnet32
 
 
 def parameters_by_hand(n, *, num_classes, in_channels):
@@ -19,6 +19,8 @@ def parameters_by_hand(n, *, num_classes, in_channels):
     ("build", "n", "num_classes", "in_channels", "expected"),
     [
         (resnet8, 1, 10, 1, 75_002),
+        (resnet20, 3, 10, 3, 269_722),
+        (resnet20, 3, 100, 3, 275_572),
         (resnet32, 5, 10, 3, 464_154),
         (resnet32, 5, 100, 3, 470_004),
     ],

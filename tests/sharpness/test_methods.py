@@ -33,7 +33,7 @@ def test_ends_of_gamma():
 
 
 def test_only_sgd_and_sam_know_no_groups():
-    grouped = [m for m in METHODS if method_radii(m, epochs=5).grouped]
+    grouped = [m for m in METHODS if method_radii(m, epochs=5).grouped(0)]
     assert grouped == ["imbsam", "sam-ext", "sse-sam"]
 
 
