@@ -10,7 +10,7 @@ The plain rule is ε = ρ·g/‖g‖ (Foret et al. 2021). Its relatives change o
   along g + α·(‖g‖/‖v‖)·v.
 """
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,6 @@ from torch import Tensor
 from saddlescope.errors import UsageError
 from saddlescope.sharpness.gradients import Gradients
 from saddlescope.sharpness.norms import global_norm, inner_product, local
-
-_PREFIX = "sharpness"
 
 
 @dataclass(frozen=True)
@@ -67,74 +65,83 @@ class Ascent:
 
 
 class Memory:
-    """What Friendly-SAM and LookSAM keep of former steps, by group and parameter."""
+    """What Friendly-SAM and LookSAM keep of former steps, in the optimiser's own state.
 
-    def __init__(self) -> None:
-        self.kept: dict[tuple[str, str], Gradients] = {}
-        self.steps = 0
+    Args:
+        parameters: of the step.
+        state: of the optimiser, by parameter.
+        ascent: which of them.
+    """
 
-    def direction(self, group: str, gradients: Gradients, ascent: Ascent) -> Gradients:
+    def __init__(
+        self, parameters: Sequence[Tensor], state: Mapping[Any, dict[str, Any]], ascent: Ascent
+    ) -> None:
+        self._parameters, self._state, self._ascent = parameters, state, ascent
+        self._new: dict[str, Gradients] = {}
+
+    def uphill(self, group: Hashable, gradients: Gradients) -> Gradients:
         """The gradients, less σ times the mean of the former ones (Friendly-SAM)."""
-        if ascent.friendly == 0.0:
+        sigma, decay = self._ascent.friendly, self._ascent.decay
+        if sigma == 0.0:
             return gradients
-        mean = self.kept.get(("mean", group))
-        if mean is None:
-            self.kept["mean", group] = [None if g is None else g.clone() for g in gradients]
-            return gradients
-        found: Gradients = []
-        for index, gradient in enumerate(gradients):
-            former = mean[index]
-            if gradient is None or former is None:
-                found.append(gradient)
-                mean[index] = former if gradient is None else gradient.clone()
-            else:
-                found.append(gradient - ascent.friendly * former)
-                mean[index] = ascent.decay * former + (1.0 - ascent.decay) * gradient
-        return found
+        pairs = list(zip(gradients, self._kept("mean", group), strict=True))
+        self._keep(
+            "mean", group,
+            [m if g is None else g.clone() if m is None else decay * m + (1.0 - decay) * g
+             for g, m in pairs],
+        )  # fmt: skip
+        return [g if g is None or m is None else g - sigma * m for g, m in pairs]
 
-    def reuses(self, group: str, ascent: Ascent) -> bool:
-        """Whether this step takes the orthogonal part from a former one (LookSAM)."""
-        return self.steps % ascent.every != 0 and ("orthogonal", group) in self.kept
+    def skips(self, group: Hashable, step: int) -> bool:
+        """Whether a step takes the orthogonal part from a former one (LookSAM)."""
+        if step % self._ascent.every == 0:
+            return False
+        return any(v is not None for v in self._kept("orthogonal", group))
 
-    def keep_orthogonal(self, group: str, at_w: Gradients, at_ascent: Gradients) -> None:
+    def keep_orthogonal(self, group: Hashable, at_w: Gradients, at_ascent: Gradients) -> None:
         """Keep v = g_s − (⟨g_s,g⟩/‖g‖²)·g."""
-        pairs = [(s, g) for s, g in zip(at_ascent, at_w, strict=True) if s is not None]
-        both = [(s, g) for s, g in pairs if g is not None]
+        both = [
+            (s, g) for s, g in zip(at_ascent, at_w, strict=True) if s is not None and g is not None
+        ]
         along = inner_product([s for s, _ in both], [g for _, g in both])
         square = global_norm([g for _, g in both]).square()
         share = torch.where(square > 0, along / square, torch.zeros_like(square))
-        self.kept["orthogonal", group] = [
-            s if s is None or g is None else s - share.to(s.dtype) * g
-            for s, g in zip(at_ascent, at_w, strict=True)
-        ]
+        self._keep(
+            "orthogonal", group,
+            [s if s is None or g is None else s - share.to(s.dtype) * g
+             for s, g in zip(at_ascent, at_w, strict=True)],
+        )  # fmt: skip
 
-    def reused(self, group: str, at_w: Gradients, ascent: Ascent) -> Gradients:
+    def reused(self, group: Hashable, at_w: Gradients) -> Gradients:
         """G + α·(‖g‖/‖v‖)·v."""
-        orthogonal = self.kept["orthogonal", group]
+        orthogonal = self._kept("orthogonal", group)
         length = global_norm([v for v in orthogonal if v is not None])
         slope = global_norm([g for g in at_w if g is not None])
-        factor = torch.where(length > 0, ascent.reuse * slope / length, torch.zeros_like(length))
+        zero = torch.zeros_like(length)
+        factor = torch.where(length > 0, self._ascent.reuse * slope / length, zero)
         return [
             g if g is None or v is None else g + factor.to(g.dtype) * v
             for g, v in zip(at_w, orthogonal, strict=True)
         ]
 
-    def by_parameter(self, index: int) -> dict[str, Tensor]:
-        """What is kept of one parameter, by the names it has in a state_dict."""
-        found = {
-            f"{_PREFIX}.{kind}.{group}": kept[index] for (kind, group), kept in self.kept.items()
-        }
-        return {name: tensor for name, tensor in found.items() if tensor is not None}
+    def commit(self) -> None:
+        """Write what is new; after the base's step, which may look whether a state is empty."""
+        for name, gradients in self._new.items():
+            for parameter, gradient in zip(self._parameters, gradients, strict=True):
+                if gradient is not None:
+                    self._state[parameter][name] = gradient
 
-    def load(self, states: Iterable[dict[str, Any]]) -> None:
-        """Take what `by_parameter` wrote out of each parameter's state, in their order."""
-        self.kept = {}
-        states = list(states)
-        for index, state in enumerate(states):
-            for name in [n for n in state if isinstance(n, str) and n.startswith(_PREFIX + ".")]:
-                _, kind, group = name.split(".", 2)
-                empty: Gradients = [None] * len(states)
-                self.kept.setdefault((kind, group), empty)[index] = state.pop(name)
+    def _kept(self, kind: str, group: Hashable) -> Gradients:
+        name = _name(kind, group)
+        # Not self._state[p]: looking must not make an entry.
+        return [self._state[p].get(name) if p in self._state else None for p in self._parameters]
+
+    def _keep(self, kind: str, group: Hashable, gradients: Gradients) -> None:
+        self._new[_name(kind, group)] = gradients
+
+
+def _name(kind: str, group: Hashable) -> str:
+    return f"sharpness_{kind}_{group}"
 
 
 def displacement(

@@ -9,8 +9,8 @@ Three ways, and who does it:
 - `total`: the same two messages, summed by the caller's function.
 """
 
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.distributed as dist
@@ -61,7 +61,8 @@ class Exchange:
             last: of the micro-batches.
         """
         if self._ddp is None:
-            return nullcontext()
+            several = groups > 1 and ascent and self._total is None
+            return _no_ddp() if several and dist.is_initialized() else nullcontext()
         alone = not last or self.in_messages(groups) or (ascent and self._local_ascent)
         context: AbstractContextManager[None] = self._ddp.no_sync() if alone else nullcontext()
         return context
@@ -117,3 +118,21 @@ class Exchange:
             list(tensors),
             [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)],
         )
+
+
+@contextmanager
+def _no_ddp() -> Iterator[None]:
+    """Refuse a DDP network within: of several backward passes it would add up the first alone."""
+
+    def refuse(module: nn.Module, _: object) -> None:
+        if isinstance(module, DistributedDataParallel):
+            raise UsageError(
+                "several groups and a network in DistributedDataParallel: hand it to "
+                "SharpnessAware as model=..., so that one forward can serve their backward passes"
+            )
+
+    handle = nn.modules.module.register_module_forward_pre_hook(refuse)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from saddlescope.sharpness.ascent import displacement
+from saddlescope.sharpness.ascent import Memory, displacement
 from saddlescope.sharpness.buffers import KeptBuffers
 from saddlescope.sharpness.gradients import Gradients
 from saddlescope.sharpness.norms import local
@@ -21,9 +21,11 @@ class Journey:
     Attributes:
         parameters: the same.
         finite: whether the gradient of every ascent so far was finite, on the device.
+        memory: what to remember if the journey ends in a step.
     """
 
     finite: Tensor | None = None
+    memory: Memory | None = None
 
     def __init__(self, parameters: Sequence[Tensor], model: nn.Module | None) -> None:
         self.parameters = parameters

@@ -101,7 +101,10 @@ def backward(losses: Sequence[Tensor], *, scaler: Any = None, retain: bool = Fal
     Raises:
         UsageError: a graph that allows one backward pass alone was asked for several.
     """
-    scaled = [loss if scaler is None else scaler.scale(loss) for loss in losses]
+    scaled = list(losses)
+    if scaler is not None:
+        with torch.enable_grad():
+            scaled = [scaler.scale(loss) for loss in losses]
     try:
         torch.autograd.backward(scaled, retain_graph=retain)
     except RuntimeError as error:
@@ -117,10 +120,5 @@ def _remedy(text: str) -> str:
             "the network was compiled before this optimiser took a step: call "
             "torch.compiler.reset(), or set torch._functorch.config.donated_buffer = False "
             "before it is compiled"
-        )
-    if "mark a variable ready only once" in text or "finished reduction" in text:
-        return (
-            "several groups and a network in DistributedDataParallel: hand it to SharpnessAware as "
-            "model=..., so that their backward passes can share one forward"
         )
     return ""

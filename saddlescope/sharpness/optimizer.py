@@ -8,7 +8,7 @@ The rule: for groups g with losses L_g and radii ρ_g, the base optimiser receiv
 (ext.) 3/4. `ascent` has the relatives of the rule, `exchange` the processes that share a batch.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from saddlescope.errors import UsageError
-from saddlescope.sharpness.ascent import Ascent
+from saddlescope.sharpness.ascent import Ascent, Memory
 from saddlescope.sharpness.exchange import Exchange
 from saddlescope.sharpness.gradients import (
     Gradients,
@@ -143,12 +143,12 @@ class SharpnessAware(Wrapper):
         parameters = self._trainable()
         clear(self._all())  # nothing moves by a gradient of another step
         try:
-            answer, update = self._passes(calls, parameters, scaler)
+            answer, update, memory = self._passes(calls, parameters, scaler)
         except BaseException:
             clear(self._all())
             raise
         put(parameters, update)
-        self._descend(scaler)
+        self._descend(memory, scaler)
         return answer
 
     @torch.no_grad()
@@ -180,9 +180,11 @@ class SharpnessAware(Wrapper):
         gradients = [p.grad if id(p.grad) in new else None for p in parameters]
         clear(self._all())
         gradients = self._exchange.add_up_ascents({name: gradients}, parameters, 1)[name]
-        uphill = self._uphill(name, gradients, parameters)
+        memory = Memory(parameters, self.state, self.ascent)
+        uphill = self._uphill(memory.uphill(name, gradients), parameters)
         try:
             self._away = Journey(parameters, self._model)
+            self._away.memory = memory
             self._away.go(uphill, self.radii[name], adaptive=self.ascent.adaptive, guard=True)
         except BaseException:
             self.restore()
@@ -208,7 +210,7 @@ class SharpnessAware(Wrapper):
         if all(gradient is None for gradient in update):
             raise UsageError("second_step needs the gradient at w + ε: call backward() before it")
         put(parameters, self._exchange.add_up_update(update, parameters, 1))
-        self._descend(_enabled(scaler), away.finite)
+        self._descend(away.memory, _enabled(scaler), away.finite)
         if zero_grad:
             self.zero_grad()
 
@@ -221,9 +223,10 @@ class SharpnessAware(Wrapper):
 
     def _passes(
         self, calls: list[Losses], parameters: list[Tensor], scaler: Any
-    ) -> tuple[Any, Gradients]:
-        """What the caller returned at w, and the gradient that the base optimiser receives."""
-        radii, exchange, memory = self.radii, self._exchange, self._memory
+    ) -> tuple[Any, Gradients, Memory]:
+        """What the caller returned at w, the base optimiser's gradient, and what to remember."""
+        radii, exchange = self.radii, self._exchange
+        memory = Memory(parameters, self.state, self.ascent)
         passes = Passes(parameters, calls, radii, exchange, scaler)
         found = passes.at_w()
         nothing: Gradients = [None] * len(parameters)
@@ -233,8 +236,8 @@ class SharpnessAware(Wrapper):
         ascents = exchange.add_up_ascents(
             {name: found.ascents.pop(name, nothing) for name in names}, parameters, len(radii)
         )
-        for name in [name for name in names if memory.reuses(str(name), self.ascent)]:
-            found.add(memory.reused(str(name), ascents.pop(name), self.ascent))
+        for name in [name for name in names if memory.skips(name, self._steps)]:
+            found.add(memory.reused(name, ascents.pop(name)))
         if scaler is not None and not all_finite(ascents.values()):
             # The scaler will find that too, and skip the step: there is no way up from here.
             for gradients in ascents.values():
@@ -244,18 +247,19 @@ class SharpnessAware(Wrapper):
             try:
                 self._away = Journey(parameters, self._model)
                 for name, gradients in ascents.items():
-                    uphill = self._uphill(name, gradients, parameters)
+                    uphill = self._uphill(memory.uphill(name, gradients), parameters)
                     self._away.go(uphill, radii[name], adaptive=self.ascent.adaptive)
                     if self.ascent.every > 1:
                         alone = passes.at_ascent(name, found, alone=True)
-                        memory.keep_orthogonal(str(name), gradients, alone)
+                        memory.keep_orthogonal(name, gradients, alone)
                         found.add(alone)
                     else:
                         found.update = passes.at_ascent(name, found)
                     self._away.come_back()
             finally:
                 self.restore()
-        return found.answer, exchange.add_up_update(found.update or nothing, parameters, len(radii))
+        update = exchange.add_up_update(found.update or nothing, parameters, len(radii))
+        return found.answer, update, memory
 
     def _refuse(self, scaler: Any) -> None:
         """Refuse what this step could not honour."""
@@ -272,9 +276,8 @@ class SharpnessAware(Wrapper):
                 "second_step, or call zero_grad() first"
             )
 
-    def _uphill(self, name: Hashable, gradients: Gradients, parameters: list[Tensor]) -> Gradients:
-        """The direction in which the loss of a group grows, or falls where it is maximised."""
-        direction = self._memory.direction(str(name), gradients, self.ascent)
+    def _uphill(self, direction: Gradients, parameters: list[Tensor]) -> Gradients:
+        """A direction with the signs that let a loss grow, or fall where it is maximised."""
         if not any(group.get("maximize") for group in self.param_groups):
             return direction
         falls = {id(p) for g in self.param_groups if g.get("maximize") for p in g["params"]}
@@ -283,7 +286,9 @@ class SharpnessAware(Wrapper):
             for p, g in zip(parameters, direction, strict=True)
         ]
 
-    def _descend(self, scaler: Any, finite: Tensor | None = None) -> None:
+    def _descend(
+        self, memory: Memory | None, scaler: Any = None, finite: Tensor | None = None
+    ) -> None:
         """Let the base optimiser use `.grad`."""
         gradients = [p.grad for p in self._all() if p.grad is not None]
         if scaler is not None:
@@ -297,7 +302,9 @@ class SharpnessAware(Wrapper):
         else:
             scaler.step(self.base)
         torch.clear_autocast_cache()  # casts of the old weights
-        self._memory.steps += 1
+        if memory is not None:
+            memory.commit()
+        self._count_step()
         self._opt_called = True  # what learning-rate schedulers look for
         mark_seen(self._all())
 
@@ -307,16 +314,21 @@ class SharpnessAware(Wrapper):
         It is where no radius is above 0, and where every gradient is 0, with which
         torch.distributed.checkpoint makes an optimiser create its state.
         """
-        if any(self.radii.values()) and any_nonzero(
-            [p.grad for p in self._all() if p.grad is not None]
-        ):
+        gradients = [p.grad for p in self._all()]
+        there = [gradient for gradient in gradients if gradient is not None]
+        if not there:
+            raise UsageError("step() without a function and without gradients: nothing to descend")
+        if any(self.radii.values()) and any_nonzero(there):
             raise UsageError(
                 "step() without a function: the gradient at w + ε needs another pass. Hand over a "
                 "function that computes the loss, or use first_step and second_step"
             )
-        if all(p.grad is None for p in self._all()):
-            raise UsageError("step() without a function and without gradients: nothing to descend")
-        self._descend(None)
+        memory = Memory(self._all(), self.state, self.ascent)
+        if self.ascent.remembers:
+            for name in self.radii:
+                memory.uphill(name, gradients)
+                memory.keep_orthogonal(name, gradients, gradients)
+        self._descend(memory)
 
 
 def _enabled(scaler: Any) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from saddlescope.errors import UsageError
-from saddlescope.sharpness.ascent import Ascent, Memory
+from saddlescope.sharpness.ascent import Ascent
 
 
 class Wrapper(Optimizer):
@@ -31,7 +31,6 @@ class Wrapper(Optimizer):
     def __init__(self, base: Optimizer, radii: Mapping[Any, float], ascent: Ascent) -> None:
         self.base = base
         self.ascent = ascent
-        self._memory = Memory()
         super().__init__(base.param_groups, dict(base.defaults))
         self.set_radii(radii)
 
@@ -55,8 +54,8 @@ class Wrapper(Optimizer):
 
     @property
     def radii(self) -> dict[Any, float]:
-        """The radii in force, by group."""
-        return dict(self._radii)
+        """The radii in force, by group; every `param_groups` entry has them, for checkpoints."""
+        return dict(self.param_groups[0].get("radii", self._radii))
 
     def set_radii(self, radii: Mapping[Any, float]) -> None:
         """Replace the radii, as SSE-SAM does when its second stage begins.
@@ -69,26 +68,18 @@ class Wrapper(Optimizer):
         for name, rho in radii.items():
             if not 0.0 <= rho < float("inf"):
                 raise UsageError(f"radius of group {name!r} is {rho}: expected a number >= 0")
-        self._radii = dict(radii)
+        self._radii = dict(radii)  # for when a checkpoint is loaded into the base itself
+        for group in self.param_groups:
+            group["radii"] = dict(radii)
 
     def register_step_pre_hook(self, hook: Callable[..., Any]) -> Any:
         """Call `hook(self, args, kwargs)` before the weights move, when `.grad` is final."""
         return self.base.register_step_pre_hook(lambda _, *arguments: hook(self, *arguments))
 
-    def state_dict(self) -> dict[str, Any]:
-        """The base optimiser's state and groups, as torch has them, and the radii in each group."""
-        content: dict[str, Any] = super().state_dict()
-        for group in content["param_groups"]:
-            group["radii"] = self.radii
-            if self.ascent.remembers:
-                group["sharpness_steps"] = self._memory.steps
-        if self.ascent.remembers:
-            state = dict(content["state"])
-            for index, _ in enumerate(self._all()):
-                if kept := self._memory.by_parameter(index):
-                    state[index] = dict(state.get(index, {})) | kept
-            content["state"] = state
-        return content
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters, with the radii in force."""
+        super().add_param_group(param_group)
+        self._name_radii(self.param_groups[0].get("radii"))
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -96,14 +87,17 @@ class Wrapper(Optimizer):
 
         A checkpoint that names no radii leaves those in force.
         """
+        radii = self.radii
         super().load_state_dict(state_dict.get("base", state_dict))
-        radii = state_dict.get("radii")  # beside "base": how 0.1.0 began to write it
-        for group in self.param_groups:
-            radii = group.pop("radii", radii)
-            self._memory.steps = group.pop("sharpness_steps", 0)
+        self._name_radii(radii)
+        if "base" in state_dict:  # a format of before 0.1.0, which names the radii beside it
+            self.set_radii(state_dict["radii"])
+
+    def _name_radii(self, radii: Mapping[Any, float] | None) -> None:
+        """Name the radii in groups that name none, such as those of a base's checkpoint."""
         if radii is not None:
-            self.set_radii(radii)
-        self._memory.load([self.state.get(parameter, {}) for parameter in self._all()])
+            for group in self.param_groups:
+                group.setdefault("radii", dict(radii))
 
     def __getstate__(self) -> dict[str, Any]:
         hooks = ("_optimizer_", "_warned", "step", "profile", "_zero_grad_profile_name", "_patched")
@@ -118,6 +112,17 @@ class Wrapper(Optimizer):
         super().__setstate__(state)
         if theirs:
             self.base.__setstate__(theirs)
+
+    @property
+    def _steps(self) -> int:
+        """Steps taken, which LookSAM counts."""
+        return int(self.param_groups[0].get("sharpness_steps", 0))
+
+    def _count_step(self) -> None:
+        if self.ascent.every > 1:
+            steps = self._steps + 1
+            for group in self.param_groups:
+                group["sharpness_steps"] = steps
 
     def _all(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]

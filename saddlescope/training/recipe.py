@@ -123,7 +123,8 @@ class OptimizerSection(_Section):
     """`[optimizer]`: the base SGD. `eta` is the step size at the start of the schedule.
 
     `cosine` reaches 0 after the last epoch; `cosine-released` is stepped before each epoch, as
-    the paper's code does, so that its last epoch has step size 0.
+    the paper's code does, so that its last epoch has step size 0. `clip` is the L2 norm that the
+    final gradient, without weight decay, is scaled down to; None leaves it.
     """
 
     eta: float = Field(default=0.01, gt=0)
@@ -132,14 +133,16 @@ class OptimizerSection(_Section):
     weight_decay: float = Field(default=1e-3, ge=0)
     batch_size: int = Field(default=64, ge=1)
     schedule: Literal["cosine", "cosine-released", "constant"] = "cosine"
+    clip: float | None = Field(default=None, gt=0)
 
 
 class TrainingSection(_Section):
     """`[training]`: how long, what is kept, and how it is computed.
 
     0 for `checkpoint_every` (epochs), `norms_every` (steps) and `losses_every` (epochs) keeps none.
-    `precision = "bf16"` is autocast of the forward passes. `sync_bn` lets BatchNorm see the whole
-    batch where CUDA ranks share it.
+    `precision = "bf16"` is autocast of the forward passes, "fp16" that with a GradScaler.
+    `accumulate` is the number of forward passes a rank's batch is split into. `sync_bn` lets
+    BatchNorm see the whole batch where CUDA ranks share it.
     """
 
     epochs: int = Field(ge=1)
@@ -148,7 +151,8 @@ class TrainingSection(_Section):
     checkpoint_every: int = Field(default=0, ge=0)
     norms_every: int = Field(default=0, ge=0)
     losses_every: int = Field(default=0, ge=0)
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    accumulate: int = Field(default=1, ge=1)
     channels_last: bool = False
     compile: bool = False
     sync_bn: bool = True

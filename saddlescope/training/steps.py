@@ -5,6 +5,7 @@ their gradients, so that the step is the whole batch's.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from saddlescope.training.decoupling import class_balanced_order
 from saddlescope.training.losses import epoch_loss
 from saddlescope.training.norms import gradient_norms
 from saddlescope.training.recipe import Recipe
+
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Steps:
@@ -54,7 +57,10 @@ class Steps:
         # Kept on the host as well: which group a batch holds must not make a device wait.
         self._is_tail = torch.isin(data.train.labels.cpu(), torch.tensor(data.groups["tail"]))
         self._channels_last = recipe.training.channels_last
-        self._bf16 = recipe.training.precision == "bf16"
+        self._half = _HALF.get(recipe.training.precision)
+        # What a gradient in float16 would lose for being small, a scaled loss keeps.
+        fp16 = recipe.training.precision == "fp16"
+        self._scaler = torch.amp.GradScaler(data.train.device.type) if fp16 else None
         self.begin(0)
 
     def begin(self, epoch: int) -> None:
@@ -121,42 +127,49 @@ class Steps:
                     self.model, self._criterion, images, labels, tail, group_reduction=reduction
                 )
             )
-        first = True
+        logged: set[int] = set()
 
-        def losses() -> dict[str, Tensor]:
-            nonlocal first
+        def losses(part: slice) -> dict[str, Tensor]:
             with self._autocast():
-                logits = self.model(images)
-            # Autocast gives bfloat16, in which a loss would lose its digits.
-            values = self._criterion(logits.float() if self._bf16 else logits, labels)
-            if first:  # the forward at w is the one the log speaks of
-                self._tally(values.detach() * share, tail)
-                first = False
+                logits = self.model(images[part])
+            # Autocast gives half precision, in which a loss would lose its digits.
+            values = self._criterion(logits.float() if self._half else logits, labels[part])
+            if part.start not in logged:  # the forward at w is the one the log speaks of
+                self._tally(values.detach() * share, tail[part])
+                logged.add(part.start)
             if weights is not None:
-                values = values * weights[mine]
+                values = values * weights[mine[part]]
             if share != 1.0:
                 values = values * share
             if self._grouped:
-                return group_losses(values, tail, group_reduction=reduction, whole=whole)
-            return {"all": values.mean() if self.ranks.size == 1 else values.sum() / len(whole)}
+                return group_losses(values, tail[part], group_reduction=reduction, whole=whole)
+            return {
+                "all": values.mean() if len(values) == len(whole) else values.sum() / len(whole)
+            }
 
-        self.optimizer.step(losses)
+        parts = _parts(len(mine), self.recipe.training.accumulate)
+        self.optimizer.step([partial(losses, part) for part in parts], scaler=self._scaler)
+        if self._scaler is not None:
+            self._scaler.update()
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Any]:
         """What an epoch's rest depends on, besides weights and optimiser; the same on all ranks."""
         return {
             "sums": self.ranks.total(self.sums.clone()),
             "counts": self.counts,
             "augmentation": self._augmentation.generator.get_state(),
+            "scaler": None if self._scaler is None else self._scaler.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Tensor], *, epoch: int) -> None:
+    def load_state_dict(self, state: dict[str, Any], *, epoch: int) -> None:
         """Go on within an epoch."""
         self.begin(epoch)
         if self.ranks.rank == 0:  # what was added up is one rank's from here on
             self.sums = state["sums"].to(self.sums.device)
         self.counts = state["counts"].cpu()
         self._augmentation.generator.set_state(state["augmentation"].cpu())
+        if self._scaler is not None and state.get("scaler"):
+            self._scaler.load_state_dict(state["scaler"])
 
     def _mine(self, samples: int) -> slice:
         """This rank's part of a batch; all of it where there are fewer samples than ranks."""
@@ -173,11 +186,17 @@ class Steps:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(
             self.sums.device.type,
-            dtype=torch.bfloat16,
-            enabled=self._bf16,
+            dtype=self._half,
+            enabled=self._half is not None,
         )
 
     def _tally(self, values: Tensor, tail: Tensor) -> None:
         weights = tail.to(values.device, torch.float64)
         total, of_tail = values.double().sum(), torch.dot(values.double(), weights)
         self.sums += torch.stack((total - of_tail, of_tail))
+
+
+def _parts(samples: int, count: int) -> list[slice]:
+    """`count` consecutive parts of a batch, as equal as can be; fewer of a smaller batch."""
+    size = -(-samples // count)
+    return [slice(begin, begin + size) for begin in range(0, samples, size)]

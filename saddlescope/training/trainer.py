@@ -155,6 +155,7 @@ class _Run:
             model=self.model,
             bn_statistics=method.bn_statistics,
             total=None if ranks.size == 1 else ranks.total,
+            clip=options.clip,
             lr=options.eta,
             momentum=options.momentum,
             nesterov=options.nesterov,
