@@ -1,8 +1,8 @@
 """The relatives of SAM: three steps of each against its published formula, written out.
 
 ASAM: Kwon et al., ICML 2021, Eq. 7 with T = |w|. Friendly-SAM: Li et al., CVPR 2024, and the
-authors' code. LookSAM: Liu et al., CVPR 2022, Algorithm 1. Focal-SAM: Li et al., ICML 2025, and the authors'
-code. CC-SAM: Zhou et al., CVPR 2023, a radius for each class.
+authors' code. LookSAM: Liu et al., CVPR 2022, Algorithm 1. Focal-SAM: Li et al., ICML 2025, and
+the authors' code. CC-SAM: Zhou et al., CVPR 2023, a radius for each class.
 """
 
 import pytest
@@ -142,7 +142,7 @@ class TestClasses:
         for _ in range(3):
             update = torch.zeros_like(w)
             for label, rho in radii.items():
-                weights = (self.LABELS == label).double() / len(self.LABELS)
+                weights = (label == self.LABELS).double() / len(self.LABELS)
                 g = self.slope(w, weights)
                 update += self.slope(w + rho * g / g.norm(), weights)
             w = w - LR * update
