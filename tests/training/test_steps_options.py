@@ -73,9 +73,9 @@ def test_fp16_resumes_to_the_same_bits_with_its_scale(tmp_path, data):
 
 
 def test_a_checkpoint_of_the_older_format_goes_on_to_the_same_bits(tmp_path, data):
-    whole = run(tmp_path / "whole", data)
+    whole = run(tmp_path / "whole", data, "training.epochs=2")
     with pytest.raises(Interrupted):
-        run(tmp_path / "cut", data, should_stop=stop_after(20))
+        run(tmp_path / "cut", data, "training.epochs=2", should_stop=stop_after(12))
     path = RunFolder(tmp_path / "cut").checkpoint("last")
     content = load_checkpoint(path)
     groups = content["optimizer"]["param_groups"]
@@ -83,5 +83,5 @@ def test_a_checkpoint_of_the_older_format_goes_on_to_the_same_bits(tmp_path, dat
     content["optimizer"] = {"base": content["optimizer"], "radii": radii}
     del content["steps"]["scaler"]
     save_checkpoint(path, content)
-    cut = run(tmp_path / "cut", data, resume=True)
+    cut = run(tmp_path / "cut", data, "training.epochs=2", resume=True)
     assert all(torch.equal(v, weights(cut)[k]) for k, v in weights(whole).items())
