@@ -47,21 +47,55 @@ def untouched(model: nn.Module) -> Iterator[None]:
             torch.cuda.set_rng_state_all(cuda_rng)
 
 
+_FLOAT32_USERS = (
+    *(("cuda", user) for user in ("matmul", "conv", "rnn")),
+    *(("mkldnn", user) for user in ("matmul", "conv", "rnn")),
+)
+"""What has a float32 precision of its own; `mkldnn` may take bfloat16 for it on a CPU."""
+
+
+@contextmanager
+def tf32(*, allowed: bool) -> Iterator[None]:
+    """Let devices round the factors of float32 products to TF32's 10 bits, or not.
+
+    torch has two interfaces to this and refuses to read the older one, also inside a product, where
+    they disagree. So both are set, and both are put back as they were.
+    """
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    get, put = torch._C._get_fp32_precision_getter, torch._C._set_fp32_precision_setter
+    before = [(user, get(*user)) for user in _FLOAT32_USERS]
+    # Where the older one cannot be read, it is what the newer one is not.
+    try:
+        older = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        older = "highest" if before[0][1] == "tf32" else "high"
+    try:
+        older_cudnn = cudnn.allow_tf32
+    except RuntimeError:
+        older_cudnn = before[1][1] != "tf32"
+    try:
+        torch.set_float32_matmul_precision("high" if allowed else "highest")
+        cuda.allow_tf32 = cudnn.allow_tf32 = allowed
+        for user in _FLOAT32_USERS:
+            put(*user, "tf32" if allowed and user[0] == "cuda" else "ieee")
+        yield
+    finally:
+        torch.set_float32_matmul_precision(older)
+        cudnn.allow_tf32 = older_cudnn
+        for user, precision in before:
+            put(*user, precision)
+
+
 @contextmanager
 def exact_arithmetic() -> Iterator[None]:
     """Float32 means float32: no TF32, no autocast; attention in its twice differentiable form."""
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        with (
-            sdpa_kernel(SDPBackend.MATH),
-            torch.autocast("cuda", enabled=False),
-            torch.autocast("cpu", enabled=False),
-        ):
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = matmul
-        torch.backends.cudnn.allow_tf32 = cudnn
+    with (
+        tf32(allowed=False),
+        sdpa_kernel(SDPBackend.MATH),
+        torch.autocast("cuda", enabled=False),
+        torch.autocast("cpu", enabled=False),
+    ):
+        yield
 
 
 def refuse_training_mode(model: nn.Module) -> None:
