@@ -18,7 +18,10 @@ _RANDOM_IN_TRAINING = (nn.modules.dropout._DropoutNd, nn.RReLU)
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Restore modes, `requires_grad`, `.grad`, buffers and RNG states when the block ends."""
+    """Restore modes, `requires_grad`, `.grad`, buffers and RNG states when the block ends.
+
+    Meanwhile a compiled model runs as it is written: compiled code has no second derivative.
+    """
     modes = [(module, module.training) for module in model.modules()]
     flags = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     buffers = [
@@ -29,7 +32,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
     cpu_rng = torch.get_rng_state()
     cuda_rng = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     try:
-        yield
+        with _plain_calls(model):
+            yield
     finally:
         for module, training in modes:
             module.training = training
@@ -45,6 +49,27 @@ def untouched(model: nn.Module) -> Iterator[None]:
         torch.set_rng_state(cpu_rng)
         if cuda_rng is not None:
             torch.cuda.set_rng_state_all(cuda_rng)
+
+
+@contextmanager
+def _plain_calls(model: nn.Module) -> Iterator[None]:
+    """Calls of a model, or of parts of it, that `torch.compile` took over run the original."""
+    # Set by `module.compile()`; the wrapper that `torch.compile(module)` returns has a `forward`.
+    in_place = [m for m in model.modules() if getattr(m, "_compiled_call_impl", None) is not None]
+    wrappers = [m for m in model.modules() if "_orig_mod" in m._modules]
+    calls = [module._compiled_call_impl for module in in_place]
+    forwards = [module.__dict__.get("forward") for module in wrappers]
+    for module in in_place:
+        module._compiled_call_impl = None
+    for module in wrappers:
+        module.__dict__["forward"] = module._modules["_orig_mod"]
+    try:
+        yield
+    finally:
+        for module, call in zip(in_place, calls, strict=True):
+            module._compiled_call_impl = call
+        for module, forward in zip(wrappers, forwards, strict=True):
+            module.__dict__["forward"] = forward
 
 
 _FLOAT32_USERS = (

@@ -5,7 +5,7 @@ import torch
 from networks import convolutional, images
 from torch import nn
 
-from saddlescope.curvature import HessianOperator
+from saddlescope.curvature import CurvatureMonitor, HessianOperator, Programs
 from saddlescope.curvature.state import exact_arithmetic, tf32, untouched
 
 
@@ -125,3 +125,38 @@ def test_a_measurement_after_the_newer_interface_was_used():
     torch.backends.cuda.matmul.fp32_precision = "tf32"
     operator = HessianOperator(convolutional(), nn.CrossEntropyLoss(), [images(4)])
     assert torch.isfinite(operator.matvec(torch.ones(operator.size).double())).all()
+
+
+def compiled_in_place(model):
+    model.compile(backend="aot_eager")
+    return model
+
+
+def compiled_part(model):
+    model[0].compile(backend="aot_eager")
+    return model
+
+
+def wrapped(model):
+    return torch.compile(model, backend="aot_eager")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Using `torch.compile")  # of the wrapper, under a flop counter
+@pytest.mark.parametrize("compile_it", [compiled_in_place, compiled_part, wrapped])
+@pytest.mark.parametrize("strategy", ["double-backward", "traced"])
+def test_a_compiled_model_is_measured_as_it_is_written(compile_it, strategy):
+    """Compiled code refuses a second derivative ("does not currently support double backward")."""
+    plain, data, criterion = convolutional(), images(6), nn.CrossEntropyLoss()
+    model = compile_it(convolutional())
+    model.train(False)
+    expected = HessianOperator(plain, criterion, [data])
+    programs = Programs(strategy)
+    found = HessianOperator(model, criterion, [data], programs=programs)
+    assert programs.traced == (strategy == "traced")
+    probe = torch.ones(expected.size, dtype=torch.float64)
+    torch.testing.assert_close(found.matvec(probe), expected.matvec(probe), rtol=1e-9, atol=1e-11)
+    (row,) = CurvatureMonitor(criterion, data)(model, 0)
+    assert row.n == 6
+    # It is compiled still: what it was called with before, it is called with again.
+    assert model(data[0]).shape == plain(data[0]).shape
