@@ -23,6 +23,7 @@ from saddlescope.longtail.samples import ImageSamples
 from saddlescope.longtail.sheet import write_sheet
 from saddlescope.longtail.splits import head_tail, shots
 from saddlescope.longtail.subsets import SUBSETS, choose_subset
+from saddlescope.longtail.transfer import send
 
 __all__ = [
     "DATASETS",
@@ -48,6 +49,7 @@ __all__ = [
     "make_loss",
     "pad_crop_flip",
     "per_class_accuracy",
+    "send",
     "shot_accuracy",
     "shots",
     "write_sheet",

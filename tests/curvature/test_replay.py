@@ -147,9 +147,7 @@ def test_new_recordings_take_the_place_of_old_ones_where_both_do_not_fit(monkeyp
 
     recordings = Recordings(rerun)
     one, large = [torch.ones(1)], [torch.ones(100)]
-    monkeypatch.setattr(
-        "saddlescope.curvature.products.replay.default_budget", lambda device: 2000
-    )
+    monkeypatch.setattr("saddlescope.curvature.products.replay.default_budget", lambda device: 2000)
     for size in (1, 2):
         recordings.get(size, double, one, one)
     assert recordings.nbytes == 2 * 12

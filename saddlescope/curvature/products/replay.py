@@ -11,6 +11,7 @@ out, and a function that cannot be recorded is run as it is.
 Everything but `CudaGraphs` is independent of the device.
 """
 
+import contextlib
 import logging
 import weakref
 from collections.abc import Callable, Sequence
@@ -205,10 +206,9 @@ class CudaGraphs:
 
 def _stop_allocating(pool: Any) -> None:
     """Take a pool out of use that a failed capture may have left in it."""
-    try:
+    # It may not be in use, and not every torch has such a call.
+    with contextlib.suppress(RuntimeError, AttributeError):
         torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
-    except (RuntimeError, AttributeError):
-        pass  # it was not, or this torch has no such call
 
 
 def _first_line(error: BaseException) -> str:
