@@ -115,28 +115,15 @@ class Steps:
         labels, weights = self.data.train.labels[there], self.data.train.sample_weights
         tail = self._tail_there[there]
         reduction = self.recipe.method.group_reduction
-        if self._channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+        images = self._laid_out(images)
         self.counts += torch.tensor([int((~whole).sum()), int(whole.sum())])
         if log_norms is not None:
-            log_norms(
-                gradient_norms(
-                    self.model,
-                    self._criterion,
-                    images,
-                    labels,
-                    self._is_tail[mine],
-                    group_reduction=reduction,
-                )
-            )
+            self._log_norms(mine, images, log_norms)
         first = True
 
         def losses() -> dict[str, Tensor]:
             nonlocal first
-            with self._autocast():
-                logits = self.model(images)
-            # Autocast gives bfloat16, in which a loss would lose its digits.
-            values = self._criterion(logits.float() if self._bf16 else logits, labels)
+            values = self._values(images, labels)
             if first:  # the forward at w is the one the log speaks of
                 self._tally(values.detach() * share, tail)
                 first = False
@@ -177,6 +164,31 @@ class Steps:
     def _share(self, samples: int) -> float:
         """Of its part's losses, what this rank adds to the whole batch's."""
         return 1.0 / self.ranks.size if samples < self.ranks.size else 1.0
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        if self._channels_last:
+            return images.contiguous(memory_format=torch.channels_last)
+        return images
+
+    def _values(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One loss a sample, with a graph."""
+        with self._autocast():
+            logits = self.model(images)
+        # Autocast gives bfloat16, in which a loss would lose its digits.
+        values: Tensor = self._criterion(logits.float() if self._bf16 else logits, labels)
+        return values
+
+    def _log_norms(
+        self, indices: Tensor, images: Tensor, log_norms: Callable[[dict[str, Any]], None]
+    ) -> None:
+        labels = self.data.train.labels[send(indices, self.data.train.device)]
+        reduction = self.recipe.method.group_reduction
+        tail = self._is_tail[indices]
+        log_norms(
+            gradient_norms(
+                self.model, self._criterion, images, labels, tail, group_reduction=reduction
+            )
+        )
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if not self._bf16:
