@@ -138,8 +138,10 @@ class TrainingSection(_Section):
     """`[training]`: how long, what is kept, and how it is computed.
 
     0 for `checkpoint_every` (epochs), `norms_every` (steps) and `losses_every` (epochs) keeps none.
-    `precision = "bf16"` is autocast of the forward passes. `sync_bn` lets BatchNorm see the whole
-    batch where CUDA ranks share it.
+    `precision = "bf16"` is autocast of the forward passes, "tf32" rounds the factors of products to
+    10 bits where CUDA can. `captured` replays a step's kernels as one CUDA graph. `deterministic`
+    takes cuDNN's kernels that add in one order. `sync_bn` lets BatchNorm see the whole batch where
+    CUDA ranks share it.
     """
 
     epochs: int = Field(ge=1)
@@ -148,9 +150,11 @@ class TrainingSection(_Section):
     checkpoint_every: int = Field(default=0, ge=0)
     norms_every: int = Field(default=0, ge=0)
     losses_every: int = Field(default=0, ge=0)
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
     channels_last: bool = False
     compile: bool = False
+    captured: bool = False
+    deterministic: bool = False
     sync_bn: bool = True
 
 
