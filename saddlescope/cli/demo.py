@@ -2,7 +2,9 @@
 
 import multiprocessing
 import os
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +12,13 @@ import typer
 
 from saddlescope.cli import options
 from saddlescope.cli.console import choose_device, one_line_errors, say, span, stop_on_signal
-from saddlescope.errors import Interrupted, SaddlescopeError
-from saddlescope.runs import METHODS
+from saddlescope.errors import ExitCode, Interrupted, SaddlescopeError
+from saddlescope.runs import METHODS, end_with_parent
 
 GROUPS = ("all", "head", "tail")
+
+_LOOK_SECONDS = 0.2
+"""Between two looks at whether a signal has come."""
 
 
 @one_line_errors
@@ -40,7 +45,12 @@ def demo(
     folders = []
     with (
         stop_on_signal() as should_stop,
-        ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool,
+        ProcessPoolExecutor(
+            workers,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=end_with_parent,
+            initargs=(os.getpid(),),
+        ) as pool,
     ):
         waiting: dict[Future[str], str] = {}
         # Longest first, so that no worker is left with the longest at the end.
@@ -49,14 +59,12 @@ def demo(
                 "digits-lt", overrides=[*(overrides or ()), f"method.name={method}"]
             )
             folders.append(RunFolder(output / recipe.run_name).path)
-            waiting[pool.submit(one_method, recipe, folders[-1], str(where))] = method
+            work = pool.submit(one_method, recipe, folders[-1], str(where), os.getpid())
+            waiting[work] = method
         try:
-            for future in as_completed(waiting):
-                say(f"{METHODS[waiting[future]]}: {future.result()}")
-                if should_stop():
-                    raise Interrupted("stopped; run the command again to go on")
+            _wait_for(waiting, should_stop)
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            _stop(pool)
             raise
 
     runs, problems = load_runs(folders)
@@ -67,8 +75,46 @@ def demo(
     say(f"report: {report.path}")
 
 
-def one_method(recipe: "object", path: Path, device: str) -> str:
+def _wait_for(waiting: dict[Future[str], str], should_stop: Callable[[], bool]) -> None:
+    """Say what each method comes back with.
+
+    Raises:
+        Interrupted: a signal arrived here, or in the process of a method.
+        SaddlescopeError: such a process is gone, or what it raised.
+    """
+    left = set(waiting)
+    while left:
+        done, left = wait(left, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
+        if should_stop():
+            raise Interrupted("stopped; run the command again to go on")
+        for future in done:
+            try:
+                say(f"{METHODS[waiting[future]]}: {future.result()}")
+            except BrokenProcessPool:
+                raise SaddlescopeError(
+                    "the process of a method was killed from outside, or memory ran out; run the "
+                    "command again to go on"
+                ) from None
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """Begin nothing more, and let what is under way save its state."""
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in multiprocessing.active_children():
+        process.terminate()
+    pool.shutdown()
+
+
+def one_method(recipe: "object", path: Path, device: str, parent: int) -> str:
     """Train and measure one method in a process of its own; return what to say of it."""
+    try:
+        return _train_and_measure(recipe, path, device)
+    finally:
+        if os.getppid() != parent:  # nobody waits for the answer, nor ends this process
+            os._exit(ExitCode.INTERRUPTED)
+
+
+def _train_and_measure(recipe: "object", path: Path, device: str) -> str:
     import time
 
     import torch

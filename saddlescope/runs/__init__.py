@@ -7,6 +7,7 @@ from saddlescope.runs.atomic import atomic_path, write_bytes, write_json, write_
 from saddlescope.runs.folder import RunFolder, find_runs
 from saddlescope.runs.lock import one_writer
 from saddlescope.runs.ownership import empty_run_folder, foreign_names, remove_leftovers, shown
+from saddlescope.runs.processes import end_with_parent, own_process
 from saddlescope.runs.provenance import provenance
 from saddlescope.runs.reading import read_bytes, read_json, read_text
 from saddlescope.runs.schema import (
@@ -45,9 +46,11 @@ __all__ = [
     "append_row",
     "atomic_path",
     "empty_run_folder",
+    "end_with_parent",
     "find_runs",
     "foreign_names",
     "one_writer",
+    "own_process",
     "provenance",
     "read_bytes",
     "read_json",

@@ -48,9 +48,8 @@ def read_text(path: str | Path, *, limit: int = LARGEST_TEXT) -> str:
     try:
         text = read_bytes(path, limit=limit).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not readable as UTF-8: {error.reason} at byte {error.start}"
-        ) from None
+        where = f"{error.reason} at byte {error.start}"
+        raise DataError(f"{path}: not readable as UTF-8: {where}") from None
     return text.replace("\r\n", "\n")
 
 

@@ -5,7 +5,7 @@ epoch and the radius ρ its recipe's. Theorem 1's L is a maximum over trajectori
 place the hypothesis looks easier to meet than it is, so where b falls short here it is not met.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -26,12 +26,18 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def place(folders: Iterable[RunFolder], *, mu: float = 1.0) -> pd.DataFrame:
+def place(
+    folders: Iterable[RunFolder],
+    *,
+    mu: float = 1.0,
+    skip: Callable[[DataError], None] | None = None,
+) -> pd.DataFrame:
     """One row for each row of their spectra with λ_min < 0 and a step size.
 
     Args:
         folders: of runs with spectra.
         mu: μ of Theorem 1.
+        skip: told why a run is left out whose record is broken; None raises that.
 
     Returns:
         The columns `COLUMNS`; `b_theorem1` is the least b with which its hypothesis can hold.
@@ -42,17 +48,37 @@ def place(folders: Iterable[RunFolder], *, mu: float = 1.0) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     measured = False
     for folder in folders:
-        steps = {row["epoch"]: row.get("lr") for row in read_rows(folder.metrics_file)}
-        method = folder.recipe().get("method", {})
-        for file in folder.spectrum_files():
-            measured = True
-            for found in read_spectrum(file):
-                eta = steps.get(found["epoch"])
-                if eta and found["lambda_min"] < 0 and found["gradient_norm"] > 0:
-                    rows.append(_row(folder, found, float(eta), radius(method, found), mu))
+        try:
+            found = _placed(folder, mu)
+        except DataError as error:
+            if skip is None:
+                raise
+            skip(error)
+            continue
+        measured = measured or bool(folder.spectrum_files())
+        rows += found
     if not measured:
         raise DataError("no spectrum in these folders; run `saddlescope spectrum RUN` first")
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _placed(folder: RunFolder, mu: float) -> list[dict[str, Any]]:
+    steps = {
+        row["epoch"]: row.get("lr") for row in read_rows(folder.metrics_file) if "epoch" in row
+    }
+    method = folder.recipe().get("method", {})
+    rows = []
+    for file in folder.spectrum_files():
+        for found in read_spectrum(file):
+            eta = steps.get(found["epoch"])
+            try:
+                if eta and found["lambda_min"] < 0 and found["gradient_norm"] > 0:
+                    rows.append(_row(folder, found, float(eta), radius(method, found), mu))
+            except (TypeError, ValueError, AttributeError) as error:
+                raise DataError(
+                    f"{folder.path}: a step size or radius is no number: {error}"
+                ) from None
+    return rows
 
 
 def radius(method: Mapping[str, Any], row: Mapping[str, Any]) -> float:
