@@ -34,13 +34,18 @@ class _Child:
     slot: int
 
 
-def refuse_of_a_sweep(*, resume: bool, force: bool, monitor: str | None) -> None:
+def refuse_of_a_sweep(
+    *, resume: bool, force: bool, monitor: str | None, branch: Path | None
+) -> None:
     """Refuse options that are for a single run.
 
     Raises:
         UsageError: one of them was given.
     """
-    for name, given in (("--force", force), ("--monitor", monitor is not None)):
+    single = (
+        ("--force", force), ("--monitor", monitor is not None), ("--branch", branch is not None)
+    )  # fmt: skip
+    for name, given in single:
         if given:
             raise UsageError(
                 f"{name} is for a single run, and this recipe is a sweep: choose one with --only"
@@ -103,17 +108,19 @@ def unfinished(recipes: "Sequence[Recipe]", output: Path) -> "list[RunFolder]":
 
 def say_plan(recipes: "Sequence[Recipe]", output: Path, *, data_root: Path | None = None) -> None:
     """Print what a sweep will take, a line a run and the sum; nothing is computed."""
+    from saddlescope.training.branching import trunk_of
     from saddlescope.training.estimate import estimate
 
     total = {"epochs": 0, "steps": 0, "gradients": 0.0, "disk": 0}
     typer.echo("run,epochs,images,steps,gradients,disk_mib")
-    for recipe in recipes:
-        found = estimate(recipe, data_root=data_root)
+    for index, recipe in enumerate(recipes):
+        _, shared = trunk_of(index, tuple(recipes))
+        found = estimate(recipe, begun=shared, data_root=data_root)
         typer.echo(
-            f"{recipe.run_name},{recipe.training.epochs},{found.images},{found.steps},"
+            f"{recipe.run_name},{recipe.training.epochs - shared},{found.images},{found.steps},"
             f"{found.gradients:.1f},{found.disk / 2**20:.1f}"
         )
-        total["epochs"] += recipe.training.epochs
+        total["epochs"] += recipe.training.epochs - shared
         total["steps"] += found.steps
         total["gradients"] += found.gradients
         total["disk"] += found.disk
@@ -152,6 +159,7 @@ def run_sweep(
     waiting = unfinished(recipes, output)
     done = len(recipes) - len(waiting)
     say(f"{len(recipes)} runs: {done} finished, {len(waiting)} to do, {jobs} at a time")
+    trunks = _trunks(recipes, folders)
     epochs = {recipe.run_name: recipe.training.epochs for recipe in recipes}
     (output / "logs").mkdir(parents=True, exist_ok=True)
     children: list[_Child] = []
@@ -161,9 +169,9 @@ def run_sweep(
             if should_stop():
                 _stop(children)
                 raise Interrupted(f"{output}: stopped and saved; the same command goes on")
-            while waiting and len(children) < jobs:
+            while len(children) < jobs and (folder := _next(waiting, children, trunks)):
                 slot = min(set(range(jobs)) - {child.slot for child in children})
-                folder = waiting.pop(0)
+                waiting.remove(folder)
                 words = run_words(folder, devices[slot % len(devices)])
                 children.append(_start(folder, [*arguments, *words], output, slot, jobs))
             time.sleep(_LOOK_EVERY)
@@ -183,6 +191,35 @@ def run_sweep(
             typer.echo(folder.path)
     if failed:
         raise SaddlescopeError(f"{len(failed)} of {len(recipes)} runs failed: {', '.join(failed)}")
+
+
+def _trunks(
+    recipes: "Sequence[Recipe]", folders: "Mapping[str, RunFolder]"
+) -> "dict[RunFolder, tuple[RunFolder, Path]]":
+    """By run the one it goes on from, and the checkpoint that has to be there for it."""
+    from saddlescope.training.branching import trunk_of
+
+    found = {}
+    for index, recipe in enumerate(recipes):
+        trunk, epochs = trunk_of(index, tuple(recipes))
+        if trunk >= 0:
+            folder = folders[recipes[trunk].run_name]
+            found[folders[recipe.run_name]] = (folder, folder.checkpoint(str(epochs - 1)))
+    return found
+
+
+def _next(
+    waiting: "Sequence[RunFolder]",
+    children: Sequence[_Child],
+    trunks: "Mapping[RunFolder, tuple[RunFolder, Path]]",
+) -> "RunFolder | None":
+    """The first run that need not wait for the one it goes on from."""
+    busy = {child.folder for child in children} | set(waiting)
+    for folder in waiting:
+        trunk, checkpoint = trunks.get(folder, (None, None))
+        if trunk not in busy or (checkpoint is not None and checkpoint.is_file()):
+            return folder
+    return None
 
 
 def _finished(folder: "RunFolder", recipe: "Recipe") -> bool:

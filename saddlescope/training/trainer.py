@@ -22,6 +22,7 @@ from saddlescope.errors import DataError, Interrupted, SaddlescopeError, UsageEr
 from saddlescope.longtail import LongTailData
 from saddlescope.runs import METRIC_COLUMNS, RunFolder, one_writer, provenance
 from saddlescope.sharpness import SharpnessAware
+from saddlescope.training.branching import APART, Branching, keep_best, take_over
 from saddlescope.training.checkpoints import load_checkpoint, load_weights, save_checkpoint
 from saddlescope.training.evaluate import evaluate, training_losses
 from saddlescope.training.losses import epoch_loss
@@ -69,6 +70,7 @@ def train(
     report: Callable[[Progress], None] = lambda _: None,
     monitor: CurvatureMonitor | None = None,
     start: Mapping[str, Tensor] | None = None,
+    branching: Branching = APART,
     ranks: Ranks = ALONE,
     on_epoch: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> RunFolder:
@@ -88,6 +90,7 @@ def train(
             must be shared by them.
         start: weights of the first stage, where the recipe has a second (`[decoupling]`); of no
             use to a run that is there already.
+        branching: another run to go on from, and what to keep for others that go on from here.
         ranks: the processes that share each batch. The losses are those of one process within
             rounding, but for BatchNorm that sees a rank's part alone.
         on_epoch: called with each new row of metrics.jsonl, on rank 0.
@@ -95,6 +98,7 @@ def train(
     Raises:
         UsageError: the folder holds a run, or another recipe's run, or another process trains it; a
             second stage without a first.
+        DataError: the trunk was trained on other data.
         Interrupted: `should_stop` said so; the state is on disk.
         SaddlescopeError: the loss became NaN or Inf; the checkpoint before it, if any, is kept.
     """
@@ -104,7 +108,9 @@ def train(
         raise UsageError("training.norms_every looks at whole batches: train with one process")
     if recipe.decoupling is not None and start is None and not folder.exists():
         raise UsageError("a second stage needs the weights of the first: saddlescope train --from")
-    run = _Run(recipe, data.to(device), folder, torch.device(device), monitor, ranks, start)
+    run = _Run(
+        recipe, data.to(device), folder, torch.device(device), monitor, ranks, start, branching
+    )
     with one_writer(folder.path) if run.leads else contextlib.nullcontext():
         run.open(resume=resume, force=force)
         while run.epoch < recipe.training.epochs:
@@ -134,7 +140,9 @@ class _Run:
         monitor: CurvatureMonitor | None,
         ranks: Ranks,
         start: Mapping[str, Tensor] | None,
+        branching: Branching,
     ) -> None:
+        self.branching = branching
         self.monitor, self.ranks, self.leads = monitor, ranks, ranks.rank == 0
         self.record = RunRecord(folder, recipe, data, writes=self.leads)
         self.recipe, self.data, self.folder, self.device = recipe, data, folder, device
@@ -167,10 +175,12 @@ class _Run:
 
     def open(self, *, resume: bool, force: bool) -> None:
         """Claim the folder: start a run, or take up the one that is there."""
+        trunk = self.branching.trunk
         notes = {
             "switch_epoch": self.radii.switch_epoch,
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "monitor": self.monitor.settings() if self.monitor else None,
+            "branch": {"run": trunk.folder.name, "epochs": trunk.epochs} if trunk else None,
             "provenance": provenance(device=str(self.device), seed=self.seed),
         }
         self.record.claim(notes, resume=resume, force=force)
@@ -178,6 +188,12 @@ class _Run:
         last = self.folder.checkpoint("last")
         if last.is_file():
             self._restore(load_checkpoint(last, device=self.device), origin=str(last))
+        elif trunk is not None:
+            if self.leads:
+                take_over(trunk, self.folder, self.recipe, checksum=self.data.checksum)
+            content = load_checkpoint(trunk.checkpoint, device=self.device)
+            self._restore(content, origin=str(trunk.checkpoint))
+            self._save("last")
         elif self.recipe.decoupling is not None:
             self._save("last")  # from here on the first stage is not asked for again
         self.record.drop_rows(self.epoch, self.position // self.recipe.optimizer.batch_size)
@@ -263,8 +279,11 @@ class _Run:
         self.steps.begin(self.epoch)
         if improved:
             self._save("best")
-        if training.checkpoint_every and (epoch + 1) % training.checkpoint_every == 0:
+        every, branch = training.checkpoint_every, epoch in self.branching.keep
+        if branch or (every and (epoch + 1) % every == 0):
             self._save(str(epoch))
+        if branch and self.leads:
+            keep_best(self.folder, self.epoch)
         self._save("last")
         return row
 
