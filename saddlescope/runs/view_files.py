@@ -124,6 +124,6 @@ def _typed(value: Any, kind: type) -> Any:
         return None if kind is int else math.nan
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    if type(value) is not kind or (kind is int and abs(value) >= 1 << 63):
+    if type(value) is not kind or (isinstance(value, int) and abs(value) >= 1 << 63):
         raise TypeError
     return value

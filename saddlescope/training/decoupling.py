@@ -27,7 +27,8 @@ from saddlescope.training.checkpoints import (
     state_dict_of,
     weights_digest,
 )
-from saddlescope.training.recipe import Recipe, apply_override, parse_recipe
+from saddlescope.training.recipe import Recipe, parse_recipe
+from saddlescope.training.recipe_files import apply_override
 
 EPOCHS = 10
 """How long crt and lws train, as in their paper, where nobody says."""

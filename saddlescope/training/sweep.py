@@ -22,13 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from saddlescope.errors import UsageError
-from saddlescope.training.recipe import (
-    Recipe,
-    apply_override,
-    parse_recipe,
-    read_recipe,
-    set_key,
-)
+from saddlescope.training.recipe import Recipe, parse_recipe
+from saddlescope.training.recipe_files import apply_override, read_recipe, set_key
 
 _IN_EVERY_NAME = ("method.name", "method.first_stage", "training.seed")
 """Keys whose values `Recipe.run_name` has anyway."""
