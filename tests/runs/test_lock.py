@@ -46,23 +46,22 @@ def test_whoever_opened_it_before_it_was_removed_begins_anew(tmp_path):
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     path.unlink()  # as the holder does before it lets go
-    with one_writer(tmp_path / "run"), pytest.raises(UsageError, match="another process"):
-        with one_writer(tmp_path / "run", patience=0.0):
-            pass
+    again = one_writer(tmp_path / "run", patience=0.0)
+    with one_writer(tmp_path / "run"), pytest.raises(UsageError, match="another process"), again:
+        pass
     os.close(descriptor)
 
 
 def test_a_lock_waits_as_long_as_it_is_told(tmp_path):
     began = time.monotonic()
-    with one_writer(tmp_path / "run"), pytest.raises(UsageError):
-        with one_writer(tmp_path / "run", patience=0.2):
-            pass
+    again = one_writer(tmp_path / "run", patience=0.2)
+    with one_writer(tmp_path / "run"), pytest.raises(UsageError), again:
+        pass
     assert time.monotonic() - began >= 0.2
 
 
 def test_a_file_of_the_lock_s_name_that_leads_elsewhere_is_not_followed(tmp_path):
     lock_file(tmp_path / "run").symlink_to(tmp_path / "precious")
-    with pytest.raises(OSError, match="symbolic link"):
-        with one_writer(tmp_path / "run"):
-            pass
+    with pytest.raises(OSError, match="symbolic link"), one_writer(tmp_path / "run"):
+        pass
     assert not (tmp_path / "precious").exists()

@@ -107,7 +107,7 @@ def test_anothers_run_json_is_no_mark_and_a_broken_one_is_an_error(tmp_path, dat
 
 
 def test_cut_at_the_start_it_can_be_started_again(tmp_path, data):
-    """Killed after the mark, after a half-written one, or by a version that wrote the recipe first."""
+    """Killed after the mark, in the middle of it, or by a version that wrote the recipe first."""
     recipe = packaged_recipe("digits-lt").to_toml()
     for number, names in enumerate((["run.json"], [".run.json.abcd1234.tmp"], ["recipe.toml"])):
         folder = tmp_path / str(number)

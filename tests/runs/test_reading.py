@@ -4,6 +4,7 @@ import os
 import re
 
 import pytest
+from test_tables import ROW
 
 from saddlescope.errors import DataError, UsageError
 from saddlescope.runs import (
@@ -19,7 +20,6 @@ from saddlescope.runs import (
     write_spectrum,
 )
 from saddlescope.training import load_plan, load_recipe, packaged_recipe
-from test_tables import ROW
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_devices_pipes_and_large_files_are_refused(fifo, tmp_path):
 def test_what_a_recipe_extends_is_read_to_an_end(fifo, tmp_path, parent):
     recipe = tmp_path / "r.toml"
     recipe.write_text(f'extends = "{parent.replace("FIFO", str(fifo))}"\nname = "x"\n')
-    with pytest.raises(UsageError, match="recipe .*(not a regular file|null)"):
+    with pytest.raises(UsageError, match=r"recipe .*(not a regular file|null)"):
         load_recipe(recipe)
 
 

@@ -30,7 +30,8 @@ class Tally:
         self.counts[kind, outcome if known else "fault"] += 1
         if not known:
             self.faults.append(f"{kind}, {seed}: {outcome}")
-            print(f"FAULT {self.faults[-1]}", flush=True)
+            sys.stdout.write(f"FAULT {self.faults[-1]}\n")
+            sys.stdout.flush()
 
     def of(self, outcome: str) -> int:
         return sum(count for (_, what), count in self.counts.items() if what == outcome)
@@ -80,8 +81,7 @@ def main() -> None:
                 outcome = attempt_other(trial, bench, mark)
                 tally.add(name, outcome, mark)
                 number += 1
-    for line in tally.lines():
-        print(line)
+    sys.stdout.write("\n".join(tally.lines()) + "\n")
     sys.exit(bool(tally.faults))
 
 

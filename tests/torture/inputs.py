@@ -5,6 +5,7 @@ import json
 import pickle
 import random
 import shutil
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ from .damage import NASTY_TEXT, spoil, spoil_text, spoil_value
 RECIPES = Path(__file__).parents[2] / "train"
 
 
-class Fault(Exception):
+class FaultError(Exception):
     """What should not have happened."""
 
 
@@ -54,8 +55,8 @@ class Bench:
     def make(cls, folder: Path) -> "Bench":
         run = folder / "run"
         _command("train", "package:digits-lt", "--set", "training.epochs=1", "-o", str(run))
-        _command("spectrum", str(run), "--classes", "9", "--groups", "all", "--rtol", "0.5",
-                 "--with", "trace,slices,density", "--steps", "5", "--probes", "2")  # fmt: skip
+        _command("spectrum", str(run), "--classes", "9", "--groups", "none", "--rtol", "0.5",
+                 "--with", "trace,slices", "--probes", "2")  # fmt: skip
         (folder / "work").mkdir()
         return cls(run, folder / "work")
 
@@ -68,7 +69,7 @@ class Bench:
 def _command(*words: str) -> None:
     done = CliRunner().invoke(app, list(words))
     if done.exit_code not in (0, 3):
-        raise Fault(f"{words}: {done.output}")
+        raise FaultError(f"{words}: {done.output}")
 
 
 Trial = Callable[[Bench, random.Random], None]
@@ -92,8 +93,9 @@ def recipe(bench: Bench, rng: random.Random) -> None:
 def override(bench: Bench, rng: random.Random) -> None:
     """Values that a key of a recipe cannot take, from the command line."""
     keys = ("training.seed", "training.epochs", "optimizer.eta", "optimizer.batch_size",
-            "data.tail_threshold", "data.imbalance_factor", "data.few_below", "loss.tau", "loss.name",
-            "method.rho", "method.gamma", "method.name", "model.name", "name", "data.name", "x.y.z",
+            "data.tail_threshold", "data.imbalance_factor", "data.few_below", "loss.tau",
+            "loss.name",            "method.rho", "method.gamma", "method.name", "model.name",
+            "name", "data.name", "x.y.z",
             "loss.reweight_from", "data.train_list", "training.compile")  # fmt: skip
     words = ["train", "package:digits-lt", "--dry-run"]
     for _ in range(rng.randint(1, 3)):
@@ -214,7 +216,7 @@ def part(bench: Bench, rng: random.Random) -> None:
         SpectrumJob(target=target, subsets=(), settings=Settings(), path=path).finished()
     except SaddlescopeError:
         if path.read_bytes() != before or not mark.exists():
-            raise Fault("a table was changed by a part file that was refused") from None
+            raise FaultError("a table was changed by a part file that was refused") from None
         raise
     read_spectrum(path)
 
@@ -242,13 +244,14 @@ def foreign_folder(bench: Bench, rng: random.Random) -> None:
             (folder / name).write_text("precious")
     precious = [name for name in names if name not in ours]
     words = ["train", "package:digits-lt", "--set", "training.epochs=1", "--set",
-             "optimizer.eta=1e30", "-o", str(folder), rng.choice(("--force", "--resume"))]  # fmt: skip
+             "optimizer.eta=1e30", "-o", str(folder)]  # fmt: skip
+    words.append(rng.choice(("--force", "--resume")))
     try:
         _line(words, may=(0, 1, 2, 4))
     finally:
         for name in precious:
             if (folder / name).read_text() != "precious":
-                raise Fault(f"{name} is gone, or another's")
+                raise FaultError(f"{name} is gone, or another's")
 
 
 def command_line(bench: Bench, rng: random.Random) -> None:
@@ -256,9 +259,12 @@ def command_line(bench: Bench, rng: random.Random) -> None:
     commands = [(n, c) for n, c in _commands(typer.main.get_command(app)) if n[0] != "demo"]
     name, command = rng.choice(commands)
     words = [*name]
-    for parameter in command.params:
-        if parameter.param_type_name == "argument" and rng.random() < 0.9:
-            words.append(rng.choice((str(bench.run), str(bench.work / "no"), *NASTY_TEXT[:12])))
+    places = (str(bench.run), str(bench.work / "no"), *NASTY_TEXT[:12])
+    words += [
+        rng.choice(places)
+        for parameter in command.params
+        if parameter.param_type_name == "argument" and rng.random() < 0.9
+    ]
     options = [p for p in command.params if p.param_type_name == "option" and p.opts[0] != "--help"]
     for option in rng.sample(options, min(len(options), rng.randint(1, 3))):
         if option.opts[0].startswith(("--install", "--show")):
@@ -293,16 +299,16 @@ def _line(words: list[str], may: tuple[int, ...] = (0, 2, 4)) -> None:
     done = CliRunner().invoke(app, words)
     raised = done.exception
     if raised is not None and not isinstance(raised, SystemExit):
-        raise Fault(f"{words}: {type(raised).__name__}: {raised}") from raised
+        raise FaultError(f"{words}: {type(raised).__name__}: {raised}") from raised
     if done.exit_code not in may:
-        raise Fault(f"{words}: exit code {done.exit_code}: {done.stderr[-300:]}")
+        raise FaultError(f"{words}: exit code {done.exit_code}: {done.stderr[-300:]}")
     if "\x1b" in done.stderr:
-        raise Fault(f"{words}: an escape sequence came through")
+        raise FaultError(f"{words}: an escape sequence came through")
     if done.exit_code:
-        raise _Refused(ExitCode(done.exit_code).name)
+        raise _RefusedError(ExitCode(done.exit_code).name)
 
 
-class _Refused(SaddlescopeError):
+class _RefusedError(SaddlescopeError):
     """A command line ended with an exit code that fits."""
 
 
@@ -314,16 +320,17 @@ def _copy(bench: Bench) -> Path:
 
 def _same_weights(found: object, written: dict[str, torch.Tensor]) -> None:
     if not isinstance(found, dict) or found.keys() != written.keys():
-        raise Fault("a damaged checkpoint was loaded with other entries")
+        raise FaultError("a damaged checkpoint was loaded with other entries")
     if not all(torch.equal(found[key], written[key]) for key in written):
-        raise Fault("a damaged checkpoint was loaded with other weights")
+        raise FaultError("a damaged checkpoint was loaded with other weights")
 
 
 INPUTS: dict[str, tuple[Trial, int]] = {
     "recipe": (recipe, 12), "override": (override, 4), "checkpoint": (checkpoint, 12),
     "checkpoint entries": (checkpoint_entries, 2), "safetensors": (safetensors, 4),
-    "cifar": (cifar, 12), "list": (image_list, 8), "image": (image, 12), "run folder": (run_folder, 6),
-    "table": (table, 8), "part": (part, 8), "foreign folder": (foreign_folder, 1),
+    "cifar": (cifar, 12), "list": (image_list, 8), "image": (image, 12),
+    "run folder": (run_folder, 6),    "table": (table, 8), "part": (part, 8),
+    "foreign folder": (foreign_folder, 1),
     "command line": (command_line, 3),
 }  # fmt: skip
 """Trial and how often, by name."""
@@ -339,8 +346,7 @@ def attempt(trial: Trial, bench: Bench, rng: random.Random) -> str:
             return f"a refusal of {len(text)} characters: {text[:200]}"
         return "refused"
     except Exception as error:
-        import traceback
-
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        return f"{type(error).__name__}: {str(error)[:300]} ({Path(where.filename).name}:{where.lineno})"
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(last.filename).name}:{last.lineno}"
+        return f"{type(error).__name__}: {str(error)[:300]} ({where})"
     return "accepted"

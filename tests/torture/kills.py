@@ -1,4 +1,4 @@
-"""Real processes, ended at a random moment, and started again: the result is that of an unbroken one."""
+"""Real processes, ended at a random moment and started again, end as an unbroken one does."""
 
 import functools
 import os
@@ -16,7 +16,7 @@ import torch
 from saddlescope.runs import RunFolder, read_rows, read_spectrum
 from saddlescope.training import load_checkpoint
 
-from .inputs import Bench, Fault
+from .inputs import Bench, FaultError
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 ENDS = {0, 3, 130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}
@@ -47,7 +47,7 @@ def finish(*words: object) -> None:
     process = begin(*words)
     _, said = process.communicate(timeout=600)
     if process.returncode not in (0, 3) or "Traceback" in said:
-        raise Fault(f"{words[0]}: {process.returncode}: {said[-400:]}")
+        raise FaultError(f"{words[0]}: {process.returncode}: {said[-400:]}")
 
 
 @functools.cache
@@ -78,16 +78,16 @@ def cut(rng: random.Random, words: tuple[object, ...], seconds: float) -> None:
         process.send_signal(number)
     _, said = process.communicate(timeout=600)
     if process.returncode not in ENDS:
-        raise Fault(f"{words[0]} after signal {number}: {process.returncode}: {said[-400:]}")
+        raise FaultError(f"{words[0]} after signal {number}: {process.returncode}: {said[-400:]}")
     if "Traceback" in said and "KeyboardInterrupt" not in said:
-        raise Fault(f"{words[0]} after signal {number}: {said[-400:]}")
+        raise FaultError(f"{words[0]} after signal {number}: {said[-400:]}")
 
 
 def same_run(one: Path, two: Path) -> None:
     for which in ("last", "best"):
         left, right = (load_checkpoint(RunFolder(p).checkpoint(which))["model"] for p in (one, two))
         if not all(torch.equal(left[key], right[key]) for key in left):
-            raise Fault(f"{which}.pt has other weights than without a kill")
+            raise FaultError(f"{which}.pt has other weights than without a kill")
     timed = ("seconds", "images_per_s")
     rows = [
         [
@@ -97,10 +97,10 @@ def same_run(one: Path, two: Path) -> None:
         for p in (one, two)
     ]
     if rows[0] != rows[1]:
-        raise Fault("metrics.jsonl differs from that without a kill")
+        raise FaultError("metrics.jsonl differs from that without a kill")
     left = [p for p in two.rglob("*") if p.name.endswith((".tmp", "saddlescope-lock"))]
     if left:
-        raise Fault(f"left behind: {left[0].name}")
+        raise FaultError(f"left behind: {left[0].name}")
 
 
 def _killed(kind: str, rng: random.Random, runs: str) -> str:
@@ -149,7 +149,7 @@ def spectrum(bench: Bench, rng: random.Random) -> str:
             )
         finish("spectrum", bench.run, *words, "-o", table)
         if read_spectrum(table) != read_spectrum(reference):
-            raise Fault("the table differs from that without a kill")
+            raise FaultError("the table differs from that without a kill")
     return "resumed"
 
 
@@ -162,9 +162,9 @@ def report(bench: Bench, rng: random.Random) -> str:
         before = html.read_bytes()
         cut(rng, words, 6.0)
         if html.read_bytes() != before:
-            raise Fault("a killed report left another file")
+            raise FaultError("a killed report left another file")
         if shutil.disk_usage(name).free == 0:
-            raise Fault("the disk is full")
+            raise FaultError("the disk is full")
     return "resumed"
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from saddlescope.curvature import HessianOperator, extreme_eigenvalues
 from saddlescope.curvature.reference import dense_reference
 
-from .inputs import Bench, Fault
+from .inputs import Bench, FaultError
 
 CONFIDENCE = 0.999
 
@@ -21,8 +21,7 @@ def spectrum(kind: int, n: int, rng: np.random.Generator) -> np.ndarray:
         rng.normal(size=n), k / n - 0.5, 0.9**k, -(0.5**k), np.zeros(n), np.ones(n) * 3.0,
         np.where(k == 0, -1e-6, 1.0), np.where(k == 0, 1e6, rng.normal(size=n)),
         np.where(k < 2, -1.0, 1e-3 * k), np.cos(np.pi * (k + 0.5) / n), rng.uniform(0, 1, n) ** 8,
-        np.where(k < n // 2, -1.0, 1.0), np.where(k < 3, [-1 - 1e-9 * (k[:3] if n < 3 else 0)] * n, 0.0)
-        if n < 3 else np.concatenate([[-1.0, -1.0 + 1e-9, 2.0], np.zeros(n - 3)]),
+        np.where(k < n // 2, -1.0, 1.0), np.select([k == 0, k == 1], [-1.0, -1.0 + 1e-9], 2.0),
         np.exp(-rng.uniform(0, 30, n)), rng.standard_cauchy(n),
     )[kind]  # fmt: skip
 
@@ -71,7 +70,7 @@ def one_interval(_: Bench, rng: random.Random) -> str:
         slack = dense.error + 1e-12 * max(abs(low), abs(high))
     for estimate in (ends.lambda_min, ends.lambda_max):
         if not estimate.lower <= estimate.upper:
-            raise Fault(f"an interval [{estimate.lower}, {estimate.upper}]")
+            raise FaultError(f"an interval [{estimate.lower}, {estimate.upper}]")
     inside = (
         ends.lambda_min.lower - slack <= low <= ends.lambda_min.upper + slack
         and ends.lambda_max.lower - slack <= high <= ends.lambda_max.upper + slack

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from saddlescope.runs import RunFolder, read_spectrum
 
-from .inputs import Bench, Fault
+from .inputs import Bench, FaultError
 from .kills import begin
 
 
 def _limited(bench: Bench, words: list[object], limit: int) -> tuple[int, str]:
-    """Run with a bound on the size of files (`ulimit -f`): a disk that is full, as far as it sees."""
+    """Run with a bound on the size of files (`ulimit -f`), as if the disk were full."""
 
     def bound() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -30,12 +30,12 @@ def _limited(bench: Bench, words: list[object], limit: int) -> tuple[int, str]:
         capture_output=True, text=True, check=False, preexec_fn=bound, timeout=600,
     )  # fmt: skip
     if "Traceback" in done.stderr or done.returncode not in (0, 1, 3, 4):
-        raise Fault(f"{words[0]} in {limit} bytes: {done.returncode}: {done.stderr[-400:]}")
+        raise FaultError(f"{words[0]} in {limit} bytes: {done.returncode}: {done.stderr[-400:]}")
     return done.returncode, done.stderr
 
 
 def full_disk(bench: Bench, rng: random.Random) -> str:
-    """`train --resume` and `spectrum` with files that may not grow: the old ones are as they were."""
+    """`spectrum` with files that may not grow: the old ones are as they were."""
     with tempfile.TemporaryDirectory(prefix="torture-room-") as name:
         folder = Path(name) / "run"
         shutil.copytree(bench.run, folder)
@@ -45,7 +45,7 @@ def full_disk(bench: Bench, rng: random.Random) -> str:
         code, _ = _limited(bench, words, limit)
         for path, content in before.items():
             if code and path.read_bytes() != content:
-                raise Fault(f"{path.name} was changed on a full disk")
+                raise FaultError(f"{path.name} was changed on a full disk")
     return "refused" if code else "accepted"
 
 
@@ -59,7 +59,7 @@ def read_only(bench: Bench, rng: random.Random) -> str:
     process = begin(*words)
     _, said = process.communicate(timeout=600)
     if "Traceback" in said or process.returncode != 1:
-        raise Fault(f"{words}: {process.returncode}: {said[-400:]}")
+        raise FaultError(f"{words}: {process.returncode}: {said[-400:]}")
     return "refused"
 
 
@@ -72,10 +72,10 @@ def two_at_once(bench: Bench, rng: random.Random) -> str:
             both = [begin("spectrum", bench.run, "--classes", c, *common) for c in ("6-7", "8-9")]
             said = [process.communicate(timeout=600)[1] for process in both]
             if any(process.returncode not in (0, 3) for process in both):
-                raise Fault(f"two on one table: {said}")
+                raise FaultError(f"two on one table: {said}")
             names = sorted(row["name"] for row in read_spectrum(table))
             if names != ["6", "7", "8", "9"]:
-                raise Fault(f"rows were lost: {names}")
+                raise FaultError(f"rows were lost: {names}")
         else:
             folder = Path(name) / "run"
             words = ("train", "package:digits-lt", "--set", "training.epochs=2", "-o", folder)
@@ -83,11 +83,11 @@ def two_at_once(bench: Bench, rng: random.Random) -> str:
             said = [process.communicate(timeout=600)[1] for process in both]
             codes = sorted(process.returncode for process in both)
             if codes not in ([0, 0], [0, 2]) or RunFolder(folder).run()["state"] != "finished":
-                raise Fault(f"two on one folder: {codes}: {said}")
+                raise FaultError(f"two on one folder: {codes}: {said}")
         if any("Traceback" in text for text in said):
-            raise Fault(f"two at once: {said}")
+            raise FaultError(f"two at once: {said}")
         if os.listdir(name) and any(n.endswith("-lock") for n in os.listdir(name)):
-            raise Fault("a lock stayed behind")
+            raise FaultError("a lock stayed behind")
     return "accepted"
 
 

@@ -168,6 +168,10 @@ def test_weights_of_nothing_are_refused(tmp_path, classifier):
     ):
         torch.save({"model": wrong}, first.checkpoint("last"))
         with pytest.raises(DataError, match=why):
-            second, start = second_stage(first.path, classifier)
-            train(second, data, RunFolder(tmp_path / "second"), start=start)
+            _second(first, classifier, data, tmp_path / "second")
         assert not (tmp_path / "second").exists()
+
+
+def _second(first, classifier, data, folder):
+    recipe, start = second_stage(first.path, classifier)
+    train(recipe, data, RunFolder(folder), start=start)
