@@ -14,7 +14,7 @@ meet than it is, so where b falls short here it is not met.
 """
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -41,12 +41,18 @@ ENDED: Final = 0.01
 """A schedule has ended where its step size is below this share of the run's largest."""
 
 
-def place(folders: Iterable[RunFolder], *, mu: float = 1.0) -> pd.DataFrame:
+def place(
+    folders: Iterable[RunFolder],
+    *,
+    mu: float = 1.0,
+    skip: Callable[[DataError], None] | None = None,
+) -> pd.DataFrame:
     """Place each row with λ_min < 0 and a step that perturbs its samples.
 
     Args:
         folders: of runs with spectra.
         mu: μ of Theorem 1.
+        skip: told why a run is left out whose record is broken; None raises that.
 
     Returns:
         The columns `COLUMNS`; `b_theorem1` is the least b with which its hypothesis can hold.
@@ -57,18 +63,36 @@ def place(folders: Iterable[RunFolder], *, mu: float = 1.0) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     measured = False
     for folder in folders:
-        files = folder.spectrum_files()
-        measured = measured or bool(files)
-        steps = _Steps.of(folder) if files else None
-        for file in files:
-            for found in read_spectrum(file):
-                assert steps is not None
-                eta, rho = steps.eta(found["epoch"]), steps.radius(found)
-                if eta and rho and found["lambda_min"] < 0 and found["gradient_norm"] > 0:
-                    rows.append(_row(folder, found, eta, rho, steps, mu))
+        try:
+            found = _placed(folder, mu)
+        except DataError as error:
+            if skip is None:
+                raise
+            skip(error)
+            continue
+        measured = measured or bool(folder.spectrum_files())
+        rows += found
     if not measured:
         raise DataError("no spectrum in these folders; run `saddlescope spectrum RUN` first")
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _placed(folder: RunFolder, mu: float) -> list[dict[str, Any]]:
+    files = folder.spectrum_files()
+    if not files:
+        return []
+    rows = []
+    try:
+        steps = _Steps.of(folder)
+        for found in (row for file in files for row in read_spectrum(file)):
+            eta, rho = steps.eta(found["epoch"]), steps.radius(found)
+            if eta and rho and found["lambda_min"] < 0 and found["gradient_norm"] > 0:
+                rows.append(_row(folder, found, eta, rho, steps, mu))
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise DataError(
+            f"{folder.path}: what its records say of its steps is no number: {error}"
+        ) from None
+    return rows
 
 
 @dataclass(frozen=True)
@@ -91,7 +115,7 @@ class _Steps:
         method = recipe.get("method", {})
         words = ("rho", "rho_head", "rho_tail", "gamma", "first_stage")
         return cls(
-            sizes={row["epoch"]: float(row.get("lr") or 0.0) for row in rows},
+            sizes={row["epoch"]: float(row.get("lr") or 0.0) for row in rows if "epoch" in row},
             momentum=float(recipe.get("optimizer", {}).get("momentum", 0.0)),
             batch_size=int(recipe.get("optimizer", {}).get("batch_size", 1)),
             radii=method_radii(

@@ -149,8 +149,8 @@ class Steps:
         """Go on within an epoch."""
         self.begin(epoch)
         if self.ranks.rank == 0:  # what was added up is one rank's from here on
-            self.sums = state["sums"].to(self.sums.device)
-        self.counts = state["counts"].cpu()
+            self.sums.copy_(state["sums"].reshape(self.sums.shape))
+        self.counts.copy_(state["counts"].reshape(self.counts.shape))
         self._augmentation.generator.set_state(state["augmentation"].cpu())
 
     def _mine(self, samples: int) -> slice:
