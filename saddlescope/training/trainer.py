@@ -147,6 +147,7 @@ class _Run:
             model=self.model,
             bn_statistics=method.bn_statistics,
             total=None if ranks.size == 1 else ranks.total,
+            clip=options.clip,
             **base_options(recipe, device),
             momentum=options.momentum,
             nesterov=options.nesterov,
