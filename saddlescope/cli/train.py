@@ -83,6 +83,14 @@ def train(
     only: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of a sweep: this run alone, here.")
     ] = None,
+    branch: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on from this run's kept checkpoint of the epochs that both recipes share, as "
+            "the runs of a sweep do by themselves.",
+        ),
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Of a sweep: runs at a time.")] = 1,
     shard: Annotated[
         str, typer.Option(metavar="K/N", help="Of a sweep: every N-th run, from the K-th on.")
@@ -111,6 +119,7 @@ def train(
 
     from saddlescope.runs import RunFolder
     from saddlescope.training import load_plan, second_stage
+    from saddlescope.training.branching import APART, Branching, in_a_sweep, require_trunk
     from saddlescope.training.restore import load_section
 
     if (recipe is None) == (source is None):
@@ -125,7 +134,7 @@ def train(
         assert recipe is not None
         plan = load_plan(recipe, overrides=overrides or ())
         if plan.swept and only is None:
-            refuse_of_a_sweep(resume=resume, force=force, monitor=monitor)
+            refuse_of_a_sweep(resume=resume, force=force, monitor=monitor, branch=branch)
             chosen, where_to = plan.shard(shard), output or Path("runs") / plan.name
             if dry_run:
                 say_plan(chosen, where_to, data_root=data_root)
@@ -152,6 +161,11 @@ def train(
         refuse_of_a_run(jobs=jobs, shard=shard, slurm=slurm)
         resolved = plan.runs[0] if only is None else plan.only(only)
     folder = RunFolder(output or Path("runs") / resolved.run_name)
+    branching = APART
+    if branch is not None:
+        branching = Branching(require_trunk(resolved, RunFolder(branch)))
+    elif only is not None:
+        branching = in_a_sweep(resolved, plan.runs, folder.path.parent)
     data = load_section(
         resolved.data, root=data_root, workers=options.chosen_workers(workers, resolved.data.name),
         cache=cache, report=say,
@@ -181,7 +195,8 @@ def train(
     ):
         _run(
             resolved, data, folder, ticker, device=where, resume=resume, force=force,
-            should_stop=should_stop, monitor=watch, start=start, ranks=ranks, on_epoch=on_epoch,
+            should_stop=should_stop, monitor=watch, start=start, branching=branching, ranks=ranks,
+            on_epoch=on_epoch,
         )  # fmt: skip
     done = "already finished" if finished else f"trained {resolved.training.epochs} epochs"
     if classifier == "tau-norm":

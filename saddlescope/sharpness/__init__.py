@@ -8,6 +8,7 @@ from saddlescope.sharpness.groups import (
     GROUP_REDUCTIONS,
     class_losses,
     focal_losses,
+    group_factors,
     group_losses,
 )
 from saddlescope.sharpness.methods import Radii, first_epoch, method_radii
@@ -21,6 +22,7 @@ __all__ = [
     "class_losses",
     "first_epoch",
     "focal_losses",
+    "group_factors",
     "group_losses",
     "method_radii",
 ]

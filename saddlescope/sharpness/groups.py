@@ -31,29 +31,43 @@ def group_losses(
 
     Args:
         losses: shape (B,), with a graph.
-        tail: shape (B,), bool, on the CPU: reading it must not make a device wait.
+        tail: shape (B,), bool, on the CPU: reading it must not make a device wait. Where `whole`
+            is given, it alone is read, and `tail` may be where the losses are.
         group_reduction: one of `GROUP_REDUCTIONS`.
-        whole: `tail` of the whole batch, where these samples are one process's part of it.
+        whole: `tail` of the whole batch, on the CPU; another where these samples are one process's
+            part of it.
 
     Returns:
         "head" and "tail", each a scalar; a group that the whole batch has no sample of is left out.
         The parts' losses add up to the whole batch's.
     """
+    whole = tail if whole is None else whole
+    factors = group_factors(int(whole.sum()), len(whole), group_reduction=group_reduction)
+    if losses.is_cuda and not tail.is_cuda:
+        tail = tail.pin_memory()  # or the host would wait for the device to copy it
+    weights = tail.to(losses.device, losses.dtype, non_blocking=True)
+    masks = {"head": 1.0 - weights, "tail": weights}
+    return {name: torch.dot(losses, masks[name]) * factor for name, factor in factors.items()}
+
+
+def group_factors(tails: int, samples: int, *, group_reduction: str) -> dict[str, float]:
+    """What the sum of each group's losses is multiplied with; a group without samples is left out.
+
+    Args:
+        tails: samples of the tail in the whole batch.
+        samples: of the whole batch.
+        group_reduction: one of `GROUP_REDUCTIONS`.
+    """
     if group_reduction not in GROUP_REDUCTIONS:
         raise UsageError(
             f"group_reduction = {group_reduction!r}: expected one of {', '.join(GROUP_REDUCTIONS)}"
         )
-    whole = tail if whole is None else whole
-    tail_count = int(whole.sum())
-    counts = {"head": len(whole) - tail_count, "tail": tail_count}
-    weights = tail.to(losses.device, losses.dtype, non_blocking=True)
-    masks = {"head": 1.0 - weights, "tail": weights}
     found = {}
-    for name, count in counts.items():
+    for name, count in (("head", samples - tails), ("tail", tails)):
         if count:
-            divisor = count if group_reduction == "group" else len(whole)
+            divisor = count if group_reduction == "group" else samples
             factor = 2.0 if (group_reduction, name) == ("batch-tail-x2", "tail") else 1.0
-            found[name] = torch.dot(losses, masks[name]) * (factor / divisor)
+            found[name] = factor / divisor
     return found
 
 

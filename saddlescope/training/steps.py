@@ -5,6 +5,7 @@ their gradients, so that the step is the whole batch's.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from saddlescope.curvature.distributed import ALONE, Ranks
-from saddlescope.longtail import Augmentation, LongTailData
+from saddlescope.longtail import Augmentation, LongTailData, send
 from saddlescope.sharpness import Radii, SharpnessAware, group_losses
 from saddlescope.training.decoupling import class_balanced_order
 from saddlescope.training.losses import epoch_loss
@@ -54,8 +55,9 @@ class Steps:
     ) -> None:
         self.recipe, self.data, self.model = recipe, data, model
         self.optimizer, self.radii, self.ranks = optimizer, radii, ranks
-        # Kept on the host as well: which group a batch holds must not make a device wait.
+        # On both sides: which groups a batch holds must not make a device wait, nor the host.
         self._is_tail = torch.isin(data.train.labels.cpu(), torch.tensor(data.groups["tail"]))
+        self._tail_there = self._is_tail.to(data.train.device)
         self._channels_last = recipe.training.channels_last
         self._half = _HALF.get(recipe.training.precision)
         # What a gradient in float16 would lose for being small, a scaled loss keeps.
@@ -115,30 +117,23 @@ class Steps:
             log_norms: called with the gradient norms at w, before the step.
         """
         mine, share = indices[self._mine(len(indices))], self._share(len(indices))
-        labels, weights = self.data.train.labels[mine], self.data.train.sample_weights
-        tail, whole = self._is_tail[mine], self._is_tail[indices]
+        there, whole = send(mine, self.data.train.device), self._is_tail[indices]
+        labels, weights = self.data.train.labels[there], self.data.train.sample_weights
+        tail = self._tail_there[there]
         reduction = self.recipe.method.group_reduction
-        if self._channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+        images = self._laid_out(images)
         self.counts += torch.tensor([int((~whole).sum()), int(whole.sum())])
         if log_norms is not None:
-            log_norms(
-                gradient_norms(
-                    self.model, self._criterion, images, labels, tail, group_reduction=reduction
-                )
-            )
+            self._log_norms(mine, images, log_norms)
         logged: set[int] = set()
 
         def losses(part: slice) -> dict[str, Tensor]:
-            with self._autocast():
-                logits = self.model(images[part])
-            # Autocast gives half precision, in which a loss would lose its digits.
-            values = self._criterion(logits.float() if self._half else logits, labels[part])
+            values = self._values(images[part], labels[part])
             if part.start not in logged:  # the forward at w is the one the log speaks of
                 self._tally(values.detach() * share, tail[part])
                 logged.add(part.start)
             if weights is not None:
-                values = values * weights[mine[part]]
+                values = values * weights[there[part]]
             if share != 1.0:
                 values = values * share
             if self._grouped:
@@ -165,8 +160,8 @@ class Steps:
         """Go on within an epoch."""
         self.begin(epoch)
         if self.ranks.rank == 0:  # what was added up is one rank's from here on
-            self.sums = state["sums"].to(self.sums.device)
-        self.counts = state["counts"].cpu()
+            self.sums.copy_(state["sums"].reshape(self.sums.shape))
+        self.counts.copy_(state["counts"].reshape(self.counts.shape))
         self._augmentation.generator.set_state(state["augmentation"].cpu())
         if self._scaler is not None and state.get("scaler"):
             self._scaler.load_state_dict(state["scaler"])
@@ -183,12 +178,35 @@ class Steps:
         """Of its part's losses, what this rank adds to the whole batch's."""
         return 1.0 / self.ranks.size if samples < self.ranks.size else 1.0
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(
-            self.sums.device.type,
-            dtype=self._half,
-            enabled=self._half is not None,
+    def _laid_out(self, images: Tensor) -> Tensor:
+        if self._channels_last:
+            return images.contiguous(memory_format=torch.channels_last)
+        return images
+
+    def _values(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One loss a sample, with a graph."""
+        with self._autocast():
+            logits = self.model(images)
+        # Autocast gives half precision, in which a loss would lose its digits.
+        values: Tensor = self._criterion(logits.float() if self._half else logits, labels)
+        return values
+
+    def _log_norms(
+        self, indices: Tensor, images: Tensor, log_norms: Callable[[dict[str, Any]], None]
+    ) -> None:
+        labels = self.data.train.labels[send(indices, self.data.train.device)]
+        reduction = self.recipe.method.group_reduction
+        tail = self._is_tail[indices]
+        log_norms(
+            gradient_norms(
+                self.model, self._criterion, images, labels, tail, group_reduction=reduction
+            )
         )
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self._half is None:
+            return nullcontext()
+        return torch.autocast(self.sums.device.type, dtype=self._half)
 
     def _tally(self, values: Tensor, tail: Tensor) -> None:
         weights = tail.to(values.device, torch.float64)
