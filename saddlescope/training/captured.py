@@ -4,9 +4,9 @@ A ResNet-32's step launches many hundreds of kernels of a few microseconds each,
 most of it waiting for them. A CUDA graph launches them at once, on fixed addresses: an epoch's
 augmented pixels and positions go to the device beforehand, and a counter there picks the batch. The
 host knows each batch's composition, so there is one recording for each set of groups that a batch
-can have: no group is ever empty inside one, and the passes are those of `Steps`. Radii are constants
-of a recording: others make another. The last, smaller batch of an epoch is taken as `Steps` takes
-it.
+can have: no group is ever empty inside one, and the passes are those of `Steps`. Radii are
+constants of a recording: others make another. The last, smaller batch of an epoch is taken as
+`Steps` takes it.
 """
 
 import logging
