@@ -25,6 +25,7 @@ from saddlescope.bench.record import Record, Unit
 from saddlescope.bench.tools import STREAMED, TOOLS, Tool
 from saddlescope.curvature.state import tf32
 from saddlescope.errors import OperatorError
+from saddlescope.runs import own_process
 
 
 def memory_units(
@@ -54,11 +55,11 @@ def memory_units(
 def _in_a_process(
     name: str, key: str, runs: Sequence[Path], data_root: Path | None, device: str
 ) -> dict[str, Any]:
-    command = [sys.executable, "-m", "saddlescope.bench.peak", name, key, "--device", device,
-               "--threads", str(torch.get_num_threads()), "--data-root", str(data_root or ""),
-               *(word for run in runs for word in ("--run", str(run)))]  # fmt: skip
+    words = [name, key, "--device", device, "--threads", str(torch.get_num_threads()),
+             "--data-root", str(data_root or ""),
+             *(word for run in runs for word in ("--run", str(run)))]  # fmt: skip
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False,
+        own_process("saddlescope.bench.peak", words), capture_output=True, text=True, check=False,
         env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"},
     )  # fmt: skip
     if done.returncode:

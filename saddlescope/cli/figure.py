@@ -73,5 +73,7 @@ def _draw(name: str, loaded: "list[Run]", paths: list[Path] | None) -> "Figure":
         from saddlescope.theory import phase_figure, place
 
         with house_style():
-            return phase_figure(place(run_folders(paths)) if paths else None)
+            # What is wrong with a run has been said when it was read for the other figures.
+            placed = place(run_folders(paths), skip=lambda _: None) if paths else None
+            return phase_figure(placed)
     return PICTURES[name].draw(loaded)

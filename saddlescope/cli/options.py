@@ -31,7 +31,8 @@ Cache = Annotated[
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads; by default one for tiny images.")
+    int | None,
+    typer.Option(min=1, max=4096, help="CPU threads; by default one for tiny images."),
 ]
 Overrides = Annotated[
     list[str] | None,

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import typer
 from saddlescope.cli.console import Ticker, say, stop_on_signal
 from saddlescope.cli.ranks import launch
 from saddlescope.errors import Interrupted, SaddlescopeError, UsageError
+from saddlescope.runs import own_process
 
 if TYPE_CHECKING:
     from saddlescope.runs import RunFolder
@@ -239,7 +239,6 @@ def _finished(folder: "RunFolder", recipe: "Recipe") -> bool:
 
 def _start(folder: "RunFolder", arguments: list[str], output: Path, slot: int, jobs: int) -> _Child:
     log = output / "logs" / f"{folder.name}.log"
-    command = [sys.executable, "-m", "saddlescope", *arguments]
     # Processes side by side share the cores. Not by --threads, which would also be taken where one
     # thread is faster than several.
     share = str(max(1, (os.cpu_count() or 1) // jobs))
@@ -247,8 +246,8 @@ def _start(folder: "RunFolder", arguments: list[str], output: Path, slot: int, j
     with open(log, "ab") as handle:
         # In a process group of its own: Ctrl-C comes to this process, which passes it on once.
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=handle, stderr=handle, env=environment,
-            start_new_session=True,
+            own_process("saddlescope", arguments), stdin=subprocess.DEVNULL, stdout=handle,
+            stderr=handle, env=environment, start_new_session=True,
         )  # fmt: skip
     return _Child(folder, process, log, slot)
 
@@ -270,6 +269,8 @@ def _epochs_done(folder: "RunFolder") -> int:
 
 
 def _last_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    with open(path, "rb") as handle:
+        handle.seek(max(0, path.stat().st_size - 100_000))
+        lines = handle.read().decode("utf-8", "replace").splitlines()
     last = next((line for line in reversed(lines) if line.strip()), "no word")
     return "".join(letter if letter.isprintable() else " " for letter in last)

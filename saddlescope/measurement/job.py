@@ -16,14 +16,29 @@ from saddlescope.curvature.samples import usual_batch_size
 from saddlescope.curvature.subsets import Subset
 from saddlescope.errors import Interrupted
 from saddlescope.measurement.directions import Direction, update_directions
-from saddlescope.measurement.kept import Key, Rows, ViewRecords, in_order, is_outdated, row_key
+from saddlescope.measurement.kept import (
+    LOCK_PATIENCE,
+    Key,
+    Rows,
+    ViewRecords,
+    in_order,
+    is_outdated,
+    row_key,
+)
 from saddlescope.measurement.parts import part_files, read_part
 from saddlescope.measurement.row_work import RowWork
 from saddlescope.measurement.settings import Settings, ViewSettings
 from saddlescope.measurement.target import Target
 from saddlescope.measurement.view_plan import check_views, view_settings
 from saddlescope.measurement.views import FROM_THE_ROW, VIEWS
-from saddlescope.runs import SPECTRUM_COLUMNS, read_spectrum, views_folder, write_spectrum
+from saddlescope.runs import (
+    SPECTRUM_COLUMNS,
+    one_writer,
+    read_spectrum,
+    refuse_foreign_table,
+    views_folder,
+    write_spectrum,
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +56,7 @@ class SpectrumJob:
         views: what else is computed of each row and kept beside the table, see
             `saddlescope.measurement.views`.
         view_options: how.
+        outdated: keys of rows on disk of weights that are no longer there; filled by `finished`.
     """
 
     target: Target
@@ -52,6 +68,7 @@ class SpectrumJob:
     strategy: Strategy = "auto"
     views: tuple[str, ...] = ()
     view_options: ViewSettings = field(default_factory=ViewSettings)
+    outdated: set[Key] = field(default_factory=set, compare=False)
 
     @classmethod
     def plan(
@@ -70,13 +87,16 @@ class SpectrumJob:
 
         Raises:
             UsageError: a view that there is not, or that this operator has not, or nowhere to
-                keep it; no parameter that matches; see `select_subsets`.
+                keep it, or where something else is; no parameter that matches; see
+                `select_subsets`.
             DataError: see `select_subsets`.
         """
         subsets = select_subsets(target.samples, classes=classes, groups=groups)
         vector = select_parameters(target.model, settings.parameters)
         rest.setdefault("batch_size", usual_batch_size(vector.device))
         check_views(views, settings, path)
+        if path is not None:
+            refuse_foreign_table(path, SPECTRUM_COLUMNS)
         return cls(
             target=target,
             subsets=tuple(subsets),
@@ -161,24 +181,35 @@ class SpectrumJob:
         return rows
 
     def finished(self) -> Rows:
-        """The rows on disk that still hold; those in left-over part files go into the table."""
+        """The rows on disk that still hold; those in left-over part files go into the table.
+
+        Raises:
+            DataError: the table, or a part file, is not one; both are left as they are.
+        """
         if self.path is None:
             return {}
-        parts = part_files(self.path)
-        stored = read_spectrum(self.path) if self.path.is_file() else []
-        stored += [row for part in parts for row in read_part(part)]
-        identity = self.target.identity
-        finished = {row_key(row): row for row in stored if not is_outdated(row, identity)}
-        if parts:
-            self.save(finished)
-            for part in parts:
-                part.unlink(missing_ok=True)
+        with one_writer(self.path, patience=LOCK_PATIENCE):
+            parts = part_files(self.path)
+            stored = _by_key(read_spectrum(self.path) if self.path.is_file() else [])
+            # All of them before any goes into the table.
+            stored |= _by_key([row for part in parts for row in read_part(part)])
+            identity = self.target.identity
+            finished = {key: row for key, row in stored.items() if not is_outdated(row, identity)}
+            self.outdated.update(stored.keys() - finished.keys())
+            if parts:
+                write_spectrum(self.path, in_order(finished, self.row_keys()))
+                for part in parts:
+                    part.unlink(missing_ok=True)
         return finished
 
     def save(self, finished: Rows) -> None:
-        """Replace the table on disk, if there is one."""
-        if self.path:
-            write_spectrum(self.path, in_order(finished, self.row_keys()))
+        """Put the rows into the table on disk, if there is one, beside those of other processes."""
+        if self.path is None:
+            return
+        with one_writer(self.path, patience=LOCK_PATIENCE):
+            stored = _by_key(read_spectrum(self.path) if self.path.is_file() else [])
+            others = {key: row for key, row in stored.items() if key not in self.outdated}
+            write_spectrum(self.path, in_order(others | finished, self.row_keys()))
 
     def row_keys(self) -> list[Key]:
         """The keys of all rows asked for, in order."""
@@ -243,3 +274,7 @@ class SpectrumJob:
             if view
             else settings.column(),
         }
+
+
+def _by_key(rows: list[dict[str, Any]]) -> Rows:
+    return {row_key(row): row for row in rows}

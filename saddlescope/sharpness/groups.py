@@ -9,6 +9,7 @@ weighs; methods can be compared only under the same one:
 - "batch-tail-x2": as "batch", the tail term doubled, as in the original ImbSAM code.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -68,3 +69,55 @@ def group_factors(tails: int, samples: int, *, group_reduction: str) -> dict[str
             factor = 2.0 if (group_reduction, name) == ("batch-tail-x2", "tail") else 1.0
             found[name] = factor / divisor
     return found
+
+
+def class_losses(losses: Tensor, labels: Tensor) -> dict[int, Tensor]:
+    """Split per-sample losses by class, each a sum over the class / batch size.
+
+    With a radius for each class, `radii={0: 0.05, 1: 0.07, …}`, SharpnessAware then ascends class
+    by class, as CC-SAM (Zhou et al. 2023) does on its classifier. A step costs one forward and two
+    backward passes more for every class in the batch.
+
+    Args:
+        losses: shape (B,), with a graph.
+        labels: shape (B,), integers; on the CPU, or a device waits.
+
+    Returns:
+        Class to its loss, of the classes in the batch; they add up to the batch mean.
+    """
+    found = {}
+    for label in labels.unique().tolist():
+        members = (labels == label).to(losses.device, losses.dtype, non_blocking=True)
+        found[int(label)] = torch.dot(losses, members) / len(losses)
+    return found
+
+
+def focal_losses(
+    losses: Tensor,
+    labels: Tensor,
+    counts: Sequence[int],
+    *,
+    gamma: float,
+    sharpness: float,
+) -> dict[str, Tensor]:
+    """Split per-sample losses as Focal-SAM (Li et al. 2025) does.
+
+    Its update is ∇L(w) + ∇L_f(w + ε) − ∇L_f(w) where L_f weighs class c by λ·(1 − π_c)^γ, π_c being
+    its share of the training samples, and ε = ρ·∇L_f/‖∇L_f‖. That is the rule with `radii={"plain":
+    0.0, "focal": rho}` for the two parts returned.
+
+    Args:
+        losses: shape (B,), with a graph.
+        labels: shape (B,), integers.
+        counts: training samples of each class.
+        gamma: γ.
+        sharpness: λ.
+
+    Returns:
+        "plain" = L − L_f and "focal" = L_f, batch means.
+    """
+    shares = torch.tensor(counts, dtype=losses.dtype)
+    weights = sharpness * (1.0 - shares / shares.sum()) ** gamma
+    weights = weights.to(labels.device, non_blocking=True)[labels].to(losses.device)
+    focal = torch.dot(losses, weights) / len(losses)
+    return {"plain": losses.mean() - focal, "focal": focal}

@@ -38,6 +38,10 @@ def refuse_capture(recipe: Recipe, data: LongTailData, *, processes: int) -> Non
         reason = f"the images of {data.name} are decoded batch by batch"
     elif recipe.training.compile:
         reason = "training.compile captures in its own way"
+    elif recipe.training.precision == "fp16":
+        reason = "a GradScaler looks at every gradient before a step"
+    elif recipe.training.accumulate > 1:
+        reason = "training.accumulate splits the batch on the host"
     elif processes > 1:
         reason = "several processes share each batch"
     else:

@@ -6,6 +6,7 @@ their gradients, so that the step is the whole batch's.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from saddlescope.training.decoupling import class_balanced_order
 from saddlescope.training.losses import epoch_loss
 from saddlescope.training.norms import gradient_norms
 from saddlescope.training.recipe import Recipe
+
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Steps:
@@ -56,7 +59,10 @@ class Steps:
         self._is_tail = torch.isin(data.train.labels.cpu(), torch.tensor(data.groups["tail"]))
         self._tail_there = self._is_tail.to(data.train.device)
         self._channels_last = recipe.training.channels_last
-        self._bf16 = recipe.training.precision == "bf16"
+        self._half = _HALF.get(recipe.training.precision)
+        # What a gradient in float16 would lose for being small, a scaled loss keeps.
+        fp16 = recipe.training.precision == "fp16"
+        self._scaler = torch.amp.GradScaler(data.train.device.type) if fp16 else None
         self.begin(0)
 
     def begin(self, epoch: int) -> None:
@@ -119,39 +125,46 @@ class Steps:
         self.counts += torch.tensor([int((~whole).sum()), int(whole.sum())])
         if log_norms is not None:
             self._log_norms(mine, images, log_norms)
-        first = True
+        logged: set[int] = set()
 
-        def losses() -> dict[str, Tensor]:
-            nonlocal first
-            values = self._values(images, labels)
-            if first:  # the forward at w is the one the log speaks of
-                self._tally(values.detach() * share, tail)
-                first = False
+        def losses(part: slice) -> dict[str, Tensor]:
+            values = self._values(images[part], labels[part])
+            if part.start not in logged:  # the forward at w is the one the log speaks of
+                self._tally(values.detach() * share, tail[part])
+                logged.add(part.start)
             if weights is not None:
-                values = values * weights[there]
+                values = values * weights[there[part]]
             if share != 1.0:
                 values = values * share
             if self._grouped:
-                return group_losses(values, tail, group_reduction=reduction, whole=whole)
-            return {"all": values.mean() if self.ranks.size == 1 else values.sum() / len(whole)}
+                return group_losses(values, tail[part], group_reduction=reduction, whole=whole)
+            return {
+                "all": values.mean() if len(values) == len(whole) else values.sum() / len(whole)
+            }
 
-        self.optimizer.step(losses)
+        parts = _parts(len(mine), self.recipe.training.accumulate)
+        self.optimizer.step([partial(losses, part) for part in parts], scaler=self._scaler)
+        if self._scaler is not None:
+            self._scaler.update()
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Any]:
         """What an epoch's rest depends on, besides weights and optimiser; the same on all ranks."""
         return {
             "sums": self.ranks.total(self.sums.clone()),
             "counts": self.counts,
             "augmentation": self._augmentation.generator.get_state(),
+            "scaler": None if self._scaler is None else self._scaler.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Tensor], *, epoch: int) -> None:
+    def load_state_dict(self, state: dict[str, Any], *, epoch: int) -> None:
         """Go on within an epoch."""
         self.begin(epoch)
         if self.ranks.rank == 0:  # what was added up is one rank's from here on
-            self.sums = state["sums"].to(self.sums.device)
-        self.counts = state["counts"].cpu()
+            self.sums.copy_(state["sums"].reshape(self.sums.shape))
+        self.counts.copy_(state["counts"].reshape(self.counts.shape))
         self._augmentation.generator.set_state(state["augmentation"].cpu())
+        if self._scaler is not None and state.get("scaler"):
+            self._scaler.load_state_dict(state["scaler"])
 
     def _mine(self, samples: int) -> slice:
         """This rank's part of a batch; all of it where there are fewer samples than ranks."""
@@ -174,8 +187,8 @@ class Steps:
         """One loss a sample, with a graph."""
         with self._autocast():
             logits = self.model(images)
-        # Autocast gives bfloat16, in which a loss would lose its digits.
-        values: Tensor = self._criterion(logits.float() if self._bf16 else logits, labels)
+        # Autocast gives half precision, in which a loss would lose its digits.
+        values: Tensor = self._criterion(logits.float() if self._half else logits, labels)
         return values
 
     def _log_norms(
@@ -191,11 +204,17 @@ class Steps:
         )
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        if not self._bf16:
+        if self._half is None:
             return nullcontext()
-        return torch.autocast(self.sums.device.type, dtype=torch.bfloat16)
+        return torch.autocast(self.sums.device.type, dtype=self._half)
 
     def _tally(self, values: Tensor, tail: Tensor) -> None:
         weights = tail.to(values.device, torch.float64)
         total, of_tail = values.double().sum(), torch.dot(values.double(), weights)
         self.sums += torch.stack((total - of_tail, of_tail))
+
+
+def _parts(samples: int, count: int) -> list[slice]:
+    """`count` consecutive parts of a batch, as equal as can be; fewer of a smaller batch."""
+    size = -(-samples // count)
+    return [slice(begin, begin + size) for begin in range(0, samples, size)]

@@ -64,7 +64,7 @@ def train(
             second stage without a first.
         DataError: the trunk was trained on other data.
         Interrupted: `should_stop` said so; the state is on disk.
-        SaddlescopeError: the loss became NaN or Inf; the last good checkpoint is kept.
+        SaddlescopeError: the loss became NaN or Inf; the checkpoint before it, if any, is kept.
     """
     with arithmetic(recipe.training):
         for _ in training(

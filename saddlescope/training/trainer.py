@@ -36,6 +36,7 @@ from saddlescope.training.network import average_statistics, training_network
 from saddlescope.training.recipe import Recipe
 from saddlescope.training.record import RunRecord
 from saddlescope.training.schedule import refuse_standing_still, step_size
+from saddlescope.training.state import refuse_other_shapes, state_of_a_run, whole_number
 from saddlescope.training.steps import Steps
 
 _FORMAT = 2
@@ -146,6 +147,7 @@ class _Run:
             model=self.model,
             bn_statistics=method.bn_statistics,
             total=None if ranks.size == 1 else ranks.total,
+            clip=options.clip,
             **base_options(recipe, device),
             momentum=options.momentum,
             nesterov=options.nesterov,
@@ -233,9 +235,11 @@ class _Run:
         loss, images = found["train_loss"], int(self.steps.counts.sum())
         if not math.isfinite(loss):
             self.record.note(state="diverged")
+            last = self.folder.checkpoint("last").is_file()
+            kept = "last.pt, from before, is kept" if last else "there is no checkpoint yet"
             raise SaddlescopeError(
-                f"{self.folder.path}: the training loss became {loss} in epoch {epoch}; the last "
-                "good checkpoint is kept. Lower optimizer.eta or the radii"
+                f"{self.folder.path}: the training loss became {loss} in epoch {epoch}; {kept}. "
+                "Lower optimizer.eta or the radii"
             )
         row: dict[str, Any] = dict.fromkeys(METRIC_COLUMNS)
         row |= {
@@ -341,12 +345,15 @@ class _Run:
         if content.get("format") != _FORMAT:
             raise DataError(f"{origin}: not a training checkpoint of this version of saddlescope")
         load_weights(self.model, content, origin=origin)
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.epoch, self.position = content["epoch"], content["position"]
-        self.best, self.seconds = content["best"], content["seconds"]
-        self.steps.load_state_dict(content["steps"], epoch=self.epoch)
-        if self.monitor is not None:
-            self.monitor.load_state_dict(content.get("monitor", {}))
-        torch.set_rng_state(content["rng"].cpu())
-        if content["rng_cuda"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(content["rng_cuda"].cpu(), self.device)
+        with state_of_a_run(origin):
+            self.optimizer.load_state_dict(content["optimizer"])
+            refuse_other_shapes(self.optimizer.base)
+            self.epoch = whole_number(content["epoch"], most=self.epochs)
+            self.position = whole_number(content["position"], most=len(self.data.train))
+            self.best, self.seconds = float(content["best"]), float(content["seconds"])
+            self.steps.load_state_dict(content["steps"], epoch=self.epoch)
+            if self.monitor is not None:
+                self.monitor.load_state_dict(content.get("monitor", {}))
+            torch.set_rng_state(content["rng"].cpu())
+            if content["rng_cuda"] is not None and self.device.type == "cuda":
+                torch.cuda.set_rng_state(content["rng_cuda"].cpu(), self.device)
