@@ -39,7 +39,7 @@ def refuse_capture(recipe: Recipe, data: LongTailData, *, processes: int) -> Non
     elif recipe.training.compile:
         reason = "training.compile captures in its own way"
     elif recipe.training.precision == "fp16":
-        reason = "a GradScaler looks at every gradient before a step"
+        reason = "training.precision = 'fp16' looks at every gradient before a step"
     elif recipe.training.accumulate > 1:
         reason = "training.accumulate splits the batch on the host"
     elif processes > 1:
@@ -159,13 +159,6 @@ class CapturedSteps(Steps):
                 draw_changes(self._size, generator)
             state["augmentation"] = generator.get_state()
         return state
-
-    def load_state_dict(self, state: dict[str, Tensor], *, epoch: int) -> None:
-        """See `Steps.load_state_dict`."""
-        super().load_state_dict(state, epoch=epoch)
-        assert self._running is not None
-        self._running.copy_(self.sums)
-        self.sums = self._running
 
     def _load(self, batches: list[Tensor]) -> None:
         """Fill the tables from their first row on; draws are those of `Steps`, in its order."""
