@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -28,6 +29,13 @@ def say(message: str) -> None:
     if leads():
         with contextlib.suppress(BrokenPipeError):
             typer.echo("\n".join(map(_harmless, message.split("\n"))), err=True)
+
+
+def print_path(path: Path) -> None:
+    """A path on stdout, as it is; on a terminal without what would act there."""
+    # With colour: typer would otherwise take what looks like one out of the name.
+    shown = _harmless(str(path)) if sys.stdout.isatty() else str(path)
+    typer.echo(shown, color=True)
 
 
 def _harmless(line: str) -> str:

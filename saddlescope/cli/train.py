@@ -11,6 +11,7 @@ from saddlescope.cli.console import (
     choose_device,
     choose_threads,
     one_line_errors,
+    print_path,
     say,
     span,
     stop_on_signal,
@@ -203,7 +204,7 @@ def train(
         done = "classifier normalised"
     say(f"{done}: {folder.path}")
     if leads():
-        typer.echo(folder.path)
+        print_path(folder.path)
 
 
 def _run(
