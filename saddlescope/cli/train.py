@@ -239,11 +239,13 @@ def _monitor(
 
     from saddlescope.curvature import CurvatureMonitor, SharedSamples
     from saddlescope.longtail import ImageSamples
+    from saddlescope.runs import record_at
 
     if resume and groups is None and folder.run_file.is_file():
         before = folder.run().get("monitor")
-        if before:
-            groups, every = ",".join(before["subsets"]), before["every"]
+        with record_at(folder.run_file):
+            if before:
+                groups, every = ",".join(before["subsets"]), int(before["every"])
     if groups is None:
         return None
     samples = ImageSamples(data.train.to(device), data.groups)

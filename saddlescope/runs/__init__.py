@@ -15,7 +15,7 @@ from saddlescope.runs.ownership import (
 )
 from saddlescope.runs.processes import end_with_parent, own_process
 from saddlescope.runs.provenance import provenance
-from saddlescope.runs.reading import read_bytes, read_json, read_text
+from saddlescope.runs.reading import read_bytes, read_json, read_text, record_at
 from saddlescope.runs.schema import (
     CLASSIFIERS,
     LOSS_COLUMNS,
@@ -64,6 +64,7 @@ __all__ = [
     "read_spectrum",
     "read_text",
     "read_view",
+    "record_at",
     "refuse_foreign_output",
     "refuse_foreign_table",
     "remove_leftovers",

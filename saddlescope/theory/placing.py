@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from saddlescope.errors import DataError
-from saddlescope.runs import RunFolder, read_rows, read_spectrum
+from saddlescope.runs import RunFolder, read_rows, read_spectrum, record_at
 from saddlescope.theory.phase import (
     DISPLACEMENT_REGIONS,
     DISTANCE_REGIONS,
@@ -49,7 +49,8 @@ def place(
     measured = False
     for folder in folders:
         try:
-            found = _placed(folder, mu)
+            with record_at(folder.path):
+                found = _placed(folder, mu)
         except DataError as error:
             if skip is None:
                 raise
@@ -71,13 +72,8 @@ def _placed(folder: RunFolder, mu: float) -> list[dict[str, Any]]:
     for file in folder.spectrum_files():
         for found in read_spectrum(file):
             eta = steps.get(found["epoch"])
-            try:
-                if eta and found["lambda_min"] < 0 and found["gradient_norm"] > 0:
-                    rows.append(_row(folder, found, float(eta), radius(method, found), mu))
-            except (TypeError, ValueError, AttributeError) as error:
-                raise DataError(
-                    f"{folder.path}: a step size or radius is no number: {error}"
-                ) from None
+            if eta and found["lambda_min"] < 0 and found["gradient_norm"] > 0:
+                rows.append(_row(folder, found, float(eta), radius(method, found), mu))
     return rows
 
 
