@@ -342,7 +342,8 @@ INPUTS: dict[str, tuple[Trial, int]] = {
     "recipe": (recipe, 12), "override": (override, 4), "checkpoint": (checkpoint, 12),
     "checkpoint entries": (checkpoint_entries, 2), "safetensors": (safetensors, 4),
     "cifar": (cifar, 12), "list": (image_list, 8), "image": (image, 12),
-    "run folder": (run_folder, 6), "resumed": (resumed, 2),    "table": (table, 8), "part": (part, 8),
+    "run folder": (run_folder, 6), "resumed": (resumed, 2),    "table": (table, 8),
+    "part": (part, 8),
     "foreign folder": (foreign_folder, 1),
     "command line": (command_line, 3),
 }  # fmt: skip
