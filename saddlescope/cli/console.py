@@ -46,6 +46,10 @@ def _harmless(line: str) -> str:
     )
 
 
+_LONGEST_LINE = 2000
+"""Characters of an error; what it quotes may be of any length."""
+
+
 class _Said(logging.Handler):
     """Writes log records as the command writes everything else it says."""
 
@@ -69,7 +73,10 @@ def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return command(*args, **kwargs)
         except SaddlescopeError as error:
-            say(f"saddlescope: {' '.join(str(error).split())}")
+            line = " ".join(str(error).split())
+            say(
+                f"saddlescope: {line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + '…'}"
+            )
             raise typer.Exit(error.exit_code) from None
         except MemoryError:
             say("saddlescope: memory ran out")
