@@ -7,7 +7,7 @@ SEED    ?= 0
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test torture lint format docs notebooks figures clean help
+.PHONY: demo test torture lint format docs notebooks figures study clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -53,6 +53,9 @@ notebooks: $(VENV)/.notebooks  ## execute the studies in analysis/ and write .ip
 
 figures: $(VENV)/.core  ## train the small default, draw every figure, write figures/README.md
 	PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python figures/gallery.py
+
+study: $(VENV)/.core  ## train and measure what docs/study.md says (40 thread-hours; SADDLESCOPE_DATA)
+	OMP_NUM_THREADS=1 $(BIN)/python analysis/study.py
 
 clean:  ## remove the environment and everything built
 	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache

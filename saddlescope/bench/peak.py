@@ -23,6 +23,7 @@ from saddlescope.bench.cases import Cases
 from saddlescope.bench.ends import gradient_seconds
 from saddlescope.bench.record import Record, Unit
 from saddlescope.bench.tools import STREAMED, TOOLS, Tool
+from saddlescope.curvature.state import tf32
 from saddlescope.errors import OperatorError
 from saddlescope.runs import own_process
 
@@ -124,7 +125,9 @@ def _main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     cases = Cases(options.run, data_root=options.data_root or None, device=options.device)
-    sys.stdout.write(json.dumps(peak_memory(cases, options.case, options.tool)))
+    with tf32(allowed=False):
+        found = peak_memory(cases, options.case, options.tool)
+    sys.stdout.write(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -48,6 +48,14 @@ def escape(
     methods: Annotated[
         str, typer.Option(help="Of sgd, sam, imbsam, sam-ext, sse-sam.")
     ] = "sgd,sam,imbsam,sam-ext",
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Samples that stand for all, of each class its share; default all.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Seed = 0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="CSV to write as well.")
@@ -71,6 +79,7 @@ def escape(
         start=start,
         offset=offset,
         gamma=float(recipe.get("method", {}).get("gamma", 0.7)),
+        samples=samples,
         seed=seed,
         report=lambda method: say(f"{method}: {steps} steps"),
     )

@@ -123,12 +123,19 @@ class Objective:
         assert self._plan is not None
         return self._plan
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield every batch on the parameters' device with its exact share."""
+    def batches(self, *, after: int = 0) -> Iterator[Batch]:
+        """Yield every batch on the parameters' device with its exact share.
+
+        Args:
+            after: of the batches that would be yielded, how many to leave out and not to prepare.
+        """
         for batch in self._pieces():
             _, weight = self._count(batch)
             # Empty, or all targets ignored: the criterion would return NaN, and count for nothing.
             if weight == 0:
+                continue
+            if after > 0:
+                after -= 1
                 continue
             if self._whole is not None:
                 inputs, targets = detached(batch, self.vector.device), None

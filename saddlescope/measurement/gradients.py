@@ -15,7 +15,7 @@ from torch.func import grad, vmap
 
 from saddlescope.curvature.parameters import call_with
 from saddlescope.curvature.samples import SampleBatches
-from saddlescope.curvature.state import untouched
+from saddlescope.curvature.state import tf32, untouched
 from saddlescope.errors import DataError, UsageError
 from saddlescope.measurement.target import Target
 from saddlescope.measurement.whole_loss import WholeLoss
@@ -31,6 +31,7 @@ _CHUNK_NUMBERS = 2**26
 """Numbers of per-sample gradients that are held at once."""
 
 
+@tf32(allowed=False)
 def group_gradients(
     target: Target, *, samples: int | None = None, seed: int = 0, batch_size: int = 256
 ) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from saddlescope.curvature import Programs, SpectrumRow, plan_programs, select_subsets
 from saddlescope.curvature.parameters import select_parameters
 from saddlescope.curvature.products.strategy import Strategy
+from saddlescope.curvature.samples import usual_batch_size
 from saddlescope.curvature.subsets import Subset
 from saddlescope.errors import Interrupted
 from saddlescope.measurement.directions import Direction, update_directions
@@ -91,7 +92,8 @@ class SpectrumJob:
             DataError: see `select_subsets`.
         """
         subsets = select_subsets(target.samples, classes=classes, groups=groups)
-        select_parameters(target.model, settings.parameters)
+        vector = select_parameters(target.model, settings.parameters)
+        rest.setdefault("batch_size", usual_batch_size(vector.device))
         check_views(views, settings, path)
         if path is not None:
             refuse_foreign_table(path, SPECTRUM_COLUMNS)

@@ -4,7 +4,7 @@
     spectrum/last-train.views/          its views, one file each
         trace.csv, eigenvalues.csv, kato-temple.csv, alignments.csv, bootstrap.csv,
         eigenvectors.csv
-        density.json, slices.json, plane.json
+        density.json, slices.json, plane.json, split.json
         eigenvectors/class-9-1a2b3c4d.safetensors
 
 A view is a list of records, one or several a row of the table. Records of numbers and words are

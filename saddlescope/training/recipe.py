@@ -149,7 +149,8 @@ class OptimizerSection(_Section):
     """`[optimizer]`: the base SGD. `eta` is the step size at the start of the schedule.
 
     `cosine` reaches 0 after the last epoch; `cosine-released` is stepped before each epoch, as
-    the paper's code does, so that its last epoch has step size 0.
+    the paper's code does, so that its last epoch has step size 0. `clip` is the L2 norm that the
+    final gradient, without weight decay, is scaled down to; None leaves it.
     """
 
     eta: float = Field(default=0.01, gt=0, le=_LARGEST_STEP)
@@ -158,14 +159,18 @@ class OptimizerSection(_Section):
     weight_decay: Radius = 1e-3
     batch_size: Count = 64
     schedule: Literal["cosine", "cosine-released", "constant"] = "cosine"
+    clip: float | None = Field(default=None, gt=0)
 
 
 class TrainingSection(_Section):
     """`[training]`: how long, what is kept, and how it is computed.
 
     0 for `checkpoint_every` (epochs), `norms_every` (steps) and `losses_every` (epochs) keeps none.
-    `precision = "bf16"` is autocast of the forward passes. `sync_bn` lets BatchNorm see the whole
-    batch where CUDA ranks share it.
+    `precision = "bf16"` is autocast of the forward passes, "fp16" that with a GradScaler, "tf32"
+    rounds the factors of products to 10 bits where CUDA can. `accumulate` is the number of forward
+    passes a rank's batch is split into. `captured` replays a step's kernels as one CUDA graph.
+    `deterministic` takes cuDNN's kernels that add in one order. `sync_bn` lets BatchNorm see the
+    whole batch where CUDA ranks share it.
     """
 
     epochs: Count
@@ -174,9 +179,12 @@ class TrainingSection(_Section):
     checkpoint_every: CountOrNone = 0
     norms_every: CountOrNone = 0
     losses_every: CountOrNone = 0
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "tf32", "bf16", "fp16"] = "float32"
+    accumulate: Count = 1
     channels_last: bool = False
     compile: bool = False
+    captured: bool = False
+    deterministic: bool = False
     sync_bn: bool = True
 
 

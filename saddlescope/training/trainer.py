@@ -9,7 +9,7 @@ torch.distributed group share each batch; rank 0 alone writes, all read the fold
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,12 @@ from saddlescope.longtail import LongTailData
 from saddlescope.runs import METRIC_COLUMNS, RunFolder, one_writer, provenance
 from saddlescope.sharpness import SharpnessAware
 from saddlescope.training.branching import APART, Branching, keep_best, take_over
+from saddlescope.training.captured import (
+    CapturedSteps,
+    base_options,
+    refuse_capture,
+    set_step_size,
+)
 from saddlescope.training.checkpoints import load_checkpoint, load_weights, save_checkpoint
 from saddlescope.training.evaluate import evaluate, training_losses
 from saddlescope.training.losses import epoch_loss
@@ -58,7 +64,7 @@ class Progress:
     eta_s: float
 
 
-def train(
+def training(
     recipe: Recipe,
     data: LongTailData,
     folder: RunFolder,
@@ -73,37 +79,15 @@ def train(
     branching: Branching = APART,
     ranks: Ranks = ALONE,
     on_epoch: Callable[[dict[str, Any]], None] = lambda _: None,
-) -> RunFolder:
-    """Train one network and leave a run folder.
+) -> Iterator[None]:
+    """Do what `train` does, and stop for others after every step; arguments and errors are its own.
 
-    Args:
-        recipe: what to do.
-        data: the data set the recipe names, loaded.
-        folder: where to write; must not hold a run unless `resume` or `force`.
-        device: where to compute.
-        resume: go on with what is there; a finished run is left as it is.
-        force: delete the run that is there.
-        should_stop: asked after every step; True saves the state and raises.
-        report: called after every step.
-        monitor: measures curvature at the end of the epochs it is due in; its rows go to
-            monitor.jsonl, and the weights are the same with and without it. Under ranks its samples
-            must be shared by them.
-        start: weights of the first stage, where the recipe has a second (`[decoupling]`); of no
-            use to a run that is there already.
-        branching: another run to go on from, and what to keep for others that go on from here.
-        ranks: the processes that share each batch. The losses are those of one process within
-            rounding, but for BatchNorm that sees a rank's part alone.
-        on_epoch: called with each new row of metrics.jsonl, on rank 0.
-
-    Raises:
-        UsageError: the folder holds a run, or another recipe's run, or another process trains it; a
-            second stage without a first.
-        DataError: the trunk was trained on other data.
-        Interrupted: `should_stop` said so; the state is on disk.
-        SaddlescopeError: the loss became NaN or Inf; the checkpoint before it, if any, is kept.
+    The arithmetic is left to the caller.
     """
     if run_trains(recipe):
         refuse_standing_still(recipe.optimizer.schedule, recipe.training.epochs)
+    if recipe.training.captured:
+        refuse_capture(recipe, data, processes=ranks.size)
     if recipe.training.norms_every and ranks.size > 1:
         raise UsageError("training.norms_every looks at whole batches: train with one process")
     if recipe.decoupling is not None and start is None and not folder.exists():
@@ -115,12 +99,11 @@ def train(
         run.open(resume=resume, force=force)
         while run.epoch < recipe.training.epochs:
             if run_trains(recipe):
-                run.train_epoch(should_stop, report)
+                yield from run.train_epoch(should_stop, report)
             row = run.finish_epoch()
             if run.leads:
                 on_epoch(row)
         run.record.note(state="finished")
-    return folder
 
 
 def run_trains(recipe: Recipe) -> bool:
@@ -164,12 +147,15 @@ class _Run:
             model=self.model,
             bn_statistics=method.bn_statistics,
             total=None if ranks.size == 1 else ranks.total,
-            lr=options.eta,
+            clip=options.clip,
+            **base_options(recipe, device),
             momentum=options.momentum,
             nesterov=options.nesterov,
             weight_decay=options.weight_decay,
         )
-        self.steps = Steps(recipe, data, self.model, self.optimizer, self.radii, ranks=ranks)
+        parts = recipe, data, self.model, self.optimizer, self.radii
+        captured = recipe.training.captured and run_trains(recipe)
+        self.steps = CapturedSteps(*parts) if captured else Steps(*parts, ranks=ranks)
         self.epoch, self.position, self.best, self.seconds = 0, 0, -1.0, 0.0
         self.taken = 0  # steps of this process, which may have begun in the middle of an epoch
 
@@ -200,13 +186,12 @@ class _Run:
 
     def train_epoch(
         self, should_stop: Callable[[], bool], report: Callable[[Progress], None]
-    ) -> None:
-        """Run the epoch from `position` to its end."""
+    ) -> Iterator[None]:
+        """Run the epoch from `position` to its end, and stop for others after every step."""
         size = self.recipe.optimizer.batch_size
         # A second stage leaves BatchNorm as the first one left it.
         self.model.train(self.recipe.decoupling is None)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.step_size
+        set_step_size(self.optimizer, self.step_size)
         order = self.steps.order(self.epoch)
         began, first = time.perf_counter(), self.position
         batches = order[first:].split(size) if first < len(order) else ()
@@ -233,8 +218,9 @@ class _Run:
                 raise Interrupted(
                     f"{self.folder.path}: stopped in epoch {self.epoch}; saved, go on with --resume"
                 )
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            yield
+        if self.device.type == "cuda":  # this run's work, not that of others beside it
+            torch.cuda.current_stream(self.device).synchronize()
         self.seconds += time.perf_counter() - began
 
     def finish_epoch(self) -> dict[str, Any]:
