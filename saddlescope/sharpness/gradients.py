@@ -61,3 +61,39 @@ def unseen(parameters: Iterable[Tensor]) -> list[Tensor]:
 def any_nonzero(gradients: Iterable[Tensor]) -> bool:
     """Whether one of them is not zero; asks the device."""
     return any(bool((values(local(gradient)) != 0).any()) for gradient in gradients)
+
+
+def others(losses: Iterable[Tensor], parameters: Iterable[Tensor]) -> list[Tensor]:
+    """Leaves of the graphs of these losses that are none of these parameters.
+
+    Those inside a reentrant checkpoint are not part of a graph before its backward pass.
+    """
+    own = {id(parameter) for parameter in parameters}
+    nodes = [loss.grad_fn for loss in losses if loss.grad_fn is not None]
+    seen, found = set(nodes), []
+    while nodes:
+        node = nodes.pop()
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and id(leaf) not in own:
+            found.append(leaf)
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                nodes.append(following)
+    return found
+
+
+class Untouched:
+    """Keeps the `.grad` of other optimisers' parameters from an ascent.
+
+    Args:
+        tensors: whose `.grad` is to be as it is now.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._tensors = tensors
+        self._copies = [None if t.grad is None else t.grad.clone() for t in tensors]
+
+    def put_back(self) -> None:
+        """Restore them."""
+        put(self._tensors, self._copies)

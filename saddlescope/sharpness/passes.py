@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from saddlescope.sharpness.exchange import Exchange
-from saddlescope.sharpness.gradients import Gradients, add, clear, put, take
+from saddlescope.sharpness.gradients import Gradients, Untouched, add, clear, others, put, take
 from saddlescope.sharpness.losses import Losses, backward, by_group, loss_of, only
 
 
@@ -86,11 +86,13 @@ class Passes:
                 names = [name for name in losses if self.radii[name] > 0.0]
                 plain = [loss_of(losses, name) for name in losses if self.radii[name] == 0.0]
                 ascents = {name: loss_of(losses, name) for name in names}
+                untouched = Untouched(others(ascents.values(), self.parameters))
                 for position, (name, loss) in enumerate(ascents.items()):
                     last = not plain and position == len(names) - 1
                     backward([loss], scaler=self.scaler, retain=not last)
                     if several:
                         found.ascents[name] = add(found.ascents.get(name), take(self.parameters))
+                untouched.put_back()
                 if plain:
                     backward(plain, scaler=self.scaler)
                     if several:

@@ -434,6 +434,28 @@ def test_autocast_around_the_step_changes_nothing():
     assert torch.equal(*weights)
 
 
+class TestOtherOptimisers:
+    """In one graph with others, only the update's passes reach their parameters."""
+
+    @pytest.mark.parametrize(
+        ("radii", "expected"),
+        [
+            # L = s·½|w|²: ∂L/∂s is ½|w|² at the point of the pass.
+            ({"all": 0.0}, 12.5),
+            ({"all": 0.5}, 0.5 * 5.5**2),
+            ({"head": 0.0, "tail": 0.5}, 0.5 * 12.5 + 0.5 * 0.5 * 5.5**2),
+        ],
+    )
+    @pytest.mark.parametrize("gathered", [None, 1.0])
+    def test_they_get_the_final_gradient(self, radii, expected, gathered):
+        w, scale = weight(), nn.Parameter(torch.ones(()))
+        if gathered is not None:
+            scale.grad = torch.tensor(gathered)
+        optimizer = sam(w, rho=None, radii=radii)
+        optimizer.step(lambda: {k: scale * half_square(w) / len(radii) for k in radii})
+        assert float(scale.grad) == pytest.approx(expected + (gathered or 0.0))
+
+
 class TestListeners:
     def test_hooks_of_tensors_and_of_accumulation(self):
         w, fired = weight(), []
