@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -30,12 +31,23 @@ def say(message: str) -> None:
             typer.echo("\n".join(map(_harmless, message.split("\n"))), err=True)
 
 
+def print_path(path: Path) -> None:
+    """A path on stdout, as it is; on a terminal without what would act there."""
+    # With colour: typer would otherwise take what looks like one out of the name.
+    shown = _harmless(str(path)) if sys.stdout.isatty() else str(path)
+    typer.echo(shown, color=True)
+
+
 def _harmless(line: str) -> str:
     """The line with what cannot be printed as its escape."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
         for letter in line
     )
+
+
+_LONGEST_LINE = 2000
+"""Characters of an error; what it quotes may be of any length."""
 
 
 class _Said(logging.Handler):
@@ -61,7 +73,10 @@ def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return command(*args, **kwargs)
         except SaddlescopeError as error:
-            say(f"saddlescope: {' '.join(str(error).split())}")
+            line = " ".join(str(error).split())
+            say(
+                f"saddlescope: {line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + '…'}"
+            )
             raise typer.Exit(error.exit_code) from None
         except MemoryError:
             say("saddlescope: memory ran out")

@@ -40,6 +40,12 @@ Overrides = Annotated[
 ]
 
 
+Replace = Annotated[
+    bool,
+    typer.Option("--force", help="Replace a file there that saddlescope has not written."),
+]
+
+
 def chosen_workers(asked: int | None, data_set: str) -> int:
     """How many processes decode; none where a data set is no set of files."""
     from saddlescope.longtail import dataset_spec

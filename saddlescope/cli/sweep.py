@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from saddlescope.cli.console import Ticker, say, stop_on_signal
+from saddlescope.cli.console import Ticker, print_path, say, stop_on_signal
 from saddlescope.cli.ranks import launch
 from saddlescope.errors import Interrupted, SaddlescopeError, UsageError
 from saddlescope.runs import own_process
@@ -188,7 +188,7 @@ def run_sweep(
             ticker.update(so_far / sum(epochs.values()), partial(str, text))
     for name, folder in folders.items():
         if name not in failed:
-            typer.echo(folder.path)
+            print_path(folder.path)
     if failed:
         raise SaddlescopeError(f"{len(failed)} of {len(recipes)} runs failed: {', '.join(failed)}")
 

@@ -11,6 +11,7 @@ from saddlescope.cli.console import (
     choose_device,
     choose_threads,
     one_line_errors,
+    print_path,
     say,
     span,
     stop_on_signal,
@@ -203,7 +204,7 @@ def train(
         done = "classifier normalised"
     say(f"{done}: {folder.path}")
     if leads():
-        typer.echo(folder.path)
+        print_path(folder.path)
 
 
 def _run(
@@ -238,11 +239,13 @@ def _monitor(
 
     from saddlescope.curvature import CurvatureMonitor, SharedSamples
     from saddlescope.longtail import ImageSamples
+    from saddlescope.runs import record_at
 
     if resume and groups is None and folder.run_file.is_file():
         before = folder.run().get("monitor")
-        if before:
-            groups, every = ",".join(before["subsets"]), before["every"]
+        with record_at(folder.run_file):
+            if before:
+                groups, every = ",".join(before["subsets"]), int(before["every"])
     if groups is None:
         return None
     samples = ImageSamples(data.train.to(device), data.groups)

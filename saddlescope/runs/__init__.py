@@ -6,10 +6,16 @@ A leaf: it imports no other room, and anyone may use it.
 from saddlescope.runs.atomic import atomic_path, write_bytes, write_json, write_text
 from saddlescope.runs.folder import RunFolder, find_runs
 from saddlescope.runs.lock import one_writer
-from saddlescope.runs.ownership import empty_run_folder, foreign_names, remove_leftovers, shown
+from saddlescope.runs.ownership import (
+    empty_run_folder,
+    foreign_names,
+    refuse_foreign_output,
+    remove_leftovers,
+    shown,
+)
 from saddlescope.runs.processes import end_with_parent, own_process
 from saddlescope.runs.provenance import provenance
-from saddlescope.runs.reading import read_bytes, read_json, read_text
+from saddlescope.runs.reading import read_bytes, read_json, read_text, record_at
 from saddlescope.runs.schema import (
     CLASSIFIERS,
     LOSS_COLUMNS,
@@ -58,6 +64,8 @@ __all__ = [
     "read_spectrum",
     "read_text",
     "read_view",
+    "record_at",
+    "refuse_foreign_output",
     "refuse_foreign_table",
     "remove_leftovers",
     "shown",

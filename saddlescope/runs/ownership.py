@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from saddlescope.errors import UsageError
+from saddlescope.runs.reading import read_bytes
 from saddlescope.runs.schema import VIEW_COLUMNS
 
 _TABLE = r"spectrum/(?:last|best|epoch-[0-9]{3,})-(?:train|test)"
@@ -34,6 +35,9 @@ _BESIDE = re.compile(r"\.(?P<name>.+)\.(?:[a-z0-9_]{8}\.tmp|saddlescope-lock)")
 """What a kill may leave of an atomic write, and the lock of a table."""
 
 _MARK = "run.json"
+
+_MARKED = 20_000
+"""Bytes at either end of a page or picture in which its maker stands."""
 
 
 def is_ours(name: str) -> bool:
@@ -80,6 +84,31 @@ def remove_leftovers(folder: Path) -> None:
     for name, ours in _walk(folder, ""):
         if ours and is_leftover(name) and not name.startswith("spectrum/"):
             (folder / name).unlink(missing_ok=True)
+
+
+def refuse_foreign_output(path: Path, *, force: bool) -> None:
+    """Refuse to replace a report or a figure that we have not written.
+
+    Args:
+        path: of the file to write.
+        force: replace it all the same.
+
+    Raises:
+        UsageError: there is another file, or a folder; it says where.
+    """
+    if force or not os.path.lexists(path):
+        return
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; choose another name")
+    if path.is_file():
+        content = read_bytes(path)
+        # Our pages and pictures say at their beginning or, of a PDF, at their end who made them.
+        if not content or b"saddlescope" in content[:_MARKED] + content[-_MARKED:]:
+            return
+        raise UsageError(
+            f"{path}: is there and was not written by saddlescope; choose another name, or pass "
+            "--force to replace it"
+        )
 
 
 def shown(names: list[str]) -> str:

@@ -6,10 +6,12 @@ A device such as /dev/zero never ends, and a named pipe waits for a writer that 
 import json
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from saddlescope.errors import DataError
+from saddlescope.errors import DataError, SaddlescopeError
 
 LARGEST_TEXT = 1 << 30
 """Bytes of a log or a table; a recipe has its own bound."""
@@ -64,3 +66,21 @@ def read_json(path: str | Path, *, limit: int = LARGEST_TEXT) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable as JSON: {error}") from None
+
+
+@contextmanager
+def record_at(path: Path) -> Iterator[None]:
+    """Say of what was read and is not what it should be where it was read.
+
+    Raises:
+        DataError: instead of what Python raises on a value that is missing or of another kind.
+    """
+    try:
+        yield
+    except SaddlescopeError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{path}: not the record of a run: {type(error).__name__}: {reason}"
+        ) from None

@@ -21,7 +21,7 @@ from typing import Any, Final
 import pandas as pd
 
 from saddlescope.errors import DataError
-from saddlescope.runs import RunFolder, read_rows, read_spectrum
+from saddlescope.runs import RunFolder, read_rows, read_spectrum, record_at
 from saddlescope.sharpness import Radii, method_radii
 from saddlescope.theory.phase import (
     DISPLACEMENT_REGIONS,
@@ -64,7 +64,8 @@ def place(
     measured = False
     for folder in folders:
         try:
-            found = _placed(folder, mu)
+            with record_at(folder.path):
+                found = _placed(folder, mu)
         except DataError as error:
             if skip is None:
                 raise
@@ -82,16 +83,11 @@ def _placed(folder: RunFolder, mu: float) -> list[dict[str, Any]]:
     if not files:
         return []
     rows = []
-    try:
-        steps = _Steps.of(folder)
-        for found in (row for file in files for row in read_spectrum(file)):
-            eta, rho = steps.eta(found["epoch"]), steps.radius(found)
-            if eta and rho and found["lambda_min"] < 0 and found["gradient_norm"] > 0:
-                rows.append(_row(folder, found, eta, rho, steps, mu))
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise DataError(
-            f"{folder.path}: what its records say of its steps is no number: {error}"
-        ) from None
+    steps = _Steps.of(folder)
+    for found in (row for file in files for row in read_spectrum(file)):
+        eta, rho = steps.eta(found["epoch"]), steps.radius(found)
+        if eta and rho and found["lambda_min"] < 0 and found["gradient_norm"] > 0:
+            rows.append(_row(folder, found, eta, rho, steps, mu))
     return rows
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from saddlescope.errors import DataError, UsageError
-from saddlescope.runs import RunFolder, read_rows, write_bytes
+from saddlescope.runs import RunFolder, read_rows, record_at, write_bytes
 from saddlescope.training.recipe import Recipe, first_difference, parse_recipe
 
 _OF_THE_RADII = {"name", "first_stage", "rho", "rho_head", "rho_tail", "gamma"}
@@ -135,7 +135,8 @@ def take_over(trunk: Trunk, folder: RunFolder, recipe: Recipe, *, checksum: str 
     Raises:
         DataError: the other run trained on other data.
     """
-    there = (trunk.folder.run().get("data") or {}).get("checksum")
+    with record_at(trunk.folder.run_file):
+        there = (trunk.folder.run().get("data") or {}).get("checksum")
     if there != checksum:
         raise DataError(f"{trunk.folder.path}: was trained on other data of the same name")
     for source, target in _copies(trunk, folder, recipe.training.checkpoint_every):
@@ -152,12 +153,13 @@ def keep_best(folder: RunFolder, epochs: int) -> None:
 
 def best_epoch(folder: RunFolder, epochs: int) -> int | None:
     """Name the first epochs' one of the best accuracy; None where none was measured."""
-    measured = [
-        (row["acc_avg"], -row["epoch"])
-        for row in read_rows(folder.metrics_file)
-        if row["epoch"] < epochs and row["acc_avg"] is not None
-    ]
-    return -max(measured)[1] if measured else None
+    with record_at(folder.metrics_file):
+        measured = [
+            (row["acc_avg"], -row["epoch"])
+            for row in read_rows(folder.metrics_file)
+            if row["epoch"] < epochs and row["acc_avg"] is not None
+        ]
+        return -max(measured)[1] if measured else None
 
 
 def _usable(recipe: Recipe, folder: RunFolder) -> Trunk | None:

@@ -23,6 +23,9 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+_LONGEST_MISTAKE = 400
+"""Characters of what is said of a value or key, which may be of any length."""
+
 _LARGEST_STEP = 1e30
 """Of a step size, a radius or a factor: with more float32 overflows, whatever the gradient."""
 
@@ -267,7 +270,9 @@ def parse_recipe(content: Mapping[str, Any], *, origin: str) -> Recipe:
     except RecursionError:
         raise UsageError(f"{origin}: a value is nested too deep") from None
     except ValidationError as error:
-        raise UsageError(f"{origin}: {_first_mistake(error)}") from None
+        text = _first_mistake(error)
+        shown = text if len(text) <= _LONGEST_MISTAKE else text[:_LONGEST_MISTAKE] + "…"
+        raise UsageError(f"{origin}: {shown}") from None
 
 
 def _first_mistake(error: ValidationError) -> str:

@@ -11,6 +11,7 @@ from saddlescope.runs import (
     RunFolder,
     empty_run_folder,
     foreign_names,
+    record_at,
     remove_leftovers,
     shown,
     write_json,
@@ -110,11 +111,12 @@ class RunRecord:
         for path in logs:
             if path.is_file():
                 # Only norms.jsonl has rows within an epoch; the others' are of a whole one.
-                kept = [
-                    row
-                    for row in read_rows(path)
-                    if (row.get("epoch", 0), row.get("step", math.inf)) < (epoch, step)
-                ]
+                with record_at(path):
+                    kept = [
+                        row
+                        for row in read_rows(path)
+                        if (row.get("epoch", 0), row.get("step", math.inf)) < (epoch, step)
+                    ]
                 rewrite_rows(path, kept)
 
     def _start(self, notes: Mapping[str, Any]) -> None:

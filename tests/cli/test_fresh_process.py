@@ -78,8 +78,8 @@ check run --checkpoint last --classes 9 --groups none --samples 2 --split train 
 check --model mine:net --data mine:data CPU
 bench ends --cases mlp --tools saddlescope --run run --seeds 1 --repeats 1 --no-every \
     --time-limit 0 -o b.json --json --data-root images CPU
-report run -o r.html --plain
-figure fig2 run -o out --formats svg
+report run -o r.html --plain --force
+figure fig2 run -o out --formats svg --force
 demo -o demo --jobs 2 --device cpu --set training.epochs=0
 data inspect list --imbalance-factor 1.5 --profile exp --subset first --tail-threshold 3 \
     --train-list train.txt --test-list test.txt --sheet s.png --json --data-root images

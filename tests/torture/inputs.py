@@ -54,7 +54,8 @@ class Bench:
     @classmethod
     def make(cls, folder: Path) -> "Bench":
         run = folder / "run"
-        _command("train", "package:digits-lt", "--set", "training.epochs=1", "-o", str(run))
+        _command("train", "package:digits-lt", "--set", "training.epochs=1", "-o", str(run),
+                 "--set", "training.norms_every=4")  # fmt: skip
         _command("spectrum", str(run), "--classes", "9", "--groups", "none", "--rtol", "0.5",
                  "--with", "trace,slices", "--probes", "2")  # fmt: skip
         (folder / "work").mkdir()
@@ -183,6 +184,18 @@ def run_folder(bench: Bench, rng: random.Random) -> None:
         if rng.random() < 0.003:
             write_report([folder], bench.work / "r.html")
     place([RunFolder(folder)], skip=lambda _: None)
+    command = rng.choice(("phase", "gradients --logged", "theorem6")).split()
+    _line(["theory", command[0], str(folder), *command[1:]], may=(0, 2, 4))
+
+
+def resumed(bench: Bench, rng: random.Random) -> None:
+    """A finished run with a spoilt file, resumed: what it says of it is one line."""
+    folder = _copy(bench)
+    names = ("recipe.toml", "run.json", "metrics.jsonl", "norms.jsonl")
+    victim = folder / rng.choice(names)
+    victim.write_bytes(spoil(victim.read_bytes(), rng))
+    words = ["train", "package:digits-lt", "--set", "training.epochs=1", "-o", str(folder)]
+    _line([*words, "--set", "training.norms_every=4", "--resume"], may=(0, 2, 4))
 
 
 def table(bench: Bench, rng: random.Random) -> None:
@@ -329,7 +342,8 @@ INPUTS: dict[str, tuple[Trial, int]] = {
     "recipe": (recipe, 12), "override": (override, 4), "checkpoint": (checkpoint, 12),
     "checkpoint entries": (checkpoint_entries, 2), "safetensors": (safetensors, 4),
     "cifar": (cifar, 12), "list": (image_list, 8), "image": (image, 12),
-    "run folder": (run_folder, 6),    "table": (table, 8), "part": (part, 8),
+    "run folder": (run_folder, 6), "resumed": (resumed, 2),    "table": (table, 8),
+    "part": (part, 8),
     "foreign folder": (foreign_folder, 1),
     "command line": (command_line, 3),
 }  # fmt: skip
