@@ -91,7 +91,8 @@ def steps_of(recipe, data, device, *, captured=True):
     optimizer = SharpnessAware(
         model.parameters(), torch.optim.SGD, radii=radii.at(0), model=model,
         bn_statistics=recipe.method.bn_statistics, momentum=options.momentum,
-        weight_decay=options.weight_decay, **base_options(recipe, device),
+        weight_decay=options.weight_decay, nesterov=options.nesterov,
+        clip=options.clip, **base_options(recipe, device),
     )  # fmt: skip
     kind = CapturedSteps if captured else Steps
     return kind(recipe, data, model, optimizer, radii)

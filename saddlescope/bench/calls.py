@@ -71,7 +71,8 @@ class DeviceCalls(TorchDispatchMode):
             self.waits.append(str(packet).rpartition(".")[-1])
             if self.device == "meta" and (answer := _answer(packet, args, kwargs)) is not None:
                 return answer
-        elif arrives and packet is aten._to_copy and given and not kwargs.get("non_blocking"):
+        comes = arrives and packet is aten._to_copy and given and not here
+        if comes and not kwargs.get("non_blocking"):
             self.waits.append("copy to the device")
         # A mask without content is taken to hold true everywhere.
         with fx_config.patch(meta_nonzero_assume_all_nonzero=True):  # type: ignore[attr-defined]

@@ -96,29 +96,9 @@ def loss_of(losses: Mapping[Hashable, Tensor], name: Hashable) -> Tensor:
 
 
 def backward(losses: Sequence[Tensor], *, scaler: Any = None, retain: bool = False) -> None:
-    """Add the gradient of the sum of the losses to `.grad`, in one pass.
-
-    Raises:
-        UsageError: a graph that allows one backward pass alone was asked for several.
-    """
+    """Add the gradient of the sum of the losses to `.grad`, in one pass."""
     scaled = list(losses)
     if scaler is not None:
         with torch.enable_grad():
             scaled = [scaler.scale(loss) for loss in losses]
-    try:
-        torch.autograd.backward(scaled, retain_graph=retain)
-    except RuntimeError as error:
-        if remedy := _remedy(str(error)):
-            raise UsageError(remedy) from error
-        raise
-
-
-def _remedy(text: str) -> str:
-    """What to do about an error of torch's that a second backward pass brings about."""
-    if "donated buffers" in text:
-        return (
-            "the network was compiled before this optimiser took a step: call "
-            "torch.compiler.reset(), or set torch._functorch.config.donated_buffer = False "
-            "before it is compiled"
-        )
-    return ""
+    torch.autograd.backward(scaled, retain_graph=retain)

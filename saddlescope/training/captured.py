@@ -1,11 +1,12 @@
 """Steps recorded once and replayed: all passes of a method and its update, as one launch.
 
-A ResNet-32's step launches 700 to 1,600 kernels of a few microseconds each, and a GPU spends most
-of it waiting for them. A CUDA graph launches them at once, on fixed addresses: an epoch's augmented
-pixels and positions go to the device beforehand, and a counter there picks the batch. The host
-knows each batch's composition, so there is one recording for each set of groups that a batch can
-have: no group is ever empty inside one, and the passes are those of `Steps`. Radii are constants of
-a recording: others make another. The last, smaller batch of an epoch is taken as `Steps` takes it.
+A ResNet-32's step launches many hundreds of kernels of a few microseconds each, and a GPU spends
+most of it waiting for them. A CUDA graph launches them at once, on fixed addresses: an epoch's
+augmented pixels and positions go to the device beforehand, and a counter there picks the batch. The
+host knows each batch's composition, so there is one recording for each set of groups that a batch
+can have: no group is ever empty inside one, and the passes are those of `Steps`. Radii are
+constants of a recording: others make another. The last, smaller batch of an epoch is taken as
+`Steps` takes it.
 """
 
 import logging
@@ -38,7 +39,7 @@ def refuse_capture(recipe: Recipe, data: LongTailData, *, processes: int) -> Non
     elif recipe.training.compile:
         reason = "training.compile captures in its own way"
     elif recipe.training.precision == "fp16":
-        reason = "a GradScaler looks at every gradient before a step"
+        reason = "training.precision = 'fp16' looks at every gradient before a step"
     elif recipe.training.accumulate > 1:
         reason = "training.accumulate splits the batch on the host"
     elif processes > 1:
@@ -158,13 +159,6 @@ class CapturedSteps(Steps):
                 draw_changes(self._size, generator)
             state["augmentation"] = generator.get_state()
         return state
-
-    def load_state_dict(self, state: dict[str, Tensor], *, epoch: int) -> None:
-        """See `Steps.load_state_dict`."""
-        super().load_state_dict(state, epoch=epoch)
-        assert self._running is not None
-        self._running.copy_(self.sums)
-        self.sums = self._running
 
     def _load(self, batches: list[Tensor]) -> None:
         """Fill the tables from their first row on; draws are those of `Steps`, in its order."""

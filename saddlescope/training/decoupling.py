@@ -83,10 +83,10 @@ def _second_content(trained: Recipe, classifier: str, *, digest: str, tau: float
     if trained.model.classifier != "linear":
         raise UsageError(f"--classifier {classifier} needs a linear last layer, not cosines")
     content = trained.model_dump(exclude_none=True)
-    content["name"] = f"{trained.name}-{trained.method.name}-{classifier}"
+    content["name"] = f"{trained.name}-{trained.method.key}-{classifier}"
     content["decoupling"] = {
         "classifier": classifier,
-        "first": trained.method.name,
+        "first": trained.method.key,
         "source": digest,
     }
     if classifier == "tau-norm":

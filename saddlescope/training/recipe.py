@@ -217,6 +217,11 @@ class Recipe(_Section):
         return tomli_w.dumps(self.model_dump(exclude_none=True))
 
     @property
+    def trains(self) -> bool:
+        """Whether a run takes steps at all; tau-norm does not."""
+        return self.decoupling is None or self.decoupling.classifier != "tau-norm"
+
+    @property
     def method_key(self) -> str:
         """The `method` column of every table: of a second stage both, such as "sam+crt"."""
         if self.decoupling is None:

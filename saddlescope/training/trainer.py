@@ -23,12 +23,7 @@ from saddlescope.longtail import LongTailData
 from saddlescope.runs import METRIC_COLUMNS, RunFolder, one_writer, provenance
 from saddlescope.sharpness import SharpnessAware
 from saddlescope.training.branching import APART, Branching, keep_best, take_over
-from saddlescope.training.captured import (
-    CapturedSteps,
-    base_options,
-    refuse_capture,
-    set_step_size,
-)
+from saddlescope.training.captured import CapturedSteps, base_options, refuse_capture, set_step_size
 from saddlescope.training.checkpoints import load_checkpoint, load_weights, save_checkpoint
 from saddlescope.training.evaluate import evaluate, training_losses
 from saddlescope.training.losses import epoch_loss
@@ -84,7 +79,7 @@ def training(
 
     The arithmetic is left to the caller.
     """
-    if run_trains(recipe):
+    if recipe.trains:
         refuse_standing_still(recipe.optimizer.schedule, recipe.training.epochs)
     if recipe.training.captured:
         refuse_capture(recipe, data, processes=ranks.size)
@@ -98,17 +93,12 @@ def training(
     with one_writer(folder.path) if run.leads else contextlib.nullcontext():
         run.open(resume=resume, force=force)
         while run.epoch < recipe.training.epochs:
-            if run_trains(recipe):
+            if recipe.trains:
                 yield from run.train_epoch(should_stop, report)
             row = run.finish_epoch()
             if run.leads:
                 on_epoch(row)
         run.record.note(state="finished")
-
-
-def run_trains(recipe: Recipe) -> bool:
-    """Whether a run of this recipe takes steps at all; tau-norm does not."""
-    return recipe.decoupling is None or recipe.decoupling.classifier != "tau-norm"
 
 
 class _Run:
@@ -154,7 +144,7 @@ class _Run:
             weight_decay=options.weight_decay,
         )
         parts = recipe, data, self.model, self.optimizer, self.radii
-        captured = recipe.training.captured and run_trains(recipe)
+        captured = recipe.training.captured and recipe.trains
         self.steps = CapturedSteps(*parts) if captured else Steps(*parts, ranks=ranks)
         self.epoch, self.position, self.best, self.seconds = 0, 0, -1.0, 0.0
         self.taken = 0  # steps of this process, which may have begun in the middle of an epoch
@@ -297,7 +287,7 @@ class _Run:
 
     def _epoch_losses(self) -> dict[str, Any]:
         """The loss columns of metrics.jsonl."""
-        if not run_trains(self.recipe):
+        if not self.recipe.trains:
             found = self._fixed_losses()
             return {"train_loss": found["loss"]} | {
                 key: found[key] for key in ("loss_head", "loss_tail")

@@ -33,6 +33,7 @@ FREE = {
     "a slice": lambda: THERE[1:3],
     "where": lambda: torch.where(THERE > 2, THERE, 0.0),
     "sent": lambda: torch.ones(6).to("meta", non_blocking=True),
+    "another dtype": lambda: THERE.to(torch.device("meta"), torch.float64),
     "filled there": lambda: torch.full((3,), 2.0, device="meta"),
     "on the host": lambda: float(torch.ones(3).sum()) + MASK.nonzero().numel(),
 }

@@ -18,6 +18,7 @@ from saddlescope.curvature.products.replay import (
     free_recordings,
     recorded_size,
 )
+from saddlescope.curvature.samples import usual_batch_size
 
 
 def rerun(function):
@@ -264,3 +265,21 @@ def test_memory_of_recordings_comes_back():
     assert torch.cuda.memory_allocated() > before
     free_recordings()
     assert torch.cuda.memory_allocated() == before
+
+
+def test_on_cuda_the_number_of_rows_decides_whether_a_job_is_traced():
+    """Launches cost more than arithmetic there, so operations say nothing."""
+
+    class There:
+        class vector:  # noqa: N801
+            device = torch.device("cuda")
+
+    for rows, traced in ((strategy.TRACING_PAYS_FROM_ROWS, True), (3, False)):
+        programs = Programs("auto")
+        programs.expect(There(), [12] * rows)
+        assert programs._traces == traced
+
+
+def test_a_row_that_can_be_recorded_is_one_batch_on_cuda():
+    assert usual_batch_size(torch.device("cuda")) >= SIZES[-1]
+    assert usual_batch_size(torch.device("cpu")) == 256

@@ -1,8 +1,8 @@
 """The relatives of SAM: three steps of each against its published formula, written out.
 
 ASAM: Kwon et al., ICML 2021, Eq. 7 with T = |w|. Friendly-SAM: Li et al., CVPR 2024, and the
-authors' code. LookSAM: Liu et al., CVPR 2022, Algorithm 1. Focal-SAM: Li et al., ICML 2025, and the authors'
-code. CC-SAM: Zhou et al., CVPR 2023, a radius for each class.
+authors' code. LookSAM: Liu et al., CVPR 2022, Algorithm 1. Focal-SAM: Li et al., ICML 2025, and
+the authors' code. CC-SAM: Zhou et al., CVPR 2023, a radius for each class.
 """
 
 import pytest

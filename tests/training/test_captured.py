@@ -43,6 +43,7 @@ def made(kind, asked, device="cpu", **options):
     optimizer = SharpnessAware(
         model.parameters(), torch.optim.SGD, radii=radii.at(0), model=model,
         bn_statistics=asked.method.bn_statistics, momentum=0.9, weight_decay=1e-3,
+        clip=asked.optimizer.clip,
         **base_options(asked, torch.device(device)),
     )  # fmt: skip
     return kind(asked, data, model, optimizer, radii, **options)
@@ -81,6 +82,7 @@ CASES = [
     ("sam", ("loss.name=ce", "loss.reweight_from=0.5", "training.channels_last=true")),
     ("sse-sam", ("training.precision=bf16", "optimizer.nesterov=true")),
     ("sgd", ("data.augment=false",)),
+    ("sam-ext", ("optimizer.clip=0.5",)),
 ]
 
 
@@ -247,9 +249,12 @@ def test_what_cannot_train_together_or_be_captured_is_refused(tmp_path):
     asked = [recipe("sgd"), recipe("sam", "training.precision=tf32")]
     with pytest.raises(UsageError, match=r"one training\.precision"):
         train_together([(one, iter(())) for one in asked], device="cpu")
-    compiled = recipe("sgd", "training.compile=true")
-    with pytest.raises(UsageError, match=r"training\.captured: training\.compile"):
-        train(compiled, loaded(), RunFolder(tmp_path / "compiled"))
+    for other in ("compile=true", "precision=fp16", "accumulate=2"):
+        asked = recipe("sgd", f"training.{other}")
+        with pytest.raises(
+            UsageError, match=rf"training\.captured: training\.{other.split('=')[0]}"
+        ):
+            train(asked, loaded(), RunFolder(tmp_path / "refused"))
 
 
 @pytest.mark.cuda
