@@ -71,7 +71,13 @@ def spectrum(
     certify: Annotated[
         bool, typer.Option("--certify", help="Stop when the intervals are below rtol instead.")
     ] = False,
-    atol: Annotated[float, typer.Option(help="Or below this share of the matrix's norm.")] = 1e-5,
+    atol: Annotated[
+        float | None,
+        typer.Option(
+            help="Or below this share of the matrix's norm; by default a thousandth of rtol.",
+            show_default=False,
+        ),
+    ] = None,
     confidence: Annotated[float, typer.Option(help="Joint, of a row's intervals.")] = 0.999,
     max_matvecs: Annotated[int, typer.Option(help="Most products a row may take.")] = 200,
     seed: Annotated[
