@@ -147,17 +147,3 @@ def _length_or_refuse(batch: Any) -> int:
             "is not known: pass BatchLoss(function, weight=...)"
         )
     return length
-
-
-def has_rows(value: Any, count: int) -> bool:
-    """Whether everything in it is a tensor with one row a sample."""
-    if isinstance(value, Tensor):
-        return value.dim() > 0 and len(value) == count
-    if isinstance(value, Mapping):
-        return all(has_rows(item, count) for item in value.values())
-    return isinstance(value, tuple | list) and all(has_rows(item, count) for item in value)
-
-
-def rows(value: Any, first: int, count: int) -> Any:
-    """Some samples of a batch that `has_rows`."""
-    return map_tensors(value, lambda tensor: tensor[first : first + count])

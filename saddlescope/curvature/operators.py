@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from saddlescope.curvature.distributed import Ranks, SharedBatches
+from saddlescope.curvature.guard import check_derivatives
 from saddlescope.curvature.memory import default_budget
 from saddlescope.curvature.objective import Criterion, Objective
 from saddlescope.curvature.products import strategy
@@ -17,6 +18,7 @@ from saddlescope.curvature.products.batch_products import BatchProducts
 from saddlescope.curvature.products.linearisations import DoubleBackward, Lineariser
 from saddlescope.curvature.products.strategy import Programs, checked_samples
 from saddlescope.curvature.state import refuse_training_mode
+from saddlescope.curvature.verifying import verify_loss, verify_source, verify_state
 from saddlescope.errors import OperatorError
 
 
@@ -53,6 +55,7 @@ class ObjectiveOperator(ABC):
             parameters=parameters,
             weight_decay=weight_decay,
             reduction=reduction,
+            memory_budget=memory_budget,
         )
         self._build(objective, memory_budget)
 
@@ -165,21 +168,55 @@ class ObjectiveOperator(ABC):
         return max(0, self._budget - self.products.nbytes)
 
     def verify(self) -> None:
-        """Evaluate the loss again and compare: one fixed matrix needs one fixed loss.
+        """Refuse what is not one fixed matrix; see `verifying` and `guard`.
 
         Raises:
-            OperatorError: it differs by more than rounding; names the likely causes.
+            OperatorError: parameters or buffers changed after the operator was built, the loss is
+                another one in a second pass or when a batch is split, or its derivatives are not
+                those of its values; names the cause.
         """
-        again = self.products.loss_again()
+        self.products.refuse_changes()
+        objective = self.objective
+        self.products.within_memory(lambda: verify_loss(objective, self.loss))
         self.gradient_cost += 1.0 / 3.0
-        tolerance = 1e3 * torch.finfo(self.dtype).eps * max(1.0, abs(self.loss))
-        if not abs(again - self.loss) <= tolerance:
-            raise OperatorError(
-                f"the same samples gave the loss {self.loss:.9g} and then {again:.9g}: every "
-                "product would belong to another matrix. Likely causes: random augmentation in "
-                "the data set, a data loader that drops or resamples, dropout called with "
-                "training=True; fix the samples and switch randomness off"
+        if self._checked:
+            return
+        self._checked = True
+        verify_source(objective)
+        verify_state(objective)
+        self._note_unreached()
+        self._check_derivatives("start")
+
+    def check(self, vector: Tensor) -> None:
+        """Hold the derivatives to differences along a vector, for instance of the final Ritz ones.
+
+        Raises:
+            OperatorError: see `check_derivatives`.
+        """
+        self._check_derivatives("end", vector)
+
+    def _check_derivatives(self, when: str, vector: Tensor | None = None) -> None:
+        """Check once at the start and once at the end."""
+        if when not in self._done:
+            self._done.add(when)
+            self.gradient_cost += check_derivatives(self.objective, vector)
+
+    def _note_unreached(self) -> None:
+        """Name the parameters that no gradient reaches."""
+        vector = self.objective.vector
+        reached = torch.stack([part.any() for part in vector.split(self.gradient)]).tolist()
+        names = [name for name, live in zip(vector.names, reached, strict=True) if not live]
+        if names and any(reached) and not self.objective.weight_decay:
+            rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            self.objective.note(
+                f"no gradient reaches {', '.join(names[:5])}{rest}: zero rows of the matrix",
+                loud=False,
             )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a careful reader should know of this matrix, one sentence each."""
+        return tuple(self.objective.notes)
 
     @abstractmethod
     def _lineariser(self) -> Lineariser:
@@ -205,6 +242,8 @@ class ObjectiveOperator(ABC):
                 "check the inputs and the checkpoint"
             )
         self.gradient_cost = 1.0
+        self._checked = False
+        self._done: set[str] = set()
 
 
 class HessianOperator(ObjectiveOperator):
@@ -264,6 +303,13 @@ class HessianOperator(ObjectiveOperator):
             reduction=reduction,
             memory_budget=memory_budget,
         )
+
+    def _check_derivatives(self, when: str, vector: Tensor | None = None) -> None:
+        if self._programs is None:
+            super()._check_derivatives(when, vector)
+        elif not self._programs.guarded(self.objective, when):
+            # Once a job, and so not counted: a row's cost must not depend on which rows came first.
+            check_derivatives(self.objective, vector)
 
     def _lineariser(self) -> Lineariser:
         return self._programs.linearise if self._programs else DoubleBackward

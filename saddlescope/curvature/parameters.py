@@ -1,5 +1,6 @@
 """The flat parameter vector w: which tensors it is made of, and how to get in and out of it."""
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -55,7 +56,7 @@ class ParameterVector:
         """Join tensors of the parameters' shapes; None (no dependence) becomes zeros."""
         return torch.cat(
             [
-                (torch.zeros_like(like) if tensor is None else tensor).reshape(-1)
+                (torch.zeros_like(like) if tensor is None else strided(tensor)).reshape(-1)
                 for tensor, like in zip(tensors, self.tensors, strict=True)
             ]
         )
@@ -91,6 +92,14 @@ def select_parameters(
                 f"parameters of {type(model).__name__} have several {kind}s ({', '.join(seen)}); "
                 f"a Hessian needs one: convert the model with .to() first"
             )
+    for name, parameter in named:
+        if parameter.dtype.is_complex:
+            raise UsageError(
+                f"parameter {name} is complex ({parameter.dtype}), and a Hessian is that of a "
+                "function of real numbers: keep its real and imaginary part as a real parameter "
+                "(torch.view_as_real) and join them in the forward pass (torch.view_as_complex), "
+                "or leave it out with parameters=..."
+            )
     if not named[0][1].dtype.is_floating_point or named[0][1].dtype.itemsize < 4:
         raise UsageError(
             f"parameters are {named[0][1].dtype}: curvature needs float32 or float64 (in half "
@@ -99,6 +108,25 @@ def select_parameters(
         )
     names, tensors = zip(*named, strict=True)
     return ParameterVector(names, tensors)
+
+
+def strided(tensor: Tensor) -> Tensor:
+    """A gradient as a dense tensor (that of a sparse embedding is none), its graph included."""
+    return tensor if tensor.layout == torch.strided else tensor.to_dense()
+
+
+def in_double(model: nn.Module) -> nn.Module:
+    """A copy of the model in float64, tensors that it keeps as plain attributes included.
+
+    Raises:
+        Exception: whatever the model's deepcopy raises where it cannot be copied.
+    """
+    exact = copy.deepcopy(model).double()
+    for module in exact.modules():
+        for name, value in list(vars(module).items()):
+            if type(value) is Tensor and value.is_floating_point():
+                setattr(module, name, value.double())
+    return exact
 
 
 def call_with(model: nn.Module, values: Mapping[str, Tensor], arguments: tuple[Any, ...]) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,7 +15,9 @@ from saddlescope.errors import DataError, UsageError
 class Samples(Protocol):
     """What `class_spectra` needs of a data set.
 
-    A `groups` attribute, if there is one, maps group names ("head") to class numbers.
+    A `groups` attribute, if there is one, maps group names ("head") to class numbers. One called
+    `fixed` that is true says that the inputs of an index never change: they are read anew at each
+    pass, and not kept.
     """
 
     @property
@@ -35,6 +37,8 @@ class TensorSamples:
         targets: class numbers, int64, shape (N,).
         groups: group name to class numbers.
     """
+
+    fixed: ClassVar[bool] = True
 
     values: Tensor
     targets: Tensor
@@ -146,6 +150,12 @@ class SampleBatches:
     def ranks(self) -> Ranks:
         """Who shares the samples."""
         return ranks_of(self.samples)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether every pass gives the same by construction."""
+        samples = self.samples.samples if isinstance(self.samples, SharedSamples) else self.samples
+        return bool(getattr(samples, "fixed", False))
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
         mine = self.ranks.slice(self.indices)

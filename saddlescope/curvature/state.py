@@ -6,9 +6,11 @@ its math form, which has a double backward) of the instrument.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from saddlescope.errors import OperatorError
@@ -18,7 +20,7 @@ _RANDOM_IN_TRAINING = (nn.modules.dropout._DropoutNd, nn.RReLU)
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Restore modes, `requires_grad`, `.grad`, buffers and RNG states when the block ends."""
+    """Restore modes, `requires_grad`, `.grad`, buffers, attributes and RNG states at the end."""
     modes = [(module, module.training) for module in model.modules()]
     flags = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     buffers = [
@@ -29,7 +31,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
     cpu_rng = torch.get_rng_state()
     cuda_rng = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     try:
-        yield
+        with held_attributes(model):
+            yield
     finally:
         for module, training in modes:
             module.training = training
@@ -48,9 +51,82 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def held_attributes(model: nn.Module) -> Iterator[list[str]]:
+    """Put back what the modules keep as plain attributes: caches, a state carried from call to call.
+
+    Yields:
+        A list, which holds the names of those that had changed when the block has ended.
+    """
+    saved = [(name, module, dict(module.__dict__)) for name, module in model.named_modules()]
+    changed: list[str] = []
+    try:
+        yield changed
+    finally:
+        for name, module, before in saved:
+            now = module.__dict__
+            for key in [k for k in now if k not in before or now[k] is not before[k]]:
+                if key == "training":
+                    continue
+                changed.append(f"{name}.{key}" if name else key)
+                if key in before:
+                    now[key] = before[key]
+                else:
+                    del now[key]
+            for key in before.keys() - now.keys():
+                now[key] = before[key]
+
+
+@dataclass(eq=False)
+class Tensors:
+    """Parameters and buffers of a model as they are now, to tell later which of them changed.
+
+    Attributes:
+        model: whose.
+    """
+
+    model: nn.Module
+    _slots: list[tuple[str, dict[str, Any], str, Tensor, int, int]] = field(default_factory=list)
+    _buffers: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for prefix, module in self.model.named_modules():
+            for store in (module._parameters, module._buffers):
+                for key, tensor in store.items():
+                    if tensor is None:
+                        continue
+                    name = f"{prefix}.{key}" if prefix else key
+                    self._slots.append(
+                        (name, store, key, tensor, tensor.data_ptr(), tensor._version)
+                    )
+                    if store is module._buffers:
+                        self._buffers[name] = tensor.clone()
+
+    def changed(self) -> str | None:
+        """The name of the first that was replaced or written to, None if there is none.
+
+        A buffer that a forward pass wrote to and that was put back has not changed.
+        """
+        for name, store, key, tensor, pointer, version in self._slots:
+            now = store.get(key)
+            if now is None or now is not tensor or now.data_ptr() != pointer:
+                return name
+            if now._version != version:
+                before = self._buffers.get(name)
+                if before is None or not torch.equal(before, now):
+                    return name
+        return None
+
+
+@contextmanager
 def exact_arithmetic() -> Iterator[None]:
-    """Float32 means float32: no TF32, no autocast; attention in its twice differentiable form."""
+    """Float32 means float32: no TF32, no autocast; attention in its twice differentiable form.
+
+    Without gradients torch runs a TransformerEncoder on a path of its own, which is another
+    function at padded positions: off.
+    """
     matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
         with (
@@ -62,6 +138,7 @@ def exact_arithmetic() -> Iterator[None]:
     finally:
         torch.backends.cuda.matmul.allow_tf32 = matmul
         torch.backends.cudnn.allow_tf32 = cudnn
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def refuse_training_mode(model: nn.Module) -> None:

@@ -82,7 +82,8 @@ def extreme_eigenvalues(
     """Compute λ_max, λ_min and λ_ratio of a symmetric operator, with bounds.
 
     Args:
-        operator: see `SymmetricOperator`; its `verify()` is called first if it has one.
+        operator: see `SymmetricOperator`; its `verify()` is called first if it has one, and its
+            `check(vector)` on the final Ritz vectors; its `notes` are handed on.
         rtol: stop when both residuals (with `certify`, both intervals' half-widths) are below
             this share of their own Ritz value …
         atol: … or below this share of ‖T‖, or below the noise: a semidefinite operator must
@@ -156,7 +157,9 @@ def extreme_eigenvalues(
             break
 
     total_noise = max(noise or 0.0, lanczos.noise)
-    notes: list[str] = []
+    if hasattr(operator, "check"):
+        operator.check(lanczos.combine(weights.sum(1)))
+    notes: list[str] = list(getattr(operator, "notes", ()))
     if noise is None:
         total_noise += _measure_noise(operator, lanczos, weights, notes)
     if delta < 10 * epsilon:
