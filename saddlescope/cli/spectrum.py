@@ -16,6 +16,7 @@ from saddlescope.cli.console import (
     choose_threads,
     number_list,
     one_line_errors,
+    pixels_of,
     say,
     show_log,
     stop_on_signal,
@@ -173,7 +174,7 @@ def spectrum(
         data_root=data_root, device=place,
     )  # fmt: skip
     first = target.samples.inputs(target.samples.targets[:1] * 0)
-    choose_threads(threads, int(first[0, 0].numel()) if first.dim() == 4 else 0)
+    choose_threads(threads, pixels_of(first))
     job = SpectrumJob.plan(
         target,
         classes=wanted,

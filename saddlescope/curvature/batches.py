@@ -120,8 +120,13 @@ def detached(batch: Any, device: torch.device) -> Any:
     """
     return map_tensors(
         batch,
-        lambda t: t.detach().to(device, non_blocking=True).requires_grad_(t.requires_grad),
+        lambda t: normal(t).detach().to(device, non_blocking=True).requires_grad_(t.requires_grad),
     )
+
+
+def normal(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy that autograd can save of one made under `torch.inference_mode()`."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def batch_length(batch: Any) -> int | None:

@@ -21,7 +21,9 @@ from saddlescope.curvature.gauss_newton import GaussNewtonOperator
 from saddlescope.curvature.memory import default_budget
 from saddlescope.curvature.objective import Criterion
 from saddlescope.curvature.operators import HessianOperator, ObjectiveOperator
+from saddlescope.curvature.parameters import Choice, as_patterns
 from saddlescope.curvature.products.strategy import Programs
+from saddlescope.curvature.state import uncompiled
 from saddlescope.curvature.weingarten import WeingartenOperator
 from saddlescope.errors import UsageError
 
@@ -54,7 +56,7 @@ def build_operator(
     criterion: Criterion,
     batches: Iterable[Any],
     *,
-    parameters: Iterable[str] | str | None = None,
+    parameters: Choice | None = None,
     weight_decay: float = 0.0,
     memory_budget: int | None = None,
     programs: Programs | None = None,
@@ -66,7 +68,8 @@ def build_operator(
         model: see `HessianOperator`.
         criterion: see `Objective`.
         batches: see `HessianOperator`.
-        parameters: name patterns of the parameters that make up w; None for all trainable.
+        parameters: that make up w, by patterns of their names or themselves; None for all
+            trainable ones.
         weight_decay: factor of an optional L2 term.
         memory_budget: see `HessianOperator`; the two terms of a difference share it.
         programs: see `HessianOperator`; the Gauss-Newton matrix does not use them.
@@ -79,8 +82,7 @@ def build_operator(
         raise UsageError(
             f"operator {name!r}: expected one of {', '.join(map(str, get_args(OperatorName)))}"
         )
-    patterns = (parameters,) if isinstance(parameters, str) else parameters
-    wanted = None if patterns is None else tuple(patterns)
+    wanted = as_patterns(uncompiled(model), parameters)
     matrix: ObjectiveOperator | WeingartenOperator | LinearCombination
     base: ObjectiveOperator
     if name == "gauss-newton":

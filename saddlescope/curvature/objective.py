@@ -15,15 +15,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saddlescope.curvature.batches import BatchLoss, InDouble, batch_length, detached, map_tensors
+from saddlescope.curvature.batches import (
+    BatchLoss,
+    InDouble,
+    batch_length,
+    detached,
+    map_tensors,
+    normal,
+)
 from saddlescope.curvature.counting import batch_weight, divided, divisible, pair, sample_count
 from saddlescope.curvature.distributed import ALONE, ranks_of
 from saddlescope.curvature.embeddings import within_max_norm
 from saddlescope.curvature.forward import ForwardPlan, call_model
 from saddlescope.curvature.memory import default_budget, is_out_of_memory
-from saddlescope.curvature.parameters import ParameterVector, in_double, select_parameters
+from saddlescope.curvature.parameters import (
+    Choice,
+    ParameterVector,
+    as_patterns,
+    in_double,
+    select_parameters,
+)
 from saddlescope.curvature.sources import FixedBatches
-from saddlescope.curvature.state import exact_arithmetic, held_attributes, untouched
+from saddlescope.curvature.state import (
+    exact_arithmetic,
+    held_attributes,
+    uncompiled,
+    untouched,
+)
 from saddlescope.errors import DataError, OperatorError, UsageError
 
 log = logging.getLogger("saddlescope.curvature")
@@ -64,7 +82,8 @@ class Objective:
             (see `FixedBatches`). Inputs that are tuples or dicts are unpacked into the model's
             call; targets may be a tensor, several in a tuple or a dict, or one item a sample.
             `SharedBatches` are this rank's part of them.
-        parameters: name patterns of the parameters that make up w; None for all trainable.
+        parameters: that make up w, by patterns of their names or themselves; None for all
+            trainable ones.
         weight_decay: factor of the optional L2 term.
         reduction: overrides what the criterion says of itself.
         memory_budget: bytes that may be kept of the samples; None takes a share of what is free.
@@ -88,15 +107,16 @@ class Objective:
         criterion: Criterion,
         batches: Iterable[Any],
         *,
-        parameters: Iterable[str] | str | None = None,
+        parameters: Choice | None = None,
         weight_decay: float = 0.0,
         reduction: str | None = None,
         memory_budget: int | None = None,
     ) -> None:
         self.notes: list[str] = []
         self.criterion = criterion
-        self.original = model
+        model = self.original = uncompiled(model)
         self._whole = criterion if isinstance(criterion, BatchLoss) else None
+        parameters = as_patterns(model, parameters)
         select_parameters(model, parameters)
         self.weight_decay = weight_decay
         self.reduction: str = reduction or str(getattr(criterion, "reduction", "mean"))
@@ -403,4 +423,4 @@ class Objective:
 
 
 def _move(value: Any, device: torch.device) -> Any:
-    return map_tensors(value, lambda tensor: tensor.to(device, non_blocking=True))
+    return map_tensors(value, lambda tensor: normal(tensor).to(device, non_blocking=True))

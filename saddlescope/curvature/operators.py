@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from saddlescope.curvature.distributed import Ranks, SharedBatches
+from saddlescope.curvature.explaining import explain
 from saddlescope.curvature.guard import check_derivatives
 from saddlescope.curvature.memory import default_budget
 from saddlescope.curvature.objective import Criterion, Objective
+from saddlescope.curvature.parameters import Choice
 from saddlescope.curvature.products import strategy
 from saddlescope.curvature.products.batch_products import BatchProducts
 from saddlescope.curvature.products.linearisations import DoubleBackward, Lineariser
@@ -42,22 +44,26 @@ class ObjectiveOperator(ABC):
         criterion: Criterion,
         batches: Iterable[Any],
         *,
-        parameters: Iterable[str] | str | None = None,
+        parameters: Choice | None = None,
         weight_decay: float = 0.0,
         reduction: str | None = None,
         memory_budget: int | None = None,
     ) -> None:
         refuse_training_mode(model)
-        objective = Objective(
-            model,
-            criterion,
-            batches,
-            parameters=parameters,
-            weight_decay=weight_decay,
-            reduction=reduction,
-            memory_budget=memory_budget,
-        )
-        self._build(objective, memory_budget)
+        try:
+            objective = Objective(
+                model,
+                criterion,
+                batches,
+                parameters=parameters,
+                weight_decay=weight_decay,
+                reduction=reduction,
+                memory_budget=memory_budget,
+            )
+            self._build(objective, memory_budget)
+        except Exception as error:
+            explain(error, model, criterion, batches)
+            raise
 
     @classmethod
     def from_objective(cls, objective: Objective, *, memory_budget: int | None = None) -> Self:
@@ -80,7 +86,11 @@ class ObjectiveOperator(ABC):
     def matvec(self, vector: Tensor) -> Tensor:
         """The matrix times v, for v of shape (n,)."""
         self.gradient_cost += self.products.cost
-        return self.products(vector)
+        try:
+            return self.products(vector)
+        except Exception as error:
+            explain(error, self.objective.model, self.objective.criterion, self.objective.source)
+            raise
 
     def reference(self) -> Self | None:
         """The same matrix in float64 on a copy of the model; None where that cannot be had."""
@@ -254,7 +264,8 @@ class HessianOperator(ObjectiveOperator):
         criterion: `criterion(outputs, targets)`, or a `BatchLoss`; see `Objective`.
         batches: iterable of (inputs, targets), with a `BatchLoss` of anything; ragged batches are
             weighted exactly.
-        parameters: name patterns of the parameters that make up w; None for all trainable.
+        parameters: that make up w, by patterns of their names or themselves; None for all
+            trainable ones.
         weight_decay: λ of an optional ½λ‖w‖² term, which adds λ to every eigenvalue.
         reduction: overrides what the criterion says of itself.
         memory_budget: bytes for what is retained between products; None takes a share of what is
@@ -287,7 +298,7 @@ class HessianOperator(ObjectiveOperator):
         criterion: Criterion,
         batches: Iterable[Any],
         *,
-        parameters: Iterable[str] | str | None = None,
+        parameters: Choice | None = None,
         weight_decay: float = 0.0,
         reduction: str | None = None,
         memory_budget: int | None = None,

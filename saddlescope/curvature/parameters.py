@@ -1,6 +1,7 @@
 """The flat parameter vector w: which tensors it is made of, and how to get in and out of it."""
 
 import copy
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from saddlescope.errors import UsageError
+
+Choice = Iterable[str | Tensor] | str | Tensor
+"""Which parameters make up w: shell-style patterns of their names, or parameters themselves."""
 
 
 @dataclass(frozen=True)
@@ -62,20 +66,48 @@ class ParameterVector:
         )
 
 
-def select_parameters(
-    model: nn.Module, patterns: Iterable[str] | str | None = None
-) -> ParameterVector:
+def as_patterns(model: nn.Module, patterns: Choice | None) -> tuple[str, ...] | None:
+    """Patterns as they are, tensors as the names of the parameters that they are; None stays so.
+
+    Raises:
+        UsageError: a tensor that is no parameter of the model, or neither of the two.
+    """
+    if patterns is None:
+        return None
+    given = (patterns,) if isinstance(patterns, str | Tensor) else tuple(patterns)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = []
+    for item in given:
+        if isinstance(item, Tensor):
+            if id(item) not in names:
+                raise UsageError(
+                    f"parameters holds a tensor of shape {tuple(item.shape)} that is no parameter "
+                    f"of {type(model).__name__}: give its parameters, or patterns of their names"
+                )
+            # Brackets keep a name from being read as a pattern.
+            found.append(re.sub(r"([*?[])", r"[\1]", names[id(item)]))
+        elif isinstance(item, str):
+            found.append(item)
+        else:
+            raise UsageError(
+                f"parameters holds a {type(item).__name__}: expected patterns of names such as "
+                "'layer3.*', or parameters of the model"
+            )
+    return tuple(found)
+
+
+def select_parameters(model: nn.Module, patterns: Choice | None = None) -> ParameterVector:
     """Collect the trainable parameters of `model`, all or those whose name matches a pattern.
 
     Args:
         model: any module.
-        patterns: shell-style name patterns ("layer3.*"); None takes every parameter.
+        patterns: shell-style name patterns ("layer3.*"), or parameters themselves; None takes
+            every parameter.
 
     Raises:
         UsageError: none is left, or they live on several dtypes or devices.
     """
-    patterns = (patterns,) if isinstance(patterns, str) else patterns
-    wanted = None if patterns is None else tuple(patterns)
+    wanted = as_patterns(model, patterns)
     named = [
         (name, parameter)
         for name, parameter in model.named_parameters()
@@ -85,6 +117,12 @@ def select_parameters(
     if not named:
         what = "trainable parameter" if wanted is None else f"trainable parameter matching {wanted}"
         raise UsageError(f"{type(model).__name__} has no {what}: nothing to take a Hessian of")
+    for name, parameter in named:
+        if parameter.is_inference():
+            raise UsageError(
+                f"parameter {name} was made under torch.inference_mode() and can have no gradient: "
+                "build the model outside of it, or measure copy.deepcopy(model)"
+            )
     for kind in ("dtype", "device"):
         seen = sorted({str(getattr(parameter, kind)) for _, parameter in named})
         if len(seen) > 1:

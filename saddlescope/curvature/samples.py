@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from saddlescope.curvature.distributed import Ranks, ranks_of
+from saddlescope.curvature.items import collated, read_item
 from saddlescope.errors import DataError, UsageError
 
 
@@ -51,14 +52,14 @@ class TensorSamples:
 
 @dataclass(frozen=True)
 class _ListedSamples:
-    """A map-style data set of (input, class) pairs, read item by item when needed."""
+    """A map-style data set, see `read_item`, read item by item when needed."""
 
     dataset: Any
     targets: Tensor
     groups: Mapping[str, Sequence[int]]
 
-    def inputs(self, indices: Tensor) -> Tensor:
-        return torch.stack([torch.as_tensor(self.dataset[int(i)][0]) for i in indices])
+    def inputs(self, indices: Tensor) -> Any:
+        return collated([read_item(self.dataset, int(i))[0] for i in indices])
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,14 @@ def as_samples(dataset: Any) -> Samples:
     elif isinstance(dataset, tuple | list) and len(dataset) == 2:
         samples = _pair(*dataset, groups=groups)
     elif hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
-        targets = torch.tensor([int(dataset[index][1]) for index in range(len(dataset))])
+        numbers = [read_item(dataset, index)[1] for index in range(len(dataset))]
+        targets = torch.tensor(numbers, dtype=torch.int64)
         samples = _ListedSamples(dataset, targets, groups)
     else:
         raise UsageError(
             f"cannot read samples from {type(dataset).__name__}: give a pair of tensors "
-            "(inputs, classes), a TensorDataset, or a data set whose items are (input, class)"
+            "(inputs, classes), a TensorDataset, or a data set whose items are (inputs, class) or "
+            "mappings with the class under 'labels'"
         )
     if samples.targets.dim() != 1 or samples.targets.is_floating_point():
         raise DataError(

@@ -5,7 +5,7 @@ Fig. 4: all samples of the class, no augmentation, eval mode).
 """
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from torch import nn
 from saddlescope.curvature.krylov.extreme import Ends, StopRule, Verdict, extreme_eigenvalues
 from saddlescope.curvature.named_operators import NamedOperator, OperatorName, build_operator
 from saddlescope.curvature.objective import Criterion, Objective
+from saddlescope.curvature.parameters import Choice
 from saddlescope.curvature.products.strategy import Programs, Strategy
 from saddlescope.curvature.samples import SampleBatches, Samples, as_samples
 from saddlescope.curvature.state import refuse_training_mode
@@ -103,7 +104,7 @@ def subset_operator(
     subset: Subset,
     *,
     operator: OperatorName = "hessian",
-    parameters: Iterable[str] | str | None = None,
+    parameters: Choice | None = None,
     weight_decay: float = 0.0,
     batch_size: int = 256,
     memory_budget: int | None = None,
@@ -117,7 +118,8 @@ def subset_operator(
         samples: the data set.
         subset: which samples of it.
         operator: which matrix of their mean loss, see `build_operator`.
-        parameters: name patterns of the parameters that make up w; None for all trainable.
+        parameters: that make up w, by patterns of their names or themselves; None for all
+            trainable ones.
         weight_decay: factor of an optional L2 term.
         batch_size: samples per forward pass; changes nothing but memory and speed.
         memory_budget: see `HessianOperator`.
@@ -193,7 +195,7 @@ def measure_subset(
     *,
     seed: int = 0,
     operator: OperatorName = "hessian",
-    parameters: Iterable[str] | str | None = None,
+    parameters: Choice | None = None,
     weight_decay: float = 0.0,
     batch_size: int = 256,
     memory_budget: int | None = None,
@@ -210,7 +212,8 @@ def measure_subset(
         seed: of the table; each row derives its own start vector from it and its name, so a
             row's numbers do not depend on which other rows are measured.
         operator: which matrix of their mean loss, see `build_operator`.
-        parameters: name patterns of the parameters that make up w; None for all trainable.
+        parameters: that make up w, by patterns of their names or themselves; None for all
+            trainable ones.
         weight_decay: factor of an optional L2 term.
         batch_size: samples per forward pass; changes nothing but memory and speed.
         memory_budget: see `HessianOperator`.

@@ -4,8 +4,9 @@ Rule 6 (leave no trace), rule 7 (refuse what is not one fixed matrix) and rule 8
 its math form, which has a double backward) of the instrument.
 """
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from saddlescope.errors import OperatorError
+from saddlescope.errors import OperatorError, UsageError
 
 _RANDOM_IN_TRAINING = (nn.modules.dropout._DropoutNd, nn.RReLU)
 
@@ -130,6 +131,7 @@ def exact_arithmetic() -> Iterator[None]:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
         with (
+            _as_written(),
             sdpa_kernel(SDPBackend.MATH),
             torch.autocast("cuda", enabled=False),
             torch.autocast("cpu", enabled=False),
@@ -141,12 +143,32 @@ def exact_arithmetic() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The original of a model that `torch.compile` returned: a compiled one has one derivative."""
+    while isinstance(original := getattr(model, "_orig_mod", None), nn.Module):
+        model = original
+    return model
+
+
+def _as_written() -> AbstractContextManager[Any]:
+    """Run compiled modules and functions as they were written, where there can be any."""
+    if "torch._dynamo" not in sys.modules:  # importing it takes seconds
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
+
+
 def refuse_training_mode(model: nn.Module) -> None:
     """Refuse layers whose output is random or depends on the batch while in train mode.
 
     Raises:
+        UsageError: called under `torch.inference_mode()`, where nothing has a gradient.
         OperatorError: names the layer, why it changes the matrix, and what to do.
     """
+    if torch.is_inference_mode_enabled():
+        raise UsageError(
+            "curvature needs gradients, and this is called under torch.inference_mode(): call it "
+            "outside of that block"
+        )
     for name, module in model.named_modules():
         if not module.training:
             continue

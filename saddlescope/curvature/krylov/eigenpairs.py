@@ -137,15 +137,21 @@ def top_eigenpairs(
         start = random_start(operator.size, seed=derived_seed(seed, "deflated", runs))
         miss = (1.0 - confidence) / (runs * (runs + 1))
         edge = search.run(start, miss, capacity, max_matvecs)
-    return _result(search, end, confidence, edge)
+    if hasattr(operator, "check"):
+        operator.check(search.vectors.sum(0))
+    return _result(operator, search, end, confidence, edge)
 
 
 def _result(
-    search: LockedSearch, end: Literal["max", "min"], confidence: float, edge: float
+    operator: SymmetricOperator,
+    search: LockedSearch,
+    end: Literal["max", "min"],
+    confidence: float,
+    edge: float,
 ) -> Eigenpairs:
     """What was found, and the intervals that a bound on the rest gives."""
     sign = 1.0 if end == "min" else -1.0
-    notes: list[str] = []
+    notes: list[str] = list(getattr(operator, "notes", ()))
     noise = search.noise(notes)
     inner = search.values + noise
     outer = np.minimum(search.values, edge) - search.coupling() - noise
