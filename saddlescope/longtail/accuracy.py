@@ -59,7 +59,7 @@ def shot_accuracy(
     """
     values = np.asarray(per_class, dtype=np.float64)
     result = {
-        name: float(values[list(classes)].mean()) if classes else math.nan
+        name: float(values[list(classes)].mean()) if len(classes) else math.nan
         for name, classes in shots.items()
     }
     return result | {"avg": float(values.mean())}
