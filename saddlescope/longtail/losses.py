@@ -123,11 +123,13 @@ class Reweighted(nn.Module):
     """
 
     takes_probabilities = False
+    classes: int
+    ignore_index: int
     class_weights: torch.Tensor
 
     def __init__(
         self,
-        loss: CountedCrossEntropy,
+        loss: "CountedCrossEntropy | Reweighted",
         counts: torch.Tensor,
         *,
         reduction: str,
