@@ -9,8 +9,8 @@ out belong to no matrix, or to another one. So, on a few samples and in float64:
 - for the parameters that no gradient reaches: that the loss does not move with them.
 
 A kink of the loss (ReLU) within h of w belongs to the differences and not to H. So several steps
-are tried, as in `second_difference`: one that agrees is enough, and a disagreement counts only where
-two steps agree with one another and not with the derivative.
+are tried, as in `second_difference`: one that agrees is enough, and a disagreement counts only
+where two steps agree with one another and not with the derivative.
 """
 
 from collections.abc import Callable
@@ -108,7 +108,7 @@ def _check(few: Objective, objective: Objective, vector: Tensor | None) -> float
     steps = [step * (scale or 1.0) for step in _STEPS]
     if weights.dtype != torch.float64:
         steps = [10.0 * step * (scale or 1.0) for step in (1e-3, 1e-4)]
-    differences = _Differences(few, direction, gradient, product, loss)
+    differences = _Differences(few, direction, gradient, loss)
     cost = _GRADIENTS_FIRST
     seen: list[_Difference] = []
     for step in steps:
@@ -138,9 +138,7 @@ def _direction(gradient: Tensor, vector: Tensor | None) -> Tensor:
 class _Differences:
     """Central differences of the gradient and of the loss along a direction."""
 
-    def __init__(
-        self, few: Objective, direction: Tensor, gradient: Tensor, product: Tensor, loss: float
-    ) -> None:
+    def __init__(self, few: Objective, direction: Tensor, gradient: Tensor, loss: float) -> None:
         self.few, self.direction = few, direction
         self.epsilon = 100.0 * float(torch.finfo(gradient.dtype).eps)
         self.size = float(torch.linalg.vector_norm(gradient))

@@ -93,7 +93,7 @@ class Objective:
         reduction: str | None = None,
         memory_budget: int | None = None,
     ) -> None:
-        self.notes: list[str] = []
+        self.notes: list[str] = list(getattr(batches, "notes", ()))
         self.criterion = criterion
         self.original = model
         self._whole = criterion if isinstance(criterion, BatchLoss) else None
@@ -157,7 +157,7 @@ class Objective:
             OperatorError: they are not those that the shares were computed from.
         """
         seen, total = 0, 0.0
-        split = split and (self._whole is None or self._mine[2] > 1)
+        split = split and self._divisible if self._mine[2] == 1 else split
         for batch in self._pieces():
             count, weight = self._count(batch)
             seen, total = seen + count, total + weight
@@ -192,6 +192,13 @@ class Objective:
     def whole(self, batch: Any) -> Batch:
         """A raw batch of the source, with its share."""
         return self._batch(batch, *self._count(batch))
+
+    def keep_whole(self) -> bool:
+        """Divide batches no more, if there is but one; whether there is."""
+        if self._mine[2] != 1 or self.ranks.size != 1 or self.chunk is not None:
+            return False
+        self._divisible = False
+        return True
 
     def with_gradients(self) -> "Objective":
         """The same objective, evaluated with gradients on where its value alone is wanted."""

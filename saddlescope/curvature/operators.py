@@ -18,7 +18,7 @@ from saddlescope.curvature.products.batch_products import BatchProducts
 from saddlescope.curvature.products.linearisations import DoubleBackward, Lineariser
 from saddlescope.curvature.products.strategy import Programs, checked_samples
 from saddlescope.curvature.state import refuse_training_mode
-from saddlescope.curvature.verifying import verify_loss, verify_source, verify_state
+from saddlescope.curvature.verifying import verify_few, verify_loss, verify_source
 from saddlescope.errors import OperatorError
 
 
@@ -35,6 +35,13 @@ class ObjectiveOperator(ABC):
         gradient: ∇L(w), shape (n,).
         gradient_cost: gradients spent so far, by operation count.
     """
+
+    objective: Objective
+    products: BatchProducts
+    loss: float
+    gradient: Tensor
+    gradient_cost: float
+    _checked: bool
 
     def __init__(
         self,
@@ -183,7 +190,7 @@ class ObjectiveOperator(ABC):
             return
         self._checked = True
         verify_source(objective)
-        verify_state(objective)
+        verify_few(objective)
         self._note_unreached()
         self._check_derivatives("start")
 
@@ -209,7 +216,7 @@ class ObjectiveOperator(ABC):
         if names and any(reached) and not self.objective.weight_decay:
             rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
             self.objective.note(
-                f"no gradient reaches {', '.join(names[:5])}{rest}: zero rows of the matrix",
+                f"no gradient reaches {', '.join(names[:5])}{rest} (unused, or exactly zero here)",
                 loud=False,
             )
 
@@ -229,6 +236,8 @@ class ObjectiveOperator(ABC):
                 raise OperatorError(
                     f"parameter {name} holds NaN or Inf: this checkpoint has diverged"
                 )
+        self._checked = False
+        self._done: set[str] = set()
         self.objective = objective
         self.size, self.dtype, self.device = vector.size, vector.dtype, vector.device
         self._budget = default_budget(self.device) if memory_budget is None else memory_budget
@@ -242,8 +251,6 @@ class ObjectiveOperator(ABC):
                 "check the inputs and the checkpoint"
             )
         self.gradient_cost = 1.0
-        self._checked = False
-        self._done: set[str] = set()
 
 
 class HessianOperator(ObjectiveOperator):

@@ -1,5 +1,6 @@
 """A data set as the instrument sees it: inputs by index, and one class number a sample."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -8,7 +9,14 @@ import torch
 from torch import Tensor
 
 from saddlescope.curvature.distributed import Ranks, ranks_of
+from saddlescope.curvature.memory import default_budget
+from saddlescope.curvature.sources import FROZEN, OTHER_SEED, random_state
 from saddlescope.errors import DataError, UsageError
+
+log = logging.getLogger("saddlescope.curvature")
+
+_READ_AGAIN = 8
+"""Items of a data set that are read a second time, to see whether they change."""
 
 
 @runtime_checkable
@@ -103,8 +111,7 @@ def as_samples(dataset: Any) -> Samples:
     elif isinstance(dataset, tuple | list) and len(dataset) == 2:
         samples = _pair(*dataset, groups=groups)
     elif hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
-        targets = torch.tensor([int(dataset[index][1]) for index in range(len(dataset))])
-        samples = _ListedSamples(dataset, targets, groups)
+        samples = _listed(dataset, groups)
     else:
         raise UsageError(
             f"cannot read samples from {type(dataset).__name__}: give a pair of tensors "
@@ -116,6 +123,54 @@ def as_samples(dataset: Any) -> Samples:
             f"of shape {tuple(samples.targets.shape)}"
         )
     return samples
+
+
+@dataclass(frozen=True)
+class _KeptSamples(TensorSamples):
+    """The items of a data set, read once.
+
+    Attributes:
+        notes: what a reader of their rows should know.
+    """
+
+    notes: tuple[str, ...] = ()
+
+
+def _listed(dataset: Any, groups: Mapping[str, Sequence[int]]) -> Samples:
+    """Read every item once; where they fit they are kept, so that all rows see one draw."""
+    budget = default_budget(torch.device("cpu")) // 2  # stacked, they are there twice
+    targets: list[int] = []
+    kept: list[Tensor] | None = []
+    with random_state(None):
+        for index in range(len(dataset)):
+            values, label = dataset[index]
+            targets.append(int(label))
+            kept = _with(kept, values, budget)
+    classes = torch.tensor(targets)
+    if not kept:
+        return _ListedSamples(dataset, classes, groups)
+    few = range(min(_READ_AGAIN, len(kept)))
+    with random_state(OTHER_SEED):
+        again = [torch.as_tensor(dataset[index][0]) for index in few]
+    fixed = all(torch.equal(kept[index], again[index]) for index in few)
+    if not fixed:
+        log.warning("%s", FROZEN)
+    return _KeptSamples(torch.stack(kept), classes, groups, () if fixed else (FROZEN,))
+
+
+def _with(kept: list[Tensor] | None, values: Any, budget: int) -> list[Tensor] | None:
+    """The kept items and one more; None where they do not fit, or not together."""
+    if kept is None:
+        return None
+    try:
+        value = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):  # told when the inputs are asked for
+        return None
+    each = value.numel() * value.element_size()
+    if (kept and kept[0].shape != value.shape) or (len(kept) + 1) * each > budget:
+        return None
+    kept.append(value)
+    return kept
 
 
 def _pair(values: Any, classes: Any, *, groups: Mapping[str, Sequence[int]]) -> TensorSamples:
@@ -156,6 +211,11 @@ class SampleBatches:
         """Whether every pass gives the same by construction."""
         samples = self.samples.samples if isinstance(self.samples, SharedSamples) else self.samples
         return bool(getattr(samples, "fixed", False))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of their rows should know."""
+        return tuple(getattr(self.samples, "notes", ()))
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
         mine = self.ranks.slice(self.indices)

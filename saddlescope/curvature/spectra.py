@@ -4,9 +4,10 @@ The class-c Hessian is that of the mean loss over the samples of class c (facts 
 Fig. 4: all samples of the class, no augmentation, eval mode).
 """
 
+import logging
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import pandas as pd
@@ -20,6 +21,9 @@ from saddlescope.curvature.products.strategy import Programs, Strategy
 from saddlescope.curvature.samples import SampleBatches, Samples, as_samples
 from saddlescope.curvature.state import refuse_training_mode
 from saddlescope.curvature.subsets import Subset, count_samples, select_subsets, subset_indices
+from saddlescope.errors import OperatorError
+
+log = logging.getLogger("saddlescope.curvature")
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,10 @@ def subset_operator(
 def measure_operator(
     built: NamedOperator, subset: Subset, *, seed: int = 0, **options: Any
 ) -> SpectrumRow:
-    """Measure the matrix of a row.
+    """Measure the matrix of a row; in float64 where it vanishes in float32's rounding.
+
+    A class that is fitted so well that float32 rounds its probabilities to 0 and 1 has products of
+    rounding alone. Its row is measured in float64, on a copy of the model, and its `dtype` says so.
 
     Args:
         built: what `subset_operator` returned for `subset`, not used before if its
@@ -147,9 +154,23 @@ def measure_operator(
         seed: see `measure_subset`.
         **options: of `extreme_eigenvalues`.
     """
-    matrix, base = built.matrix, built.base
     start = zlib.crc32(f"{seed}/{subset.kind}/{subset.name}".encode())
-    ends = extreme_eigenvalues(matrix, seed=start, **options)
+    spent = 0.0
+    try:
+        ends = extreme_eigenvalues(built.matrix, seed=start, **options)
+    except OperatorError as error:
+        exact = built.in_double()
+        if exact is None:
+            raise
+        try:
+            ends = extreme_eigenvalues(exact.matrix, seed=start, **options)
+        except OperatorError:
+            raise error from None
+        spent, built = built.matrix.gradient_cost, exact
+        note = f"measured in float64, because in float32 {_without_causes(error)}"
+        log.warning("%s %s: %s", subset.kind, subset.name, note)
+        ends = replace(ends, notes=(note, *ends.notes))
+    matrix, base = built.matrix, built.base
     largest, smallest, both = ends.lambda_max, ends.lambda_min, ends.lambda_ratio
     return SpectrumRow(
         name=subset.name,
@@ -170,7 +191,7 @@ def measure_operator(
         gradient_norm=float(base.gradient.double().norm()),
         loss=base.loss,
         matvecs=ends.matvecs,
-        gradient_cost=round(matrix.gradient_cost, 2),
+        gradient_cost=round(spent + matrix.gradient_cost, 2),
         noise=ends.noise,
         stop_rule=ends.stop_rule,
         converged=ends.converged,
@@ -183,6 +204,11 @@ def measure_operator(
         weight_decay=built.weight_decay,
         ends=ends,
     )
+
+
+def _without_causes(error: OperatorError) -> str:
+    """What was seen, without the guesses at why, which do not apply to rounding."""
+    return str(error).partition(" Likely causes")[0].rstrip(".")
 
 
 def measure_subset(
@@ -274,7 +300,8 @@ def class_spectra(
             `memory_budget` (see `measure_subset`), and those of `extreme_eigenvalues`.
 
     Returns:
-        A DataFrame with the fields of `SpectrumRow` as columns.
+        A DataFrame with the fields of `SpectrumRow` as columns; `.attrs["notes"]` holds what a
+        careful reader should know of each row, as `Ends.notes` does.
 
     Raises:
         UsageError, DataError, OperatorError: see `select_subsets` and `HessianOperator`.
@@ -282,4 +309,7 @@ def class_spectra(
     rows = iter_spectra(
         model, criterion, dataset, classes=classes, groups=groups, strategy=strategy, **options
     )
-    return pd.DataFrame([row.columns() for row in rows])
+    found = list(rows)
+    frame = pd.DataFrame([row.columns() for row in found])
+    frame.attrs["notes"] = {f"{row.kind} {row.name}": row.ends.notes for row in found}
+    return frame
