@@ -3,8 +3,8 @@
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Any, Self
+from collections.abc import Callable, Iterable
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from saddlescope.curvature.products.strategy import Programs, checked_samples
 from saddlescope.curvature.state import refuse_training_mode
 from saddlescope.curvature.verifying import verify_few, verify_loss, verify_source
 from saddlescope.errors import OperatorError
+
+_Result = TypeVar("_Result")
 
 
 class ObjectiveOperator(ABC):
@@ -190,7 +192,7 @@ class ObjectiveOperator(ABC):
             return
         self._checked = True
         verify_source(objective)
-        verify_few(objective)
+        self._together(lambda: self.products.within_memory(lambda: verify_few(objective)))
         self._note_unreached()
         self._check_derivatives("start")
 
@@ -206,7 +208,19 @@ class ObjectiveOperator(ABC):
         """Check once at the start and once at the end."""
         if when not in self._done:
             self._done.add(when)
-            self.gradient_cost += check_derivatives(self.objective, vector)
+            cost = self._together(lambda: check_derivatives(self.objective, vector))
+            self.gradient_cost += self.ranks.least(cost or 0.0)
+
+    def _together(self, check: Callable[[], _Result]) -> _Result | None:
+        """Check this rank's samples; where one rank refuses, all do."""
+        result, refusal = None, None
+        try:
+            result = check()
+        except OperatorError as error:
+            refusal = error
+        if self.ranks.any(refusal is not None):
+            raise refusal or OperatorError("another process refuses its samples: see its message")
+        return result
 
     def _note_unreached(self) -> None:
         """Name the parameters that no gradient reaches."""
@@ -316,7 +330,7 @@ class HessianOperator(ObjectiveOperator):
             super()._check_derivatives(when, vector)
         elif not self._programs.guarded(self.objective, when):
             # Once a job, and so not counted: a row's cost must not depend on which rows came first.
-            check_derivatives(self.objective, vector)
+            self._together(lambda: check_derivatives(self.objective, vector))
 
     def _lineariser(self) -> Lineariser:
         return self._programs.linearise if self._programs else DoubleBackward

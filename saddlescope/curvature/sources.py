@@ -50,7 +50,7 @@ class FixedBatches:
         self._state = _random_state()
         if self._settled:
             return
-        once = iter(source) is source
+        once = isinstance(source, Iterator)
         kept: list[Any] | None = []
         for batch in self._read():
             size, checksum = _measured(batch)

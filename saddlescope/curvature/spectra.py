@@ -4,10 +4,9 @@ The class-c Hessian is that of the mean loss over the samples of class c (facts 
 Fig. 4: all samples of the class, no augmentation, eval mode).
 """
 
-import logging
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import pandas as pd
@@ -21,9 +20,8 @@ from saddlescope.curvature.products.strategy import Programs, Strategy
 from saddlescope.curvature.samples import SampleBatches, Samples, as_samples
 from saddlescope.curvature.state import refuse_training_mode
 from saddlescope.curvature.subsets import Subset, count_samples, select_subsets, subset_indices
+from saddlescope.curvature.vanishing import ends_in_double
 from saddlescope.errors import OperatorError
-
-log = logging.getLogger("saddlescope.curvature")
 
 
 @dataclass(frozen=True)
@@ -159,17 +157,8 @@ def measure_operator(
     try:
         ends = extreme_eigenvalues(built.matrix, seed=start, **options)
     except OperatorError as error:
-        exact = built.in_double()
-        if exact is None:
-            raise
-        try:
-            ends = extreme_eigenvalues(exact.matrix, seed=start, **options)
-        except OperatorError:
-            raise error from None
-        spent, built = built.matrix.gradient_cost, exact
-        note = f"measured in float64, because in float32 {_without_causes(error)}"
-        log.warning("%s %s: %s", subset.kind, subset.name, note)
-        ends = replace(ends, notes=(note, *ends.notes))
+        spent = built.matrix.gradient_cost
+        built, ends = ends_in_double(built, error, seed=start, **options)
     matrix, base = built.matrix, built.base
     largest, smallest, both = ends.lambda_max, ends.lambda_min, ends.lambda_ratio
     return SpectrumRow(
@@ -204,11 +193,6 @@ def measure_operator(
         weight_decay=built.weight_decay,
         ends=ends,
     )
-
-
-def _without_causes(error: OperatorError) -> str:
-    """What was seen, without the guesses at why, which do not apply to rounding."""
-    return str(error).partition(" Likely causes")[0].rstrip(".")
 
 
 def measure_subset(

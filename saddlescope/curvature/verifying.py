@@ -104,7 +104,7 @@ def evaluable(objective: Objective, count: int) -> Objective | None:
         objective: the whole.
         count: of samples.
     """
-    few = objective.few(count)
+    few = objective.few(min(count, objective.chunk or count))
     if few is None:
         return None
     try:
