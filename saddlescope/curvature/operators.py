@@ -209,7 +209,7 @@ class ObjectiveOperator(ABC):
         if when not in self._done:
             self._done.add(when)
             cost = self._together(lambda: check_derivatives(self.objective, vector))
-            self.gradient_cost += self.ranks.least(cost or 0.0)
+            self.gradient_cost -= self.ranks.least(-(cost or 0.0))  # the most of all ranks
 
     def _together(self, check: Callable[[], _Result]) -> _Result | None:
         """Check this rank's samples; where one rank refuses, all do."""
