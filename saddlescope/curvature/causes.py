@@ -26,13 +26,13 @@ class _Call:
     module: nn.Module
 
 
-def random_layer(objective: Objective, seeds: tuple[int, int]) -> str | None:
+def random_layer(objective: Objective, seeds: tuple[int, ...]) -> str | None:
     """The first module that gives other outputs from another random state, in words."""
     few = objective.few(_SEEN)
     if few is None:
         return None
-    one, two = (_calls(few, next(few.batches()), seed) for seed in seeds)
-    for first, second in zip(one, two, strict=False):
+    one, *others = (_calls(few, next(few.batches()), seed) for seed in seeds)
+    for first, second in (pair for two in others for pair in zip(one, two, strict=False)):
         if _differ(first.inputs, second.inputs, None):
             parent = first.name.rpartition(".")[0]
             where = f"{parent} ({_kind(few.model, parent)})" if parent else _kind(few.model, "")
@@ -74,7 +74,8 @@ def count(objective: Objective) -> str:
     """Which weights would make the halves of a batch add up, in words."""
     advice = (
         "say what the mean over a batch is divided by: BatchLoss(lambda model, batch: ..., "
-        "weight=lambda batch: ...), or give all samples as one batch of a BatchLoss"
+        "weight=lambda batch: ...), or give a criterion of torch, which says it itself "
+        "(nn.CrossEntropyLoss(weight=..., ignore_index=...))"
     )
     for raw in objective.source:
         parts = objective.halves(raw)

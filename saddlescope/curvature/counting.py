@@ -91,7 +91,7 @@ def _divider(value: Any, count: int, *, items: bool) -> Callable[[int, int], Any
         items: see `_possible`.
     """
     if value is None:
-        return lambda first, number: None
+        return lambda *_: None
     columns = _has_rows(value, count)
     each = (
         items

@@ -9,8 +9,8 @@ out belong to no matrix, or to another one. So, on a few samples and in float64:
 - for the parameters that no gradient reaches: that the loss does not move with them.
 
 A kink of the loss (ReLU) within h of w belongs to the differences and not to H. So several steps
-are tried, as in `second_difference`: one that agrees is enough, and a disagreement counts only where
-two steps agree with one another and not with the derivative.
+are tried, as in `second_difference`: one that agrees is enough, and a disagreement counts only
+where two steps agree with one another and not with the derivative.
 """
 
 from collections.abc import Callable
@@ -31,8 +31,12 @@ _STEPS = (1e-5, 1e-7, 1e-3, 1e-8)
 """Distances in units of ‖w‖, tried in this order: for float64 the first one is the best; shorter
 ones get in between kinks, the long one is for models that round to float32 inside."""
 
-_AGREES = 1e-3
+_AGREES = {torch.float64: 1e-3, torch.float32: 2e-2}
 """Relative difference that truncation may make."""
+
+_UNSEEN = {torch.float64: 1e6, torch.float32: 1.0}
+"""Curvature, in roundings of the loss over ‖w‖², that is not compared: features are larger than w.
+In float32 that leaves nothing, and what vanishes there is for float64 to measure."""
 
 _GRADIENTS_FIRST = 3.0
 """Gradients of the few samples that linearising and one product take."""
@@ -104,11 +108,12 @@ def _check(few: Objective, objective: Objective, vector: Tensor | None) -> float
         product = weights.flatten(made.apply(weights.split(direction)))
         loss = float(made.loss.detach())
         del made
-    scale = float(torch.linalg.vector_norm(weights.flatten([p.detach() for p in weights.tensors])))
-    steps = [step * (scale or 1.0) for step in _STEPS]
+    values = weights.flatten([p.detach() for p in weights.tensors])
+    scale = float(torch.linalg.vector_norm(values)) or 1.0
+    steps = [step * scale for step in _STEPS]
     if weights.dtype != torch.float64:
-        steps = [10.0 * step * (scale or 1.0) for step in (1e-3, 1e-4)]
-    differences = _Differences(few, direction, gradient, product, loss)
+        steps = [step * scale for step in (1e-2, 1e-3)]
+    differences = _Differences(few, direction, gradient, loss, scale)
     cost = _GRADIENTS_FIRST
     seen: list[_Difference] = []
     for step in steps:
@@ -117,7 +122,7 @@ def _check(few: Objective, objective: Objective, vector: Tensor | None) -> float
         if _verdict(seen, product, float(gradient @ direction)) == (True, True):
             break
     _judge(seen, product, gradient, direction, objective)
-    _refuse_lost_gradients(few, gradient, scale or 1.0)
+    _refuse_lost_gradients(few, gradient, scale)
     return cost
 
 
@@ -139,9 +144,10 @@ class _Differences:
     """Central differences of the gradient and of the loss along a direction."""
 
     def __init__(
-        self, few: Objective, direction: Tensor, gradient: Tensor, product: Tensor, loss: float
+        self, few: Objective, direction: Tensor, gradient: Tensor, loss: float, scale: float
     ) -> None:
-        self.few, self.direction = few, direction
+        self.few, self.direction, self.scale = few, direction, scale
+        self.unseen = _UNSEEN[gradient.dtype]
         self.epsilon = 100.0 * float(torch.finfo(gradient.dtype).eps)
         self.size = float(torch.linalg.vector_norm(gradient))
         self.loss = abs(loss)
@@ -150,23 +156,27 @@ class _Differences:
         with displaced(self.few, [self.direction], self.few.value_and_gradient) as at:
             (ahead, one), (behind, two) = at((step,)), at((-step,))
         size = max(self.size, float(torch.linalg.vector_norm(one)))
+        # A small loss is a difference of logits, which round as numbers of size 1 do: what is less
+        # than the rounding of these cannot be seen, in the loss and in its derivatives.
+        loss = max(1.0, self.loss, abs(ahead))
+        unseen = self.unseen * self.epsilon * loss / self.scale**2
         return _Difference(
             (one - two) / (2.0 * step),
             (ahead - behind) / (2.0 * step),
-            self.epsilon * size / step,
-            self.epsilon * max(self.loss, abs(ahead)) / step,
+            self.epsilon * size / step + unseen,
+            self.epsilon * loss / step,
         )
 
 
 def _verdict(seen: list[_Difference], product: Tensor, slope: float) -> tuple[bool, bool]:
     """Whether product and slope agree with the difference at some step."""
-    norm = float(torch.linalg.vector_norm(product))
+    norm, agrees = float(torch.linalg.vector_norm(product)), _AGREES[product.dtype]
     return (
         any(
-            float(torch.linalg.vector_norm(d.product - product)) <= _AGREES * norm + d.rounding
+            float(torch.linalg.vector_norm(d.product - product)) <= agrees * norm + d.rounding
             for d in seen
         ),
-        any(abs(d.slope - slope) <= _AGREES * abs(slope) + d.slope_rounding for d in seen),
+        any(abs(d.slope - slope) <= agrees * abs(slope) + d.slope_rounding for d in seen),
     )
 
 

@@ -11,7 +11,7 @@ An L2 term adds its factor to every eigenvalue of ∇²L and of G, and cancels i
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from torch import nn
@@ -48,6 +48,18 @@ class NamedOperator:
     weight_decay: float
     matrix: ObjectiveOperator | WeingartenOperator | LinearCombination
     base: ObjectiveOperator
+
+    def in_double(self) -> "NamedOperator | None":
+        """The same matrix in float64 on a copy of the model; None where that cannot be had."""
+        matrix = self.matrix.reference()
+        if matrix is None or matrix is self.matrix:
+            return None
+        base: Any = matrix
+        if isinstance(matrix, WeingartenOperator):
+            base = matrix.hessian
+        elif isinstance(matrix, LinearCombination):
+            base = matrix.terms[0][1]
+        return replace(self, matrix=matrix, base=base)
 
 
 def build_operator(

@@ -7,23 +7,15 @@ criterion is a class-weighted mean).
 
 import copy
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from saddlescope.curvature.batches import (
-    BatchLoss,
-    InDouble,
-    batch_length,
-    detached,
-    map_tensors,
-    normal,
-)
-from saddlescope.curvature.counting import batch_weight, divided, divisible, pair, sample_count
+from saddlescope.curvature.batches import BatchLoss, InDouble, detached
+from saddlescope.curvature.counting import batch_weight, divided, divisible, pair
 from saddlescope.curvature.distributed import ALONE, ranks_of
 from saddlescope.curvature.embeddings import within_max_norm
 from saddlescope.curvature.forward import ForwardPlan, call_model
@@ -35,6 +27,7 @@ from saddlescope.curvature.parameters import (
     in_double,
     select_parameters,
 )
+from saddlescope.curvature.shares import Batch, SharedOut, moved
 from saddlescope.curvature.sources import FixedBatches
 from saddlescope.curvature.state import (
     exact_arithmetic,
@@ -42,33 +35,14 @@ from saddlescope.curvature.state import (
     uncompiled,
     untouched,
 )
-from saddlescope.errors import DataError, OperatorError, UsageError
+from saddlescope.errors import DataError, UsageError
 
 log = logging.getLogger("saddlescope.curvature")
 
 Criterion = Callable[[Any, Any], Tensor] | BatchLoss
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One batch on the device, with its share of the objective.
-
-    Under a `BatchLoss` the inputs are the whole batch, and there are no targets.
-
-    Attributes:
-        inputs: what the model is called with.
-        targets: what the criterion compares with.
-        share: with which its mean enters the objective.
-        count: its number of samples.
-    """
-
-    inputs: Any
-    targets: Any
-    share: float
-    count: int
-
-
-class Objective:
+class Objective(SharedOut):
     """L(w) = Σ_b share_b · criterion(model(x_b), y_b) + ½·weight_decay·‖w‖².
 
     With a `BatchLoss` a term is function(model, batch_b) instead.
@@ -112,7 +86,7 @@ class Objective:
         reduction: str | None = None,
         memory_budget: int | None = None,
     ) -> None:
-        self.notes: list[str] = []
+        self.notes: list[str] = list(getattr(batches, "notes", ()))
         self.criterion = criterion
         model = self.original = uncompiled(model)
         self._whole = criterion if isinstance(criterion, BatchLoss) else None
@@ -158,61 +132,6 @@ class Objective:
 
     quiet = True  # whether a pass for the value alone runs without gradients
 
-    @property
-    def plan(self) -> ForwardPlan:
-        """How the forward pass is run; learned from the first batch."""
-        if self._plan is None:
-            next(self.batches())
-        assert self._plan is not None
-        return self._plan
-
-    def batches(self, *, split: bool = False) -> Iterator[Batch]:
-        """Yield every batch on the parameters' device with its exact share.
-
-        Args:
-            split: give the first one that can be divided as two halves, which must make no
-                difference; not where a `BatchLoss` has all samples in one batch.
-
-        Raises:
-            OperatorError: they are not those that the shares were computed from.
-        """
-        seen, total = 0, 0.0
-        split = split and (self._whole is None or self._mine[2] > 1)
-        for batch in self._pieces():
-            count, weight = self._count(batch)
-            seen, total = seen + count, total + weight
-            # Empty, or all targets ignored: the criterion would return NaN, and count for nothing.
-            if weight == 0:
-                continue
-            parts = self.halves(batch) if split else None
-            if parts is None:
-                yield self._batch(batch, count, weight)
-            else:
-                yield from parts
-                split = False
-        if seen != self._mine[0] or abs(total - self._mine[1]) > 1e-6 * abs(self._mine[1]):
-            raise OperatorError(
-                f"this pass over the data gave {seen} samples of weight {total:g}, the first one "
-                f"{self._mine[0]} of weight {self._mine[1]:g}: the batches or the criterion's "
-                "weights changed in between"
-            )
-
-    def halves(self, batch: Any) -> list[Batch] | None:
-        """A raw batch of the source as two, with their shares; None where it cannot be divided."""
-        whole = self._whole is not None
-        count, _ = self._count(batch)
-        if count < 2 or not divisible(batch, count, whole=whole):
-            return None
-        parts = [
-            (part, *self._count(part))
-            for part in divided(batch, count, (count + 1) // 2, whole=whole)
-        ]
-        return [self._batch(*part) for part in parts if part[2] > 0]
-
-    def whole(self, batch: Any) -> Batch:
-        """A raw batch of the source, with its share."""
-        return self._batch(batch, *self._count(batch))
-
     def with_gradients(self) -> "Objective":
         """The same objective, evaluated with gradients on where its value alone is wanted."""
         other = copy.copy(self)
@@ -257,28 +176,6 @@ class Objective:
         if text not in self.notes:
             self.notes.append(text)
             log.log(logging.WARNING if loud else logging.INFO, "%s", text)
-
-    def _batch(self, batch: Any, count: int, weight: float) -> Batch:
-        if self._whole is not None:
-            inputs, targets = detached(batch, self.vector.device), None
-        else:
-            inputs, targets = (_move(part, self.vector.device) for part in pair(batch))
-        if self._plan is None:
-            with untouched(self.model), exact_arithmetic():
-                self._plan = ForwardPlan(self.model, inputs, loss=self._whole)
-        share = 1.0 if self.reduction == "sum" else weight / self._total
-        return Batch(self._plan.prepare(inputs), targets, share, count)
-
-    def halve(self) -> int | None:
-        """Evaluate half as many samples together from here on.
-
-        Returns:
-            The new `chunk`; None where batches hold one sample or cannot be divided.
-        """
-        if self.largest <= 1 or not self._divisible:
-            return None
-        self.largest = self.chunk = (self.largest + 1) // 2
-        return self.chunk
 
     def batch_loss(
         self, batch: Batch, *, criterion: Criterion | None = None, hold: bool = True
@@ -389,23 +286,6 @@ class Objective:
         exact.source, exact._plan = InDouble(self.source), None
         return exact
 
-    def _count(self, batch: Any) -> tuple[int, float]:
-        """A batch's number of samples, and what its mean was divided by."""
-        if isinstance(self.criterion, BatchLoss):
-            length = batch_length(batch)
-            return 1 if length is None else length, self.criterion.weigh(batch)
-        inputs, targets = pair(batch)
-        count = sample_count(inputs, targets)
-        return count, batch_weight(self.criterion, targets, count, self.reduction)
-
-    def _pieces(self) -> Iterator[Any]:
-        """The batches, divided where they are larger than `chunk`."""
-        for batch in self.source:
-            if self.chunk is None:
-                yield batch
-            else:
-                yield from divided(batch, self._count(batch)[0], self.chunk)
-
     def _call_on_all(self, model: nn.Module) -> None:
         """Run the model on every batch."""
         device = next(model.parameters()).device
@@ -413,14 +293,10 @@ class Objective:
             if self._whole is not None:
                 self._whole(model, detached(batch, device))
             else:
-                call_model(model, _move(pair(batch)[0], device))
+                call_model(model, moved(pair(batch)[0], device))
 
     def _penalty(self) -> float:
         if not self.weight_decay:
             return 0.0
         squares = sum(p.detach().double().square().sum() for p in self.vector.tensors)
         return 0.5 * self.weight_decay * float(squares)
-
-
-def _move(value: Any, device: torch.device) -> Any:
-    return map_tensors(value, lambda tensor: normal(tensor).to(device, non_blocking=True))

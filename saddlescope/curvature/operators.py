@@ -3,8 +3,8 @@
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Any, Self
+from collections.abc import Callable, Iterable
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,10 @@ from saddlescope.curvature.products.batch_products import BatchProducts
 from saddlescope.curvature.products.linearisations import DoubleBackward, Lineariser
 from saddlescope.curvature.products.strategy import Programs, checked_samples
 from saddlescope.curvature.state import refuse_training_mode
-from saddlescope.curvature.verifying import verify_loss, verify_source, verify_state
+from saddlescope.curvature.verifying import verify_few, verify_loss, verify_source
 from saddlescope.errors import OperatorError
+
+_Result = TypeVar("_Result")
 
 
 class ObjectiveOperator(ABC):
@@ -37,6 +39,13 @@ class ObjectiveOperator(ABC):
         gradient: ∇L(w), shape (n,).
         gradient_cost: gradients spent so far, by operation count.
     """
+
+    objective: Objective
+    products: BatchProducts
+    loss: float
+    gradient: Tensor
+    gradient_cost: float
+    _checked: bool
 
     def __init__(
         self,
@@ -193,7 +202,7 @@ class ObjectiveOperator(ABC):
             return
         self._checked = True
         verify_source(objective)
-        verify_state(objective)
+        self._together(lambda: self.products.within_memory(lambda: verify_few(objective)))
         self._note_unreached()
         self._check_derivatives("start")
 
@@ -209,7 +218,19 @@ class ObjectiveOperator(ABC):
         """Check once at the start and once at the end."""
         if when not in self._done:
             self._done.add(when)
-            self.gradient_cost += check_derivatives(self.objective, vector)
+            cost = self._together(lambda: check_derivatives(self.objective, vector))
+            self.gradient_cost -= self.ranks.least(-(cost or 0.0))  # the most of all ranks
+
+    def _together(self, check: Callable[[], _Result]) -> _Result | None:
+        """Check this rank's samples; where one rank refuses, all do."""
+        result, refusal = None, None
+        try:
+            result = check()
+        except OperatorError as error:
+            refusal = error
+        if self.ranks.any(refusal is not None):
+            raise refusal or OperatorError("another process refuses its samples: see its message")
+        return result
 
     def _note_unreached(self) -> None:
         """Name the parameters that no gradient reaches."""
@@ -219,7 +240,7 @@ class ObjectiveOperator(ABC):
         if names and any(reached) and not self.objective.weight_decay:
             rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
             self.objective.note(
-                f"no gradient reaches {', '.join(names[:5])}{rest}: zero rows of the matrix",
+                f"no gradient reaches {', '.join(names[:5])}{rest} (unused, or exactly zero here)",
                 loud=False,
             )
 
@@ -239,6 +260,8 @@ class ObjectiveOperator(ABC):
                 raise OperatorError(
                     f"parameter {name} holds NaN or Inf: this checkpoint has diverged"
                 )
+        self._checked = False
+        self._done: set[str] = set()
         self.objective = objective
         self.size, self.dtype, self.device = vector.size, vector.dtype, vector.device
         self._budget = default_budget(self.device) if memory_budget is None else memory_budget
@@ -252,8 +275,6 @@ class ObjectiveOperator(ABC):
                 "check the inputs and the checkpoint"
             )
         self.gradient_cost = 1.0
-        self._checked = False
-        self._done: set[str] = set()
 
 
 class HessianOperator(ObjectiveOperator):
@@ -320,7 +341,7 @@ class HessianOperator(ObjectiveOperator):
             super()._check_derivatives(when, vector)
         elif not self._programs.guarded(self.objective, when):
             # Once a job, and so not counted: a row's cost must not depend on which rows came first.
-            check_derivatives(self.objective, vector)
+            self._together(lambda: check_derivatives(self.objective, vector))
 
     def _lineariser(self) -> Lineariser:
         return self._programs.linearise if self._programs else DoubleBackward

@@ -26,7 +26,8 @@ FROZEN = (
 )
 """The note on a source that changes."""
 
-_OTHER_SEED = 0x5ADD1E
+OTHER_SEED = 0x5ADD1E
+"""Of the random state that data are read again from."""
 
 
 class FixedBatches:
@@ -49,7 +50,7 @@ class FixedBatches:
         self._state = _random_state()
         if self._settled:
             return
-        once = iter(source) is source
+        once = isinstance(source, Iterator)
         kept: list[Any] | None = []
         for batch in self._read():
             size, checksum = _measured(batch)
@@ -96,8 +97,7 @@ class FixedBatches:
         source = self._original if self._settled else self._source
         if source is None or not self._sums:
             return False
-        with _swapped(_random_state()):
-            _seed(_OTHER_SEED)
+        with random_state(OTHER_SEED):
             state = _random_state()
         again = [_measured(batch)[1] for batch in self._read(source, state)]
         return again != self._sums
@@ -139,7 +139,7 @@ def _measured(batch: Any) -> tuple[int, int]:
         size += values.numel() * values.element_size()
         label = f"{tuple(values.shape)}{values.dtype}".encode()
         raw = values.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        checksum = zlib.crc32(np.ascontiguousarray(raw), zlib.crc32(label, checksum))
+        checksum = zlib.crc32(raw.tobytes(), zlib.crc32(label, checksum))
         return tensor
 
     map_tensors(batch, see)
@@ -147,19 +147,13 @@ def _measured(batch: Any) -> tuple[int, int]:
 
 
 def _random_state() -> tuple[Any, ...]:
-    return torch.get_rng_state(), random.getstate(), np.random.get_state()
-
-
-def _seed(seed: int) -> None:
-    torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed)
+    return torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002 - the one that others draw from
 
 
 def _set(state: tuple[Any, ...]) -> None:
     torch.set_rng_state(state[0])
     random.setstate(state[1])
-    np.random.set_state(state[2])
+    np.random.set_state(state[2])  # noqa: NPY002
 
 
 @contextmanager
@@ -171,3 +165,14 @@ def _swapped(state: tuple[Any, ...]) -> Iterator[None]:
         yield
     finally:
         _set(before)
+
+
+@contextmanager
+def random_state(seed: int | None) -> Iterator[None]:
+    """Leave the random states as they are after the block; inside, begin from a seed if given."""
+    with _swapped(_random_state()):
+        if seed is not None:
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+        yield

@@ -21,6 +21,8 @@ from saddlescope.curvature.products.strategy import Programs, Strategy
 from saddlescope.curvature.samples import SampleBatches, Samples, as_samples
 from saddlescope.curvature.state import refuse_training_mode
 from saddlescope.curvature.subsets import Subset, count_samples, select_subsets, subset_indices
+from saddlescope.curvature.vanishing import ends_in_double
+from saddlescope.errors import OperatorError
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,10 @@ def subset_operator(
 def measure_operator(
     built: NamedOperator, subset: Subset, *, seed: int = 0, **options: Any
 ) -> SpectrumRow:
-    """Measure the matrix of a row.
+    """Measure the matrix of a row; in float64 where it vanishes in float32's rounding.
+
+    A class that is fitted so well that float32 rounds its probabilities to 0 and 1 has products of
+    rounding alone. Its row is measured in float64, on a copy of the model, and its `dtype` says so.
 
     Args:
         built: what `subset_operator` returned for `subset`, not used before if its
@@ -149,9 +154,14 @@ def measure_operator(
         seed: see `measure_subset`.
         **options: of `extreme_eigenvalues`.
     """
-    matrix, base = built.matrix, built.base
     start = zlib.crc32(f"{seed}/{subset.kind}/{subset.name}".encode())
-    ends = extreme_eigenvalues(matrix, seed=start, **options)
+    spent = 0.0
+    try:
+        ends = extreme_eigenvalues(built.matrix, seed=start, **options)
+    except OperatorError as error:
+        spent = built.matrix.gradient_cost
+        built, ends = ends_in_double(built, error, seed=start, **options)
+    matrix, base = built.matrix, built.base
     largest, smallest, both = ends.lambda_max, ends.lambda_min, ends.lambda_ratio
     return SpectrumRow(
         name=subset.name,
@@ -172,7 +182,7 @@ def measure_operator(
         gradient_norm=float(base.gradient.double().norm()),
         loss=base.loss,
         matvecs=ends.matvecs,
-        gradient_cost=round(matrix.gradient_cost, 2),
+        gradient_cost=round(spent + matrix.gradient_cost, 2),
         noise=ends.noise,
         stop_rule=ends.stop_rule,
         converged=ends.converged,
@@ -277,7 +287,8 @@ def class_spectra(
             `memory_budget` (see `measure_subset`), and those of `extreme_eigenvalues`.
 
     Returns:
-        A DataFrame with the fields of `SpectrumRow` as columns.
+        A DataFrame with the fields of `SpectrumRow` as columns; `.attrs["notes"]` holds what a
+        careful reader should know of each row, as `Ends.notes` does.
 
     Raises:
         UsageError, DataError, OperatorError: see `select_subsets` and `HessianOperator`.
@@ -285,4 +296,7 @@ def class_spectra(
     rows = iter_spectra(
         model, criterion, dataset, classes=classes, groups=groups, strategy=strategy, **options
     )
-    return pd.DataFrame([row.columns() for row in rows])
+    found = list(rows)
+    frame = pd.DataFrame([row.columns() for row in found])
+    frame.attrs["notes"] = {f"{row.kind} {row.name}": row.ends.notes for row in found}
+    return frame

@@ -53,7 +53,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def held_attributes(model: nn.Module) -> Iterator[list[str]]:
-    """Put back what the modules keep as plain attributes: caches, a state carried from call to call.
+    """Put back what the modules keep as plain attributes: caches, a state carried along.
 
     Yields:
         A list, which holds the names of those that had changed when the block has ended.

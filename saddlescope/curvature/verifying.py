@@ -17,7 +17,9 @@ from saddlescope.errors import OperatorError, SaddlescopeError
 FEW = 4
 """Samples that a check of the model is made on."""
 
-_SEEDS = (0xC0FFEE, 0xBEEF)
+_SEEDS = (0xC0FFEE, 0xBEEF, 0xFACADE, 0xDECADE)
+"""Random states that the loss is evaluated from. One sum over all samples may hide a small change
+by chance, so that a few samples are evaluated from each of them."""
 
 
 def verify_loss(objective: Objective, expected: float) -> None:
@@ -51,15 +53,25 @@ def verify_source(objective: Objective) -> None:
         objective.note(FROZEN)
 
 
-def verify_state(objective: Objective) -> None:
-    """Refuse buffers that move the loss from call to call; note attributes that do.
+def verify_few(objective: Objective) -> None:
+    """Hold a few samples to several random states, and to a second call of the model.
 
     Raises:
-        OperatorError: the loss of a batch is another one after the batch was evaluated.
+        OperatorError: their loss differs; says why.
     """
     few = evaluable(objective, FEW)
     if few is None:
         return
+    few = few.with_gradients()
+    values = [_loss(few, seed) for seed in _SEEDS]
+    for value in values[1:]:
+        if not _close(few, value, values[0]):
+            _refuse_randomness(few, values[0], value)
+    _verify_state(few, objective)
+
+
+def _verify_state(few: Objective, objective: Objective) -> None:
+    """Refuse buffers that move the loss from call to call; note attributes that do."""
     model = few.model
     with untouched(model), exact_arithmetic(), torch.enable_grad():
         (batch,) = few.batches()
@@ -92,7 +104,7 @@ def evaluable(objective: Objective, count: int) -> Objective | None:
         objective: the whole.
         count: of samples.
     """
-    few = objective.few(count)
+    few = objective.few(min(count, objective.chunk or count))
     if few is None:
         return None
     try:
@@ -129,24 +141,36 @@ def _explain(objective: Objective, expected: float, again: float) -> None:
             f"{expected:.9g}): it was evaluated with gradients throughout, as in training"
         )
         return
-    objective = with_gradients
-    one, two = _loss(objective, _SEEDS[0]), _loss(objective, _SEEDS[1])
-    if not _close(objective, one, two):
+    exact = with_gradients
+    one, two = _loss(exact, _SEEDS[0]), _loss(exact, _SEEDS[1])
+    if not _close(exact, one, two):
+        _refuse_randomness(exact, one, two)
+    if not _close(exact, one, expected):
         raise OperatorError(
-            f"the same samples gave the loss {one:.9g} and then {two:.9g}, from another random "
-            "state: every product would belong to another matrix. "
-            + (causes.random_layer(objective, _SEEDS) or "The criterion draws random numbers")
-            + ": switch this off in eval mode"
+            f"the loss was {expected:.9g} when the operator was built and is {one:.9g} now, with "
+            "the same parameters and buffers: the samples, the criterion or something else that "
+            "the model reads changed; build it anew"
         )
-    if _close(objective, one, expected):
-        raise OperatorError(
-            "the loss of a batch is not the weighted mean of its halves' "
-            f"(L = {expected:.9g}, and {again:.9g} with one batch in halves), so that the matrix "
-            "would depend on how the samples are split: "
-            + (causes.mixing_layer(objective) or causes.count(objective))
+    words = (
+        "the loss of a batch is not the weighted mean of its halves' "
+        f"(L = {expected:.9g}, and {again:.9g} with one batch in halves)"
+    )
+    cause = causes.mixing_layer(exact)
+    if cause is None and objective.keep_whole():
+        objective.note(
+            f"{words}: all samples were evaluated as one batch, and the matrix is that of its loss"
         )
+        return
     raise OperatorError(
-        f"the loss was {expected:.9g} when the operator was built and is {one:.9g} now, with the "
-        "same parameters and buffers: the samples, the criterion or something else that the model "
-        "reads changed; build it anew"
+        f"{words}, so that the matrix would depend on how the samples are split: "
+        + (cause or causes.count(exact))
+    )
+
+
+def _refuse_randomness(objective: Objective, one: float, two: float) -> None:
+    raise OperatorError(
+        f"the same samples gave the loss {one:.9g} and then {two:.9g}, from another random state: "
+        "every product would belong to another matrix. "
+        + (causes.random_layer(objective, _SEEDS) or "The criterion draws random numbers")
+        + ": switch this off in eval mode"
     )

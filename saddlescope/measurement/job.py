@@ -166,7 +166,8 @@ class SpectrumJob:
         stored = read_spectrum(self.path) if self.path.is_file() else []
         stored += [row for part in parts for row in read_part(part)]
         identity = self.target.identity
-        finished = {row_key(row): row for row in stored if not is_outdated(row, identity)}
+        asked = set(self.row_keys())
+        finished = {_key(row, asked): row for row in stored if not is_outdated(row, identity)}
         if parts:
             self.save(finished)
             for part in parts:
@@ -241,3 +242,9 @@ class SpectrumJob:
             if view
             else settings.column(),
         }
+
+
+def _key(row: dict[str, Any], asked: set[Key]) -> Key:
+    """The key that a row is asked for by: float32's of one that had to be measured in float64."""
+    own, of_model = row_key(row), row_key(row | {"dtype": "float32"})
+    return of_model if own not in asked and of_model in asked else own

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import grad_and_value
+from torch.fx import GraphModule
 
 from saddlescope.curvature.forward import ForwardPlan
 from saddlescope.curvature.parameters import ParameterVector, call_with
@@ -88,7 +89,8 @@ class TracedProgram:
         points = [p.detach() for p in vector.tensors]
         self._criterion = criterion
         others = _others(model, vector, criterion)
-        graphs = []
+        self._constants: list[Tensor] = []
+        graphs: list[GraphModule] = []
         for size in sizes:
             batch = [_resized(inputs, size), _resized(targets, size), points[0].new_ones(size)]
             directions = [torch.zeros_like(p) for p in points]
@@ -227,7 +229,9 @@ def _elements(
     try:
         values = criterion(plan.run(model, inputs[:1]), targets[:1])
     except Exception as error:  # anybody's forward pass
-        raise RecordingError(f"one sample alone cannot be evaluated ({first_line(error)})") from error
+        raise RecordingError(
+            f"one sample alone cannot be evaluated ({first_line(error)})"
+        ) from error
     return values.numel() if values.dim() > 0 else 0
 
 
