@@ -11,6 +11,7 @@ from saddlescope.curvature.gauss_newton import GaussNewtonOperator
 from saddlescope.curvature.krylov.bounds import Estimate
 from saddlescope.curvature.krylov.density import SpectralDensity, spectral_density, trace
 from saddlescope.curvature.krylov.eigenpairs import Eigenpairs, save_eigenvectors, top_eigenpairs
+from saddlescope.curvature.krylov.energy import SpectralEnergy, spectral_energy
 from saddlescope.curvature.krylov.extreme import Ends, extreme_eigenvalues
 from saddlescope.curvature.krylov.temple import TempleBound, TempleBounds, temple_bounds
 from saddlescope.curvature.monitor import CurvatureMonitor
@@ -32,13 +33,16 @@ from saddlescope.curvature.spectra import (
     plan_programs,
     subset_operator,
 )
+from saddlescope.curvature.splitting import CurvatureSplit, split_curvature
 from saddlescope.curvature.subsets import count_samples, select_subsets
 from saddlescope.curvature.symmetric import MatrixOperator, SymmetricOperator
+from saddlescope.curvature.weighted import WeightedOperator, filter_norms
 from saddlescope.curvature.weingarten import WeingartenOperator
 
 __all__ = [
     "BatchLoss",
     "CurvatureMonitor",
+    "CurvatureSplit",
     "Eigenpairs",
     "Ends",
     "Estimate",
@@ -56,11 +60,13 @@ __all__ = [
     "SharedBatches",
     "SharedSamples",
     "SpectralDensity",
+    "SpectralEnergy",
     "SpectrumRow",
     "SymmetricOperator",
     "TempleBound",
     "TempleBounds",
     "TensorSamples",
+    "WeightedOperator",
     "WeingartenOperator",
     "alignment",
     "alignments",
@@ -70,6 +76,7 @@ __all__ = [
     "count_samples",
     "difference",
     "extreme_eigenvalues",
+    "filter_norms",
     "iter_spectra",
     "loss_plane",
     "loss_slice",
@@ -81,6 +88,8 @@ __all__ = [
     "save_eigenvectors",
     "select_subsets",
     "spectral_density",
+    "spectral_energy",
+    "split_curvature",
     "subset_operator",
     "temple_bounds",
     "top_eigenpairs",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from saddlescope.errors import DataError
+from saddlescope.runs import read_text
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm")
 """Endings of the image files that a folder is searched for, in any case."""
@@ -50,13 +51,9 @@ def read_list(file: Path, *, root: Path) -> Listing:
             the root or repeats a path; it names the line.
     """
     try:
-        if file.stat().st_size > _LONGEST:
-            raise DataError(f"{file}: larger than 1 GiB; is it a list of `path label` lines?")
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"list file {file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"list file {file}: not UTF-8 text of `path label` lines") from None
+        lines = read_text(file, limit=_LONGEST).splitlines()
+    except DataError as error:
+        raise DataError(f"list file {error}") from None
     paths: list[str] = []
     labels: list[int] = []
     weights: list[float | None] = []
