@@ -2,10 +2,12 @@
 # Each creates .venv on first use and installs there; a second call does not reinstall.
 PYTHON ?= python3
 VENV   ?= .venv
+MINUTES ?= 10
+SEED    ?= 0
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint format docs notebooks figures clean help
+.PHONY: demo test torture lint format docs notebooks figures study clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -30,6 +32,9 @@ demo: $(VENV)/.core  ## train five optimisers on digits, measure every class, wr
 test: $(VENV)/.test  ## run the tests
 	$(BIN)/python -m pytest -n 2
 
+torture: $(VENV)/.test  ## damaged input, kills, full disks, two at once: MINUTES=10 SEED=0; the last line counts
+	PYTHONPATH="$(CURDIR):tests" OMP_NUM_THREADS=1 $(BIN)/python -m torture.campaign --minutes $(MINUTES) --seed $(SEED)
+
 lint: $(VENV)/.lint  ## ruff (lint, format, docstrings) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,6 +53,9 @@ notebooks: $(VENV)/.notebooks  ## execute the studies in analysis/ and write .ip
 
 figures: $(VENV)/.core  ## train the small default, draw every figure, write figures/README.md
 	PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python figures/gallery.py
+
+study: $(VENV)/.core  ## train and measure what docs/study.md says (40 thread-hours; SADDLESCOPE_DATA)
+	OMP_NUM_THREADS=1 $(BIN)/python analysis/study.py
 
 clean:  ## remove the environment and everything built
 	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache

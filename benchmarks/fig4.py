@@ -2,7 +2,7 @@
 
     python benchmarks/fig4.py sse-sam --data-root FOLDER --work FOLDER -o analysis/results
 
-Trains ResNet-34 on CIFAR-100-LT as `train/fig4.toml` says (200 epochs, or --epochs), compiled, and
+Trains ResNet-34 on CIFAR-100-LT as `train/fig4.toml` says (200 epochs, or --epochs), captured, and
 then measures all, head, tail and every class at the last epoch. Stops after so many minutes with
 everything saved and exit code 130; the same command goes on, and ends with 0 when the method is
 done. The weights stay in --work. What is small goes to -o after every piece: the last epoch's
@@ -64,7 +64,7 @@ def main() -> int:
         where += ["--data-root", str(options.data_root.resolve())]
     settings = [
         f"training.epochs={options.epochs}",
-        "training.compile=true", "training.channels_last=true", *options.set,
+        "training.captured=true", "training.channels_last=true", *options.set,
     ]  # fmt: skip
     train = ["train", str(ROOT / "train" / "fig4.toml"), "--only", name, "-o", str(run)]
     for setting in settings:

@@ -23,7 +23,9 @@ from saddlescope.bench.cases import Cases
 from saddlescope.bench.ends import gradient_seconds
 from saddlescope.bench.record import Record, Unit
 from saddlescope.bench.tools import STREAMED, TOOLS, Tool
+from saddlescope.curvature.state import tf32
 from saddlescope.errors import OperatorError
+from saddlescope.runs import own_process
 
 
 def memory_units(
@@ -53,11 +55,11 @@ def memory_units(
 def _in_a_process(
     name: str, key: str, runs: Sequence[Path], data_root: Path | None, device: str
 ) -> dict[str, Any]:
-    command = [sys.executable, "-m", "saddlescope.bench.peak", name, key, "--device", device,
-               "--threads", str(torch.get_num_threads()), "--data-root", str(data_root or ""),
-               *(word for run in runs for word in ("--run", str(run)))]  # fmt: skip
+    words = [name, key, "--device", device, "--threads", str(torch.get_num_threads()),
+             "--data-root", str(data_root or ""),
+             *(word for run in runs for word in ("--run", str(run)))]  # fmt: skip
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False,
+        own_process("saddlescope.bench.peak", words), capture_output=True, text=True, check=False,
         env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"},
     )  # fmt: skip
     if done.returncode:
@@ -123,7 +125,9 @@ def _main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     cases = Cases(options.run, data_root=options.data_root or None, device=options.device)
-    sys.stdout.write(json.dumps(peak_memory(cases, options.case, options.tool)))
+    with tf32(allowed=False):
+        found = peak_memory(cases, options.case, options.tool)
+    sys.stdout.write(json.dumps(found))
 
 
 if __name__ == "__main__":

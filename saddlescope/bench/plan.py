@@ -17,6 +17,7 @@ from saddlescope.bench.scaling import scaling_units
 from saddlescope.bench.steps import steps_units
 from saddlescope.bench.table import table_units
 from saddlescope.bench.tools import Tool
+from saddlescope.curvature.state import tf32
 from saddlescope.errors import Interrupted
 
 PARTS = ("ends", "defaults", "table", "memory", "scaling", "steps", "launches", "precision")
@@ -109,7 +110,10 @@ def carry_out(
         if time_limit is not None and time.monotonic() - began > time_limit:
             return len(missing) - position
         report(unit.key, 1.0 - (len(missing) - position) / len(units))
-        found = unit.measure(record)
+        with tf32(
+            allowed=False
+        ):  # every tool and every gradient under the instrument's own setting
+            found = unit.measure(record)
         record.put(unit.key, found)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -7,7 +7,6 @@ come out, and how far a product along a random direction is off, as a share of i
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from saddlescope.bench.record import Record, Unit
 from saddlescope.bench.tools.instrument import Rehearsed
 from saddlescope.curvature import HessianOperator, extreme_eigenvalues
 from saddlescope.curvature.krylov.lanczos import random_start
+from saddlescope.curvature.state import tf32
 from saddlescope.errors import SaddlescopeError
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -87,7 +87,7 @@ def plain_product(problem: Problem, precision: str) -> Any:
         total = torch.zeros_like(vector)
         for inputs, targets in problem.batches():
             moved = inputs.to(kind) if inputs.is_floating_point() else inputs
-            with _tf32(enabled=precision == "tf32"):
+            with tf32(allowed=precision == "tf32"):
                 loss = problem.criterion(model(moved).float(), targets)
                 gradient = torch.autograd.grad(loss, parameters, create_graph=True)
                 found = torch.autograd.grad(gradient, parameters, parts)
@@ -104,13 +104,3 @@ def _split(vector: Tensor, parameters: list[Any]) -> list[Tensor]:
         part.view_as(parameter)
         for part, parameter in zip(vector.split(sizes), parameters, strict=True)
     ]
-
-
-@contextmanager
-def _tf32(*, enabled: bool) -> Iterator[None]:
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = enabled
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

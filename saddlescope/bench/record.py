@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from saddlescope.bench.clock import clock_name
+from saddlescope.curvature.state import tf32
 from saddlescope.errors import DataError, UsageError
 from saddlescope.runs import provenance, write_json
 
@@ -50,7 +51,8 @@ class Record:
 
     def __init__(self, path: Path, *, device: str) -> None:
         self.path = path
-        about = provenance(device=device)
+        with tf32(allowed=False):  # as units are measured; see `carry_out`
+            about = provenance(device=device)
         self._process = about | {
             # A record is made to be shared: no folder of this machine goes with it.
             "command": [Path(word).name if "/" in word else word for word in about["command"]],

@@ -69,13 +69,22 @@ def check(
     Prints an aligned table on a terminal, CSV into a pipe. Ends with 1 if any tool contradicts an
     interval.
     """
-    from saddlescope.measurement import Settings, check_target, contradictions, smallest_class
+    from saddlescope.measurement import (
+        CheckRow,
+        Settings,
+        check_target,
+        contradictions,
+        smallest_class,
+    )
+    from saddlescope.runs import refuse_foreign_table
 
     target, _ = find_target(
         run, model, data,
         checkpoint=checkpoint, split=split.value, criterion=criterion.value,
         data_root=data_root, device=choose_device(device),
     )  # fmt: skip
+    if output is not None:
+        refuse_foreign_table(output, [field.name for field in fields(CheckRow)])
     first = target.samples.inputs(target.samples.targets[:1] * 0)
     choose_threads(threads, pixels_of(first))
     wanted: Any = classes

@@ -1,12 +1,15 @@
 """What every command shares: errors as one line, signals, the device, progress on stderr."""
 
+import contextlib
 import functools
 import logging
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -19,9 +22,32 @@ if TYPE_CHECKING:
 
 
 def say(message: str) -> None:
-    """One line on stderr; of several ranks, rank 0's."""
+    """Text on stderr; of several ranks, rank 0's.
+
+    What would act on a terminal (an escape sequence in a file's name) is shown as its escape.
+    """
     if leads():
-        typer.echo(message, err=True)
+        with contextlib.suppress(BrokenPipeError):
+            typer.echo("\n".join(map(_harmless, message.split("\n"))), err=True)
+
+
+def print_path(path: Path) -> None:
+    """A path on stdout, as it is; on a terminal without what would act there."""
+    # With colour: typer would otherwise take what looks like one out of the name.
+    shown = _harmless(str(path)) if sys.stdout.isatty() else str(path)
+    typer.echo(shown, color=True)
+
+
+def _harmless(line: str) -> str:
+    """The line with what cannot be printed as its escape."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+        for letter in line
+    )
+
+
+_LONGEST_LINE = 2000
+"""Characters of an error; what it quotes may be of any length."""
 
 
 class _Said(logging.Handler):
@@ -47,8 +73,14 @@ def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return command(*args, **kwargs)
         except SaddlescopeError as error:
-            say(f"saddlescope: {' '.join(str(error).split())}")
+            line = " ".join(str(error).split())
+            say(
+                f"saddlescope: {line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + '…'}"
+            )
             raise typer.Exit(error.exit_code) from None
+        except MemoryError:
+            say("saddlescope: memory ran out")
+            raise typer.Exit(ExitCode.FAILED) from None
         except KeyboardInterrupt:
             say("saddlescope: interrupted")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
@@ -189,6 +221,10 @@ def span(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
 
 
+_MOST_NUMBERS = 100_000
+"""Classes or seeds that a list may name."""
+
+
 def number_list(
     text: str, option: str = "--classes", expected: str = "all, none, or numbers"
 ) -> list[int]:
@@ -199,8 +235,11 @@ def number_list(
     """
     numbers: list[int] = []
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            raise UsageError(f"{option} {text}: expected {expected} such as 0,80 or 0-9")
-        numbers += range(int(first), int(last if dash else first) + 1)
+        match = re.fullmatch(r"\s*([0-9]{1,18})(?:-([0-9]{1,18}))?\s*", part)
+        if match is None:
+            raise UsageError(f"{option} {text[:80]}: expected {expected} such as 0,80 or 0-9")
+        span_of = range(int(match[1]), int(match[2] or match[1]) + 1)
+        if len(numbers) + len(span_of) > _MOST_NUMBERS:
+            raise UsageError(f"{option} {text[:80]}: more than {_MOST_NUMBERS:,} numbers")
+        numbers += span_of
     return numbers

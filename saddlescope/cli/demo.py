@@ -2,7 +2,9 @@
 
 import multiprocessing
 import os
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +12,15 @@ import typer
 
 from saddlescope.cli import options
 from saddlescope.cli.console import choose_device, one_line_errors, say, span, stop_on_signal
-from saddlescope.errors import Interrupted, SaddlescopeError
-from saddlescope.runs import METHODS
+from saddlescope.errors import ExitCode, Interrupted, SaddlescopeError
+from saddlescope.runs import METHODS, end_with_parent
 
 GROUPS = ("all", "head", "tail")
+
+_STOPPED = "stopped; run the command again to go on"
+
+_LOOK_SECONDS = 0.2
+"""Between two looks at whether a signal has come."""
 
 
 @one_line_errors
@@ -32,43 +39,92 @@ def demo(
     Started again, it goes on with what is missing. Prints a compact table on stdout.
     """
     from saddlescope.reporting import load_runs, summary_text, write_report
-    from saddlescope.runs import RunFolder
     from saddlescope.training import packaged_recipe
 
     where = choose_device(device)
     workers = min(len(METHODS), jobs or os.cpu_count() or 1)
-    folders = []
+    recipes = {
+        method: packaged_recipe(
+            "digits-lt", overrides=[*(overrides or ()), f"method.name={method}"]
+        )
+        for method in METHODS
+    }
+    folders = {method: output / recipe.run_name for method, recipe in recipes.items()}
     with (
         stop_on_signal() as should_stop,
-        ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool,
+        ProcessPoolExecutor(
+            workers,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=end_with_parent,
+            initargs=(os.getpid(),),
+        ) as pool,
     ):
-        waiting: dict[Future[str], str] = {}
-        # Longest first, so that no worker is left with the longest at the end.
-        for method in reversed(METHODS):
-            recipe = packaged_recipe(
-                "digits-lt", overrides=[*(overrides or ()), f"method.name={method}"]
-            )
-            folders.append(RunFolder(output / recipe.run_name).path)
-            waiting[pool.submit(one_method, recipe, folders[-1], str(where))] = method
+
+        def begin(method: str) -> Future[str]:
+            arguments = (recipes[method], folders[method], str(where), os.getpid())
+            return pool.submit(one_method, *arguments)
+
         try:
-            for future in as_completed(waiting):
-                say(f"{METHODS[waiting[future]]}: {future.result()}")
-                if should_stop():
-                    raise Interrupted("stopped; run the command again to go on")
+            # SSE-SAM, the longest, first: no worker is left with it at the end.
+            _carry_out(list(METHODS), begin, workers, should_stop)
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
             raise
 
-    runs, problems = load_runs(folders)
+    runs, problems = load_runs(folders.values())
     if problems:
         raise SaddlescopeError(f"{len(problems)} runs cannot be read back: {problems[0]}")
-    report = write_report(folders, output / "report.html")
+    report = write_report(folders.values(), output / "report.html")
     typer.echo(summary_text(runs))
     say(f"report: {report.path}")
 
 
-def one_method(recipe: "object", path: Path, device: str) -> str:
+def _carry_out(
+    methods: list[str],
+    begin: Callable[[str], Future[str]],
+    at_a_time: int,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Begin the methods, the last one first, and say what each comes back with.
+
+    No more are handed over than there are processes: one that has saved its state after a signal
+    would go on with what it finds waiting.
+
+    Raises:
+        Interrupted: a signal arrived here, or in the process of a method.
+        SaddlescopeError: such a process is gone, or what it raised.
+    """
+    left, running = list(methods), dict[Future[str], str]()
+    try:
+        while left or running:
+            while left and len(running) < at_a_time:
+                method = left.pop()
+                running[begin(method)] = method
+            done, _ = wait(running, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
+            if should_stop():
+                raise Interrupted(_STOPPED)
+            for future in done:
+                say(f"{METHODS[running.pop(future)]}: {future.result()}")
+    except BrokenProcessPool:
+        if should_stop():  # Ctrl-C has come to the processes too
+            raise Interrupted(_STOPPED) from None
+        raise SaddlescopeError(
+            "the process of a method was killed from outside, or memory ran out; run the command "
+            "again to go on"
+        ) from None
+
+
+def one_method(recipe: "object", path: Path, device: str, parent: int) -> str:
     """Train and measure one method in a process of its own; return what to say of it."""
+    try:
+        return _train_and_measure(recipe, path, device)
+    finally:
+        if os.getppid() != parent:  # nobody waits for the answer, nor ends this process
+            os._exit(ExitCode.INTERRUPTED)
+
+
+def _train_and_measure(recipe: "object", path: Path, device: str) -> str:
     import time
 
     import torch

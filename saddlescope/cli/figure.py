@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saddlescope.cli.console import one_line_errors, say
+from saddlescope.cli import options
+from saddlescope.cli.console import one_line_errors, print_path, say
 from saddlescope.cli.rows import run_folders
 from saddlescope.errors import DataError, UsageError
 
@@ -34,12 +35,14 @@ def figure(
     formats: Annotated[
         str, typer.Option(help="Of svg, pdf, png; tables are CSV, Markdown and LaTeX.")
     ] = "svg,pdf,png",
+    force: options.Replace = False,
 ) -> None:
     """Draw figures and tables from what run folders hold.
 
     Prints the path of each file it wrote.
     """
     from saddlescope.reporting import PICTURES, TABLES, load_runs, save_figure, save_table
+    from saddlescope.runs import refuse_foreign_output
 
     known = (*PICTURES, *ALONE, "phase", *TABLES)
     if name not in (*known, "all"):
@@ -52,14 +55,18 @@ def figure(
     if runs and not loaded:
         raise DataError(f"no readable run in {', '.join(map(str, runs))}")
     kinds = [kind.strip() for kind in formats.split(",")]
+    chosen = known if name == "all" else (name,)
+    for each in set(chosen) - set(TABLES):
+        for kind in kinds:
+            refuse_foreign_output(output / f"{each}.{kind}", force=force)
     written: list[Path] = []
-    for each in known if name == "all" else (name,):
+    for each in chosen:
         if each in TABLES:
             written += save_table(loaded, each, output)
         else:
             written += save_figure(_draw(each, loaded, runs), output, each, formats=kinds)
     for path in written:
-        typer.echo(str(path))
+        print_path(path)
 
 
 def _draw(name: str, loaded: "list[Run]", paths: list[Path] | None) -> "Figure":
@@ -73,5 +80,7 @@ def _draw(name: str, loaded: "list[Run]", paths: list[Path] | None) -> "Figure":
         from saddlescope.theory import phase_figure, place
 
         with house_style():
-            return phase_figure(place(run_folders(paths)) if paths else None)
+            # What is wrong with a run has been said when it was read for the other figures.
+            placed = place(run_folders(paths), skip=lambda _: None) if paths else None
+            return phase_figure(placed)
     return PICTURES[name].draw(loaded)

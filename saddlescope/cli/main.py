@@ -1,5 +1,6 @@
 """The command's root: its name, its version, its subcommands."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from saddlescope.cli import (
     train,
 )
 from saddlescope.cli.ranks import leads
+from saddlescope.cli.streams import flushing, prepare_streams
 from saddlescope.errors import ExitCode
 
 app = typer.Typer(
@@ -63,8 +65,11 @@ def root(
 
 def run() -> None:
     """Entry point of the console script and of `python -m saddlescope`."""
+    # Whatever Python process is started from here on does not search the current folder.
+    os.environ["PYTHONSAFEPATH"] = "1"
+    prepare_streams()
     if leads():
-        app(prog_name="saddlescope")
+        flushing(lambda: app(prog_name="saddlescope"))
     # What cannot be parsed is wrong on every rank, and rank 0 says so.
     try:
         code = app(prog_name="saddlescope", standalone_mode=False)

@@ -31,11 +31,18 @@ Cache = Annotated[
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads; by default one for tiny images.")
+    int | None,
+    typer.Option(min=1, max=4096, help="CPU threads; by default one for tiny images."),
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key; may be repeated."),
+]
+
+
+Replace = Annotated[
+    bool,
+    typer.Option("--force", help="Replace a file there that saddlescope has not written."),
 ]
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from saddlescope.cli import options
 from saddlescope.cli.console import one_line_errors, say
 from saddlescope.errors import DataError
 
@@ -20,13 +21,16 @@ def report(
     plain: Annotated[
         bool, typer.Option("--plain", help="Print the class table as CSV instead.")
     ] = False,
+    force: options.Replace = False,
 ) -> None:
     """Write a report over run folders: one HTML file that needs no network.
 
     Prints a compact table on stdout. Broken or half-written folders are named, and the rest shown.
     """
     from saddlescope.reporting import class_table, load_runs, summary_text, to_csv, write_report
+    from saddlescope.runs import refuse_foreign_output
 
+    refuse_foreign_output(output, force=force)
     missing = [path for path in runs if not path.is_dir()]
     if missing:
         raise DataError(f"{missing[0]}: no such folder")

@@ -4,8 +4,8 @@ Each job is the command that trains its run here. One that is preempted or runs 
 back into the queue and goes on with what is there.
 """
 
+import re
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import typer
 from saddlescope.cli.console import say
 from saddlescope.cli.sweep import run_words, unfinished
 from saddlescope.errors import UsageError
+from saddlescope.runs import own_process
 
 if TYPE_CHECKING:
     from saddlescope.training import Recipe
@@ -24,7 +25,7 @@ class TrainingJob:
     """One run, as a job runs it.
 
     Args:
-        words: of the command.
+        words: of the `saddlescope` command.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -32,7 +33,7 @@ class TrainingJob:
 
     def __call__(self) -> int:
         """Run to the end; a signal reaches the training too, which then saves its state."""
-        return subprocess.run(self.words, check=True).returncode
+        return subprocess.run(own_process("saddlescope", self.words), check=True).returncode
 
     def checkpoint(self, *_: object) -> Any:
         """What submitit queues in place of a job that is cut: the same command goes on."""
@@ -76,7 +77,7 @@ def submit(
         raise UsageError(f"--slurm {parameters}: {error}") from None
     for folder in waiting:
         words = [*arguments, *run_words(folder, device)]
-        job = executor.submit(TrainingJob([sys.executable, "-m", "saddlescope", *words]))
+        job = executor.submit(TrainingJob(words))
         typer.echo(f"{folder.name} {job.job_id}")
 
 
@@ -86,5 +87,6 @@ def _parameters(text: str) -> dict[str, Any]:
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
             raise UsageError(f"--slurm {text}: expected KEY=VALUE pairs, such as partition=gpu")
-        found[key.strip()] = int(value) if value.strip().isdigit() else value.strip()
+        whole = re.fullmatch(r"[0-9]{1,18}", value.strip())
+        found[key.strip()] = int(value) if whole else value.strip()
     return found

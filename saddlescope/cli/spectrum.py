@@ -87,7 +87,8 @@ def spectrum(
     operator: Annotated[
         str,
         typer.Option(
-            help="Which matrix: hessian, weingarten, gauss-newton or hessian-minus-gauss-newton."
+            help="Which matrix: hessian, weingarten, gauss-newton, hessian-minus-gauss-newton or "
+            "norm-weighted."
         ),
     ] = "hessian",
     parameters: Annotated[
@@ -106,7 +107,8 @@ def spectrum(
             "--with",
             metavar="VIEWS",
             help="What else to compute of each row and keep beside the table, of density, trace, "
-            "eigenvalues, kato-temple, eigenvectors, slices, plane, alignments, bootstrap.",
+            "eigenvalues, kato-temple, eigenvectors, slices, plane, alignments, split, "
+            "bootstrap.",
             show_default=False,
         ),
     ] = "",

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from saddlescope.cli.console import Ticker, say, stop_on_signal
+from saddlescope.cli.console import Ticker, print_path, say, stop_on_signal
 from saddlescope.cli.ranks import launch
 from saddlescope.errors import Interrupted, SaddlescopeError, UsageError
+from saddlescope.runs import own_process
 
 if TYPE_CHECKING:
     from saddlescope.runs import RunFolder
@@ -34,13 +34,18 @@ class _Child:
     slot: int
 
 
-def refuse_of_a_sweep(*, resume: bool, force: bool, monitor: str | None) -> None:
+def refuse_of_a_sweep(
+    *, resume: bool, force: bool, monitor: str | None, branch: Path | None
+) -> None:
     """Refuse options that are for a single run.
 
     Raises:
         UsageError: one of them was given.
     """
-    for name, given in (("--force", force), ("--monitor", monitor is not None)):
+    single = (
+        ("--force", force), ("--monitor", monitor is not None), ("--branch", branch is not None)
+    )  # fmt: skip
+    for name, given in single:
         if given:
             raise UsageError(
                 f"{name} is for a single run, and this recipe is a sweep: choose one with --only"
@@ -103,17 +108,19 @@ def unfinished(recipes: "Sequence[Recipe]", output: Path) -> "list[RunFolder]":
 
 def say_plan(recipes: "Sequence[Recipe]", output: Path, *, data_root: Path | None = None) -> None:
     """Print what a sweep will take, a line a run and the sum; nothing is computed."""
+    from saddlescope.training.branching import trunk_of
     from saddlescope.training.estimate import estimate
 
     total = {"epochs": 0, "steps": 0, "gradients": 0.0, "disk": 0}
     typer.echo("run,epochs,images,steps,gradients,disk_mib")
-    for recipe in recipes:
-        found = estimate(recipe, data_root=data_root)
+    for index, recipe in enumerate(recipes):
+        _, shared = trunk_of(index, tuple(recipes))
+        found = estimate(recipe, begun=shared, data_root=data_root)
         typer.echo(
-            f"{recipe.run_name},{recipe.training.epochs},{found.images},{found.steps},"
+            f"{recipe.run_name},{recipe.training.epochs - shared},{found.images},{found.steps},"
             f"{found.gradients:.1f},{found.disk / 2**20:.1f}"
         )
-        total["epochs"] += recipe.training.epochs
+        total["epochs"] += recipe.training.epochs - shared
         total["steps"] += found.steps
         total["gradients"] += found.gradients
         total["disk"] += found.disk
@@ -152,6 +159,7 @@ def run_sweep(
     waiting = unfinished(recipes, output)
     done = len(recipes) - len(waiting)
     say(f"{len(recipes)} runs: {done} finished, {len(waiting)} to do, {jobs} at a time")
+    trunks = _trunks(recipes, folders)
     epochs = {recipe.run_name: recipe.training.epochs for recipe in recipes}
     (output / "logs").mkdir(parents=True, exist_ok=True)
     children: list[_Child] = []
@@ -161,9 +169,9 @@ def run_sweep(
             if should_stop():
                 _stop(children)
                 raise Interrupted(f"{output}: stopped and saved; the same command goes on")
-            while waiting and len(children) < jobs:
+            while len(children) < jobs and (folder := _next(waiting, children, trunks)):
                 slot = min(set(range(jobs)) - {child.slot for child in children})
-                folder = waiting.pop(0)
+                waiting.remove(folder)
                 words = run_words(folder, devices[slot % len(devices)])
                 children.append(_start(folder, [*arguments, *words], output, slot, jobs))
             time.sleep(_LOOK_EVERY)
@@ -180,9 +188,38 @@ def run_sweep(
             ticker.update(so_far / sum(epochs.values()), partial(str, text))
     for name, folder in folders.items():
         if name not in failed:
-            typer.echo(folder.path)
+            print_path(folder.path)
     if failed:
         raise SaddlescopeError(f"{len(failed)} of {len(recipes)} runs failed: {', '.join(failed)}")
+
+
+def _trunks(
+    recipes: "Sequence[Recipe]", folders: "Mapping[str, RunFolder]"
+) -> "dict[RunFolder, tuple[RunFolder, Path]]":
+    """By run the one it goes on from, and the checkpoint that has to be there for it."""
+    from saddlescope.training.branching import trunk_of
+
+    found = {}
+    for index, recipe in enumerate(recipes):
+        trunk, epochs = trunk_of(index, tuple(recipes))
+        if trunk >= 0:
+            folder = folders[recipes[trunk].run_name]
+            found[folders[recipe.run_name]] = (folder, folder.checkpoint(str(epochs - 1)))
+    return found
+
+
+def _next(
+    waiting: "Sequence[RunFolder]",
+    children: Sequence[_Child],
+    trunks: "Mapping[RunFolder, tuple[RunFolder, Path]]",
+) -> "RunFolder | None":
+    """The first run that need not wait for the one it goes on from."""
+    busy = {child.folder for child in children} | set(waiting)
+    for folder in waiting:
+        trunk, checkpoint = trunks.get(folder, (None, None))
+        if trunk not in busy or (checkpoint is not None and checkpoint.is_file()):
+            return folder
+    return None
 
 
 def _finished(folder: "RunFolder", recipe: "Recipe") -> bool:
@@ -202,7 +239,6 @@ def _finished(folder: "RunFolder", recipe: "Recipe") -> bool:
 
 def _start(folder: "RunFolder", arguments: list[str], output: Path, slot: int, jobs: int) -> _Child:
     log = output / "logs" / f"{folder.name}.log"
-    command = [sys.executable, "-m", "saddlescope", *arguments]
     # Processes side by side share the cores. Not by --threads, which would also be taken where one
     # thread is faster than several.
     share = str(max(1, (os.cpu_count() or 1) // jobs))
@@ -210,8 +246,8 @@ def _start(folder: "RunFolder", arguments: list[str], output: Path, slot: int, j
     with open(log, "ab") as handle:
         # In a process group of its own: Ctrl-C comes to this process, which passes it on once.
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=handle, stderr=handle, env=environment,
-            start_new_session=True,
+            own_process("saddlescope", arguments), stdin=subprocess.DEVNULL, stdout=handle,
+            stderr=handle, env=environment, start_new_session=True,
         )  # fmt: skip
     return _Child(folder, process, log, slot)
 
@@ -233,6 +269,8 @@ def _epochs_done(folder: "RunFolder") -> int:
 
 
 def _last_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    with open(path, "rb") as handle:
+        handle.seek(max(0, path.stat().st_size - 100_000))
+        lines = handle.read().decode("utf-8", "replace").splitlines()
     last = next((line for line in reversed(lines) if line.strip()), "no word")
     return "".join(letter if letter.isprintable() else " " for letter in last)

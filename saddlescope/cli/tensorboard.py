@@ -1,6 +1,5 @@
 """The rows of metrics.jsonl as TensorBoard scalars; the file itself stays what is relied on."""
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -48,7 +47,8 @@ def epoch_writer(
             add(row)
             return
         # Only now: a folder that holds something else than a run has been refused before.
-        shutil.rmtree(place, ignore_errors=True)
+        for file in place.glob("events.out.tfevents.*"):
+            file.unlink()
         writer = SummaryWriter(str(place))
         for before in read_rows(folder.metrics_file):  # this row is the last of them
             add(before)

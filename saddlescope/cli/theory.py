@@ -96,6 +96,11 @@ def phase(
     if placed is not None:
         print_rows([dict(row) for _, row in placed.iterrows()], json=json)
         possible = int(placed["theorem1_possible"].sum())
+        if placed.empty:
+            say(
+                "no row to place: λ_min is not negative, or the schedule had ended; measure a "
+                "checkpoint from mid-training: saddlescope spectrum RUN --checkpoint EPOCH"
+            )
         say(f"Theorem 1's hypothesis is possible in {possible} of {len(placed)} rows (μ = {mu:g})")
     if output is not None:
         draw_phase(output, placed, mu=mu)

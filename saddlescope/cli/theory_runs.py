@@ -48,6 +48,14 @@ def escape(
     methods: Annotated[
         str, typer.Option(help="Of sgd, sam, imbsam, sam-ext, sse-sam.")
     ] = "sgd,sam,imbsam,sam-ext",
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Samples that stand for all, of each class its share; default all.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Seed = 0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="CSV to write as well.")
@@ -71,6 +79,7 @@ def escape(
         start=start,
         offset=offset,
         gamma=float(recipe.get("method", {}).get("gamma", 0.7)),
+        samples=samples,
         seed=seed,
         report=lambda method: say(f"{method}: {steps} steps"),
     )
@@ -184,19 +193,21 @@ def theorem6(
 
     λ_max is the upper bound of the measured one at w, or with --ball of the largest found within ρ.
     """
-    import torch
+    import math
 
     from saddlescope.theory import generalisation_bound
     from saddlescope.theory.measured import bound_arguments
     from saddlescope.training import load_checkpoint
-    from saddlescope.training.checkpoints import state_dict_of
+    from saddlescope.training.checkpoints import refuse_other_than_tensors, state_dict_of
 
     if not 0 < delta < 1 or not most > 0:
         raise UsageError("--delta lies between 0 and 1, and --most above 0")
     (folder,) = run_folders([run])[:1]
-    weights = state_dict_of(load_checkpoint(folder.checkpoint("last")))
+    path = folder.checkpoint("last")
+    weights = state_dict_of(load_checkpoint(path))
+    refuse_other_than_tensors(weights, origin=str(path))
     learned = [t for k, t in weights.items() if t.is_floating_point() and "running_" not in k]
-    length = float(torch.stack([t.double().square().sum() for t in learned]).sum().sqrt())
+    length = math.sqrt(sum(float(t.double().square().sum()) for t in learned))
     arguments = bound_arguments(folder, weight_norm=length)
     where = "w"
     if ball:

@@ -11,6 +11,7 @@ from saddlescope.cli.console import (
     choose_device,
     choose_threads,
     one_line_errors,
+    print_path,
     say,
     span,
     stop_on_signal,
@@ -83,6 +84,14 @@ def train(
     only: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of a sweep: this run alone, here.")
     ] = None,
+    branch: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on from this run's kept checkpoint of the epochs that both recipes share, as "
+            "the runs of a sweep do by themselves.",
+        ),
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Of a sweep: runs at a time.")] = 1,
     shard: Annotated[
         str, typer.Option(metavar="K/N", help="Of a sweep: every N-th run, from the K-th on.")
@@ -111,6 +120,7 @@ def train(
 
     from saddlescope.runs import RunFolder
     from saddlescope.training import load_plan, second_stage
+    from saddlescope.training.branching import APART, Branching, in_a_sweep, require_trunk
     from saddlescope.training.restore import load_section
 
     if (recipe is None) == (source is None):
@@ -125,7 +135,7 @@ def train(
         assert recipe is not None
         plan = load_plan(recipe, overrides=overrides or ())
         if plan.swept and only is None:
-            refuse_of_a_sweep(resume=resume, force=force, monitor=monitor)
+            refuse_of_a_sweep(resume=resume, force=force, monitor=monitor, branch=branch)
             chosen, where_to = plan.shard(shard), output or Path("runs") / plan.name
             if dry_run:
                 say_plan(chosen, where_to, data_root=data_root)
@@ -152,6 +162,11 @@ def train(
         refuse_of_a_run(jobs=jobs, shard=shard, slurm=slurm)
         resolved = plan.runs[0] if only is None else plan.only(only)
     folder = RunFolder(output or Path("runs") / resolved.run_name)
+    branching = APART
+    if branch is not None:
+        branching = Branching(require_trunk(resolved, RunFolder(branch)))
+    elif only is not None:
+        branching = in_a_sweep(resolved, plan.runs, folder.path.parent)
     data = load_section(
         resolved.data, root=data_root, workers=options.chosen_workers(workers, resolved.data.name),
         cache=cache, report=say,
@@ -181,14 +196,15 @@ def train(
     ):
         _run(
             resolved, data, folder, ticker, device=where, resume=resume, force=force,
-            should_stop=should_stop, monitor=watch, start=start, ranks=ranks, on_epoch=on_epoch,
+            should_stop=should_stop, monitor=watch, start=start, branching=branching, ranks=ranks,
+            on_epoch=on_epoch,
         )  # fmt: skip
     done = "already finished" if finished else f"trained {resolved.training.epochs} epochs"
     if classifier == "tau-norm":
         done = "classifier normalised"
     say(f"{done}: {folder.path}")
     if leads():
-        typer.echo(folder.path)
+        print_path(folder.path)
 
 
 def _run(
@@ -223,11 +239,13 @@ def _monitor(
 
     from saddlescope.curvature import CurvatureMonitor, SharedSamples
     from saddlescope.longtail import ImageSamples
+    from saddlescope.runs import record_at
 
     if resume and groups is None and folder.run_file.is_file():
         before = folder.run().get("monitor")
-        if before:
-            groups, every = ",".join(before["subsets"]), before["every"]
+        with record_at(folder.run_file):
+            if before:
+                groups, every = ",".join(before["subsets"]), int(before["every"])
     if groups is None:
         return None
     samples = ImageSamples(data.train.to(device), data.groups)

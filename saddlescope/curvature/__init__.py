@@ -11,6 +11,7 @@ from saddlescope.curvature.gauss_newton import GaussNewtonOperator
 from saddlescope.curvature.krylov.bounds import Estimate
 from saddlescope.curvature.krylov.density import SpectralDensity, spectral_density, trace
 from saddlescope.curvature.krylov.eigenpairs import Eigenpairs, top_eigenpairs
+from saddlescope.curvature.krylov.energy import SpectralEnergy, spectral_energy
 from saddlescope.curvature.krylov.extreme import Ends, extreme_eigenvalues
 from saddlescope.curvature.krylov.saved_vectors import save_eigenvectors
 from saddlescope.curvature.krylov.temple import TempleBound, TempleBounds, temple_bounds
@@ -33,13 +34,16 @@ from saddlescope.curvature.spectra import (
     plan_programs,
     subset_operator,
 )
+from saddlescope.curvature.splitting import CurvatureSplit, split_curvature
 from saddlescope.curvature.subsets import count_samples, select_subsets
 from saddlescope.curvature.symmetric import MatrixOperator, SymmetricOperator
+from saddlescope.curvature.weighted import WeightedOperator, filter_norms
 from saddlescope.curvature.weingarten import WeingartenOperator
 
 __all__ = [
     "BatchLoss",
     "CurvatureMonitor",
+    "CurvatureSplit",
     "Eigenpairs",
     "Ends",
     "Estimate",
@@ -57,11 +61,13 @@ __all__ = [
     "SharedBatches",
     "SharedSamples",
     "SpectralDensity",
+    "SpectralEnergy",
     "SpectrumRow",
     "SymmetricOperator",
     "TempleBound",
     "TempleBounds",
     "TensorSamples",
+    "WeightedOperator",
     "WeingartenOperator",
     "alignment",
     "alignments",
@@ -71,6 +77,7 @@ __all__ = [
     "count_samples",
     "difference",
     "extreme_eigenvalues",
+    "filter_norms",
     "iter_spectra",
     "loss_plane",
     "loss_slice",
@@ -82,6 +89,8 @@ __all__ = [
     "save_eigenvectors",
     "select_subsets",
     "spectral_density",
+    "spectral_energy",
+    "split_curvature",
     "subset_operator",
     "temple_bounds",
     "top_eigenpairs",

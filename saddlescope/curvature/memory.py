@@ -24,7 +24,9 @@ _LEAST_CAPACITY = 8
 def available_bytes(device: torch.device) -> int:
     """Free memory of the device, in bytes; of a CPU, this process's part of what is free."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        # What the allocator holds and nobody uses is free, though not to the driver's eyes.
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0] + held)
     return _free_host_bytes() // processes_here()
 
 
@@ -39,12 +41,28 @@ def _free_host_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
+_OUT_OF_MEMORY = (
+    "can't allocate memory",  # c10's CPU allocator
+    "ALLOC_FAILED",  # cuBLAS and cuDNN
+    "out of memory",  # CUDA's own: what the driver refuses outside torch's allocator
+)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: a CUDA device's, a CPU's, or a library's."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    words = ("can't allocate memory", "ALLOC_FAILED")  # c10's CPU allocator; cuBLAS and cuDNN
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    """Whether an error says that memory ran out: a CUDA device's, a CPU's, or a library's.
+
+    So does one that another error has taken the place of: ending a CUDA graph's capture fails when
+    memory ran out inside it.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, torch.OutOfMemoryError | MemoryError):
+            return True
+        if isinstance(seen, RuntimeError) and any(word in str(seen) for word in _OUT_OF_MEMORY):
+            return True
+        # An error raised after another was dealt with is its own.
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    return False
 
 
 def default_budget(device: torch.device) -> int:

@@ -6,8 +6,10 @@
 | `weingarten`                 | C·∇²L·C/α, the principal curvatures of the graph (`weingarten`) |
 | `gauss-newton`               | G (`gauss_newton`)                                             |
 | `hessian-minus-gauss-newton` | ∇²L − G: what is left where the network is not linear in w     |
+| `norm-weighted`              | D·∇²L·D, D the lengths of the filters (`weighted`)              |
 
-An L2 term adds its factor to every eigenvalue of ∇²L and of G, and cancels in their difference.
+An L2 term adds its factor to every eigenvalue of ∇²L and of G, and cancels in their difference; in
+D·∇²L·D it is multiplied like everything else.
 """
 
 from collections.abc import Iterable
@@ -24,10 +26,13 @@ from saddlescope.curvature.operators import HessianOperator, ObjectiveOperator
 from saddlescope.curvature.parameters import Choice, as_patterns
 from saddlescope.curvature.products.strategy import Programs
 from saddlescope.curvature.state import uncompiled
+from saddlescope.curvature.weighted import WeightedOperator, filter_norms
 from saddlescope.curvature.weingarten import WeingartenOperator
 from saddlescope.errors import UsageError
 
-OperatorName = Literal["hessian", "weingarten", "gauss-newton", "hessian-minus-gauss-newton"]
+OperatorName = Literal[
+    "hessian", "weingarten", "gauss-newton", "hessian-minus-gauss-newton", "norm-weighted"
+]
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class NamedOperator:
     name: OperatorName
     parameters: str
     weight_decay: float
-    matrix: ObjectiveOperator | WeingartenOperator | LinearCombination
+    matrix: ObjectiveOperator | WeingartenOperator | LinearCombination | WeightedOperator
     base: ObjectiveOperator
 
     def in_double(self) -> "NamedOperator | None":
@@ -59,6 +64,8 @@ class NamedOperator:
             base = matrix.hessian
         elif isinstance(matrix, LinearCombination):
             base = matrix.terms[0][1]
+        elif isinstance(matrix, WeightedOperator):
+            base = matrix.operator
         return replace(self, matrix=matrix, base=base)
 
 
@@ -76,7 +83,7 @@ def build_operator(
     """Build a matrix by its name.
 
     Args:
-        name: "hessian", "weingarten", "gauss-newton" or "hessian-minus-gauss-newton".
+        name: a name of the table above.
         model: see `HessianOperator`.
         criterion: see `Objective`.
         batches: see `HessianOperator`.
@@ -95,7 +102,7 @@ def build_operator(
             f"operator {name!r}: expected one of {', '.join(map(str, get_args(OperatorName)))}"
         )
     wanted = as_patterns(uncompiled(model), parameters)
-    matrix: ObjectiveOperator | WeingartenOperator | LinearCombination
+    matrix: ObjectiveOperator | WeingartenOperator | LinearCombination | WeightedOperator
     base: ObjectiveOperator
     if name == "gauss-newton":
         matrix = base = GaussNewtonOperator(
@@ -122,6 +129,8 @@ def build_operator(
         )
         if name == "weingarten":
             matrix = WeingartenOperator(base)
+        elif name == "norm-weighted":
+            matrix = WeightedOperator(base, filter_norms(base.objective.vector))
         elif name == "hessian-minus-gauss-newton":
             rest = GaussNewtonOperator.from_objective(base.objective, memory_budget=budget)
             matrix = difference(base, rest)

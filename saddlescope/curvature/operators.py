@@ -255,11 +255,11 @@ class ObjectiveOperator(ABC):
 
     def _build(self, objective: Objective, memory_budget: int | None) -> None:
         vector = objective.vector
-        for name, tensor in zip(vector.names, vector.tensors, strict=True):
-            if not bool(torch.isfinite(tensor).all()):
-                raise OperatorError(
-                    f"parameter {name} holds NaN or Inf: this checkpoint has diverged"
-                )
+        # One question to the device for all parameters.
+        finite = torch.stack([torch.isfinite(tensor).all() for tensor in vector.tensors]).tolist()
+        if not all(finite):
+            name = vector.names[finite.index(False)]
+            raise OperatorError(f"parameter {name} holds NaN or Inf: this checkpoint has diverged")
         self._checked = False
         self._done: set[str] = set()
         self.objective = objective

@@ -204,6 +204,15 @@ def _pair(values: Any, classes: Any, *, groups: Mapping[str, Sequence[int]]) -> 
     return TensorSamples(inputs, targets, groups)
 
 
+def usual_batch_size(device: torch.device) -> int:
+    """Samples a forward pass where nobody says.
+
+    On CUDA a row of up to 512 samples in one batch can be recorded and replayed, and larger batches
+    wait less for launches.
+    """
+    return 2048 if device.type == "cuda" else 256
+
+
 @dataclass(frozen=True)
 class SampleBatches:
     """Batches of chosen samples, made anew at each pass, in order; of shared ones, this rank's.

@@ -68,10 +68,11 @@ class SharedOut:
         assert self._plan is not None
         return self._plan
 
-    def batches(self, *, split: bool = False) -> Iterator[Batch]:
+    def batches(self, *, after: int = 0, split: bool = False) -> Iterator[Batch]:
         """Yield every batch on the parameters' device with its exact share.
 
         Args:
+            after: of the batches that would be yielded, how many to leave out and not to prepare.
             split: give the first one that can be divided as two halves, which must make no
                 difference; not where a `BatchLoss` has all samples in one batch.
 
@@ -85,6 +86,9 @@ class SharedOut:
             seen, total = seen + count, total + weight
             # Empty, or all targets ignored: the criterion would return NaN, and count for nothing.
             if weight == 0:
+                continue
+            if after > 0:
+                after -= 1
                 continue
             parts = self.halves(batch) if split else None
             if parts is None:

@@ -21,7 +21,10 @@ _RANDOM_IN_TRAINING = (nn.modules.dropout._DropoutNd, nn.RReLU)
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Restore modes, `requires_grad`, `.grad`, buffers, attributes and RNG states at the end."""
+    """Restore modes, `requires_grad`, `.grad`, buffers, attributes and RNG states at the end.
+
+    Meanwhile a compiled model runs as it is written: compiled code has no second derivative.
+    """
     modes = [(module, module.training) for module in model.modules()]
     flags = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     buffers = [
@@ -32,7 +35,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     cpu_rng = torch.get_rng_state()
     cuda_rng = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     try:
-        with held_attributes(model):
+        with _plain_calls(model), held_attributes(model):
             yield
     finally:
         for module, training in modes:
@@ -119,27 +122,84 @@ class Tensors:
 
 
 @contextmanager
+def _plain_calls(model: nn.Module) -> Iterator[None]:
+    """Calls of a model, or of parts of it, that `torch.compile` took over run the original."""
+    # Set by `module.compile()`; the wrapper that `torch.compile(module)` returns has a `forward`.
+    in_place = [m for m in model.modules() if getattr(m, "_compiled_call_impl", None) is not None]
+    wrappers = [m for m in model.modules() if "_orig_mod" in m._modules]
+    calls = [module._compiled_call_impl for module in in_place]
+    forwards = [module.__dict__.get("forward") for module in wrappers]
+    for module in in_place:
+        module._compiled_call_impl = None
+    for module in wrappers:
+        module.__dict__["forward"] = module._modules["_orig_mod"]
+    try:
+        yield
+    finally:
+        for module, call in zip(in_place, calls, strict=True):
+            module._compiled_call_impl = call
+        for module, forward in zip(wrappers, forwards, strict=True):
+            module.__dict__["forward"] = forward
+
+
+_FLOAT32_USERS = (
+    *(("cuda", user) for user in ("matmul", "conv", "rnn")),
+    *(("mkldnn", user) for user in ("matmul", "conv", "rnn")),
+)
+"""What has a float32 precision of its own; `mkldnn` may take bfloat16 for it on a CPU."""
+
+
+@contextmanager
+def tf32(*, allowed: bool) -> Iterator[None]:
+    """Let devices round the factors of float32 products to TF32's 10 bits, or not.
+
+    torch has two interfaces to this and refuses to read the older one, also inside a product, where
+    they disagree. So both are set, and both are put back as they were.
+    """
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    get, put = torch._C._get_fp32_precision_getter, torch._C._set_fp32_precision_setter
+    before = [(user, get(*user)) for user in _FLOAT32_USERS]
+    # Where the older one cannot be read, it is what the newer one is not.
+    try:
+        older = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        older = "highest" if before[0][1] == "tf32" else "high"
+    try:
+        older_cudnn = cudnn.allow_tf32
+    except RuntimeError:
+        older_cudnn = before[1][1] != "tf32"
+    try:
+        torch.set_float32_matmul_precision("high" if allowed else "highest")
+        cuda.allow_tf32 = cudnn.allow_tf32 = allowed
+        for user in _FLOAT32_USERS:
+            put(*user, "tf32" if allowed and user[0] == "cuda" else "ieee")
+        yield
+    finally:
+        torch.set_float32_matmul_precision(older)
+        cudnn.allow_tf32 = older_cudnn
+        for user, precision in before:
+            put(*user, precision)
+
+
+@contextmanager
 def exact_arithmetic() -> Iterator[None]:
     """Float32 means float32: no TF32, no autocast; attention in its twice differentiable form.
 
     Without gradients torch runs a TransformerEncoder on a path of its own, which is another
     function at padded positions: off.
     """
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
         with (
             _as_written(),
+            tf32(allowed=False),
             sdpa_kernel(SDPBackend.MATH),
             torch.autocast("cuda", enabled=False),
             torch.autocast("cpu", enabled=False),
         ):
             yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = matmul
-        torch.backends.cudnn.allow_tf32 = cudnn
         torch.backends.mha.set_fastpath_enabled(fast)
 
 

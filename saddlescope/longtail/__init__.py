@@ -5,7 +5,7 @@ authors' released code as defaults, and no torchvision.
 """
 
 from saddlescope.longtail.accuracy import per_class_accuracy, shot_accuracy
-from saddlescope.longtail.augment import Augmentation, pad_crop_flip
+from saddlescope.longtail.augment import Augmentation, changed, draw_changes, pad_crop_flip
 from saddlescope.longtail.datasets import Images, LabelledImages, LongTailData, SourceData
 from saddlescope.longtail.files import ImageFiles
 from saddlescope.longtail.inspect import describe, describe_text
@@ -23,6 +23,7 @@ from saddlescope.longtail.samples import ImageSamples
 from saddlescope.longtail.sheet import write_sheet
 from saddlescope.longtail.splits import head_tail, shots
 from saddlescope.longtail.subsets import SUBSETS, choose_subset
+from saddlescope.longtail.transfer import send
 
 __all__ = [
     "DATASETS",
@@ -38,16 +39,19 @@ __all__ = [
     "LabelledImages",
     "LongTailData",
     "SourceData",
+    "changed",
     "choose_subset",
     "class_counts",
     "dataset_spec",
     "describe",
     "describe_text",
+    "draw_changes",
     "head_tail",
     "load_data",
     "make_loss",
     "pad_crop_flip",
     "per_class_accuracy",
+    "send",
     "shot_accuracy",
     "shots",
     "write_sheet",

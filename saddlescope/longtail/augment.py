@@ -6,11 +6,10 @@ before normalising, so the border is black. The random numbers come from a CPU g
 gives the same images on every device. Photographs: see `transforms`.
 """
 
-from collections.abc import Callable
-
 import torch
 
 from saddlescope.errors import UsageError
+from saddlescope.longtail.transfer import send
 
 
 class Augmentation:
@@ -30,12 +29,7 @@ class Augmentation:
 
 
 def pad_crop_flip(
-    images: torch.Tensor,
-    generator: torch.Generator,
-    *,
-    padding: int = 4,
-    flip: bool = True,
-    mine: Callable[[int], slice] = lambda _: slice(None),
+    images: torch.Tensor, generator: torch.Generator, *, padding: int = 4, flip: bool = True
 ) -> torch.Tensor:
     """Shift each image by up to `padding` pixels each way, and mirror half of them.
 
@@ -44,25 +38,47 @@ def pad_crop_flip(
         generator: a CPU generator; 2B integers are drawn, and B more for the flips.
         padding: zeros added on each side before cropping, at least 0.
         flip: whether to mirror left and right with probability 1/2.
-        mine: of a batch of so many samples, which ones to give back; all are drawn for.
 
     Returns:
-        New images, shape (b, C, H, W), same dtype and device.
+        New images, shape (B, C, H, W), same dtype and device.
+
+    Raises:
+        UsageError: a negative padding.
+    """
+    draws = draw_changes(len(images), generator, padding=padding, flip=flip)
+    return changed(images, send(draws, images.device), padding=padding)
+
+
+def draw_changes(
+    count: int, generator: torch.Generator, *, padding: int = 4, flip: bool = True
+) -> torch.Tensor:
+    """What `pad_crop_flip` draws for a batch: top, left, and whether to mirror.
+
+    Returns:
+        Shape (3, count), int64, on the CPU.
 
     Raises:
         UsageError: a negative padding.
     """
     if padding < 0:
         raise UsageError(f"padding={padding}: give a number of at least 0")
-    draws = torch.zeros(3, len(images), dtype=torch.int64)
-    draws[:2] = torch.randint(2 * padding + 1, (2, len(images)), generator=generator)
+    draws = torch.zeros(3, count, dtype=torch.int64)
+    draws[:2] = torch.randint(2 * padding + 1, (2, count), generator=generator)
     if flip:
-        draws[2] = torch.randint(2, (len(images),), generator=generator)
-    chosen = mine(len(images))
-    images = images[chosen]
-    batch, channels, height, width = images.shape
-    top, left, mirrored = draws[:, chosen].to(images.device)  # one small copy a batch
+        draws[2] = torch.randint(2, (count,), generator=generator)
+    return draws
 
+
+def changed(images: torch.Tensor, draws: torch.Tensor, *, padding: int = 4) -> torch.Tensor:
+    """Images shifted and mirrored as drawn.
+
+    Args:
+        images: shape (B, C, H, W), any dtype.
+        draws: of `draw_changes`, shape (3, B), on the same device.
+        padding: that they were drawn with.
+    """
+    batch, channels, height, width = images.shape
+    top, left, mirrored = draws
     device = images.device
     columns = torch.arange(width, device=device)
     columns = torch.where(mirrored[:, None] == 1, columns.flip(0), columns) + left[:, None]

@@ -12,9 +12,10 @@ from functools import cached_property
 import torch
 
 from saddlescope.errors import DataError
-from saddlescope.longtail.augment import Augmentation, pad_crop_flip
+from saddlescope.longtail.augment import Augmentation, changed, draw_changes
 from saddlescope.longtail.files import ImageFiles
 from saddlescope.longtail.splits import Classes, head_tail, shots
+from saddlescope.longtail.transfer import send
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,16 +129,17 @@ class LabelledImages:
         Args:
             parts: positions of each batch, on the CPU.
             augmentation: the random streams of `pad_crop_flip`; None leaves images as they are.
-            mine: of a batch of so many samples, which ones to give out.
+            mine: of a batch of so many samples, which ones to give out; all are drawn for.
 
         Yields:
             Images of shape (b, C, H, W), float32, on the device.
         """
         for part in parts:
-            if augmentation is None:
-                images = self.images[part[mine(len(part))]]
-            else:
-                images = pad_crop_flip(self.images[part], augmentation.generator, mine=mine)
+            chosen = mine(len(part))
+            images = self.images[send(part[chosen], self.device)]
+            if augmentation is not None:
+                draws = draw_changes(len(part), augmentation.generator)
+                images = changed(images, send(draws[:, chosen], self.device))
             yield self.normalise(images)
 
     @cached_property

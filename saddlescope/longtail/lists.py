@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from saddlescope.errors import DataError
+from saddlescope.runs import read_text
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm")
 """Endings of the image files that a folder is searched for, in any case."""
@@ -21,6 +22,9 @@ _LINE = re.compile(
     r"(?P<path>.+?)\s+(?P<label>[0-9]{1,9})(?:\s+(?P<weight>[-+]?(?:[0-9.]+(?:e[-+]?[0-9]+)?|inf|nan)))?",
     re.IGNORECASE,
 )
+_MARK = "\ufeff"
+"""Which editors of Windows put at the head of a file; it is no part of a path."""
+
 _LONGEST = 1 << 30
 """Bytes of a list file; iNaturalist's has 30 MB."""
 
@@ -50,14 +54,9 @@ def read_list(file: Path, *, root: Path) -> Listing:
             the root or repeats a path; it names the line.
     """
     try:
-        if file.stat().st_size > _LONGEST:
-            raise DataError(f"{file}: larger than 1 GiB; is it a list of `path label` lines?")
-        # Editors of Windows put a byte order mark first; it is no part of a path.
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise DataError(f"list file {file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"list file {file}: not UTF-8 text of `path label` lines") from None
+        lines = read_text(file, limit=_LONGEST).removeprefix(_MARK).splitlines()
+    except DataError as error:
+        raise DataError(f"list file {error}") from None
     paths: list[str] = []
     labels: list[int] = []
     weights: list[float | None] = []

@@ -19,6 +19,12 @@ from saddlescope.errors import UsageError
 from saddlescope.longtail.counts import class_counts
 from saddlescope.longtail.cross_entropy import CountedCrossEntropy, fitting, within
 
+LDAM_FORMS: Final = ("released", "original")
+"""What LDAM scales: the margin alone, or the logits too."""
+
+_LARGEST: Final = 1e30
+"""Of an option: with more float32 overflows, whatever the logits."""
+
 
 class LDAM(CountedCrossEntropy):
     """Label-distribution-aware margins m_j = max_margin · (n_min / n_j)^(1/4).
@@ -51,8 +57,8 @@ class LDAM(CountedCrossEntropy):
         form: str = "released",
     ) -> None:
         super().__init__(len(counts), reduction=reduction)
-        if form not in ("released", "original"):
-            raise UsageError(f"unknown LDAM form {form!r}: choose from released, original")
+        if form not in LDAM_FORMS:
+            raise UsageError(f"unknown LDAM form {form!r}: choose from {', '.join(LDAM_FORMS)}")
         self.logit_scale = 1.0 if form == "released" else scale
         self.register_buffer("scaled_margins", scale * max_margin * (counts.min() / counts) ** 0.25)
 
@@ -181,6 +187,34 @@ _LOSSES: Final[Mapping[str, tuple[_Factory, tuple[str, ...]]]] = {
 """Loss key to its factory and the options it takes."""
 
 
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse what a loss does not take, before there are counts to make it of.
+
+    Args:
+        name: a key of the losses.
+        options: as of `make_loss`.
+
+    Raises:
+        UsageError: an option it has not, or one that is no number, or no such form.
+    """
+    allowed = _LOSSES[name][1]
+    for option, value in options.items():
+        if option not in allowed:
+            takes = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
+            raise UsageError(f"loss {name!r} has no option {option!r}: {takes}")
+        if option == "form":
+            if value not in LDAM_FORMS:
+                raise UsageError(
+                    f"unknown LDAM form {str(value)[:80]!r}: choose from {', '.join(LDAM_FORMS)}"
+                )
+        elif isinstance(value, bool) or not isinstance(value, int | float):
+            raise UsageError(f"loss {name!r}: {option} = {str(value)[:80]!r}: expected a number")
+        elif not abs(value) <= _LARGEST:
+            raise UsageError(f"loss {name!r}: {option}: expected a number below {_LARGEST:g}")
+        elif option == "beta" and not 0.0 <= value < 1.0:
+            raise UsageError(f"beta = {value}: expected a number from 0 up to, not including, 1")
+
+
 def make_loss(
     name: str,
     counts: Any,
@@ -214,11 +248,8 @@ def make_loss(
     counts = class_counts(counts)
     if not counts or min(counts) < 1:
         raise UsageError(f"loss {name!r} needs at least 1 training image in every class")
-    factory, allowed = _LOSSES[name]
-    for option in options:
-        if option not in allowed:
-            takes = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
-            raise UsageError(f"loss {name!r} has no option {option!r}: {takes}")
+    check_options(name, options)
+    factory, _ = _LOSSES[name]
     numbers = torch.tensor(counts, dtype=torch.float64)
     if reweight_beta is None:
         return factory(numbers, reduction=reduction, **options)

@@ -18,6 +18,7 @@ from typing import IO, Any, Final
 import numpy as np
 
 from saddlescope.errors import DataError
+from saddlescope.longtail.nesting import Nesting
 
 _OPCODES: Final = frozenset(
     {
@@ -34,6 +35,14 @@ _OPCODES: Final = frozenset(
     }
 )
 _MEMO_WRITES: Final = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
+_CONTAINERS: Final = frozenset({"EMPTY_LIST", "LIST", "EMPTY_DICT", "DICT"})
+
+_MOST_CONTAINERS: Final = 1000
+"""Lists and dictionaries of a file; the official ones have fewer than ten."""
+
+_BYTES_AN_OPCODE: Final = 100
+"""So many on average at least in the largest file allowed: an object of memory is 100 bytes, and an
+opcode of one byte may make one."""
 
 
 def read_pickle(path: Path, *, max_bytes: int) -> dict[str, Any]:
@@ -51,16 +60,19 @@ def read_pickle(path: Path, *, max_bytes: int) -> dict[str, Any]:
             data ("refused"), or is not a dictionary.
     """
     try:
-        with open(path, "rb") as handle:
+        # Without blocking: opening a named pipe would wait for its writer.
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as handle:
             size = os.fstat(handle.fileno()).st_size
+            if not path.is_file():
+                raise DataError("not a regular file")
             if size > max_bytes:
                 raise DataError(
                     f"{size:,} bytes, more than the {max_bytes:,} an official file can take; "
                     "unpack the official archive again"
                 )
-            _scan(handle, size)
+            _scan(handle, size, most=1000 + max_bytes // _BYTES_AN_OPCODE)
             handle.seek(0)
-            content = _DataUnpickler(handle, encoding="bytes").load()
+            content = _DataUnpickler(handle, encoding="bytes", budget=size).load()
     except FileNotFoundError:
         raise DataError(f"{path}: missing; unpack the official archive again") from None
     except DataError as error:
@@ -77,15 +89,21 @@ def read_pickle(path: Path, *, max_bytes: int) -> dict[str, Any]:
     return {_text(key): _value(value) for key, value in content.items()}
 
 
-def _scan(handle: IO[bytes], size: int) -> None:
+def _scan(handle: IO[bytes], size: int, *, most: int) -> None:
     """Go through the opcodes without executing any, and refuse what no data needs.
 
-    A memo index beyond the file's size would make the unpickler allocate that many slots, and
-    an integer of thousands of digits cannot even be printed.
+    A memo index beyond the file's size would make the unpickler allocate that many slots, an
+    integer of thousands of digits cannot even be printed, a tuple of many levels ends the
+    interpreter, and one byte may stand for an object of a hundred.
     """
-    for opcode, argument, position in pickletools.genops(handle):
+    nesting, containers = Nesting(), 0
+    for number, (opcode, argument, position) in enumerate(pickletools.genops(handle)):
+        containers += opcode.name in _CONTAINERS
+        if number > most or containers > _MOST_CONTAINERS:
+            raise DataError("refused: more objects than an official file has")
         if opcode.name not in _OPCODES:
             raise DataError(f"refused: opcode {opcode.name} at byte {position} is not data")
+        nesting.after(opcode, argument, position)
         if not isinstance(argument, int):
             continue
         if argument.bit_length() > 64:
@@ -169,11 +187,19 @@ def _scalar(dtype: _Dtype, raw: bytes) -> int | float:
     return np.frombuffer(raw, dtype.value)[0].item()
 
 
-def _encode(text: str, encoding: object) -> bytes:
-    """How Python 3 writes bytes for protocol 2."""
-    if _text(encoding) not in ("latin1", "latin-1"):
-        raise DataError(f"refused: text in the encoding {_text(encoding)!r}")
-    return text.encode("latin-1")
+class _Encode:
+    """How Python 3 writes bytes for protocol 2: each text once, so never more than the file has."""
+
+    def __init__(self, budget: int) -> None:
+        self._left = budget
+
+    def __call__(self, text: str, encoding: object) -> bytes:
+        if _text(encoding) not in ("latin1", "latin-1"):
+            raise DataError(f"refused: text in the encoding {_text(encoding)!r}")
+        self._left -= len(text)
+        if self._left < 0:
+            raise DataError("refused: one text is made bytes again and again")
+        return text.encode("latin-1")
 
 
 def _never_called(*_arguments: object) -> None:
@@ -183,7 +209,6 @@ def _never_called(*_arguments: object) -> None:
 _ALLOWED: Final = {
     ("numpy", "dtype"): _StandIn(_Dtype),
     ("numpy", "ndarray"): _StandIn(_never_called),
-    ("_codecs", "encode"): _StandIn(_encode),
     ("__builtin__", "bytes"): _StandIn(lambda: b""),  # protocol 2 writes b"" as bytes()
 } | {
     (module, name): _StandIn(function)
@@ -195,7 +220,13 @@ _ALLOWED: Final = {
 class _DataUnpickler(pickle.Unpickler):
     """An unpickler that knows the stand-ins and no other name."""
 
+    def __init__(self, handle: IO[bytes], *, encoding: str, budget: int) -> None:
+        super().__init__(handle, encoding=encoding)
+        self._encode = _StandIn(_Encode(budget))
+
     def find_class(self, module_name: str, global_name: str, /) -> Any:
+        if (module_name, global_name) == ("_codecs", "encode"):
+            return self._encode
         try:
             return _ALLOWED[module_name, global_name]
         except KeyError:

@@ -20,7 +20,7 @@ from saddlescope.curvature import Ends, HessianOperator, extreme_eigenvalues
 from saddlescope.errors import UsageError
 from saddlescope.measurement.manufactured import displace, manufacture
 from saddlescope.measurement.target import Target
-from saddlescope.measurement.whole_loss import WholeLoss
+from saddlescope.measurement.whole_loss import WholeLoss, stratified
 from saddlescope.runs import METHODS
 from saddlescope.sharpness import SharpnessAware, method_radii
 
@@ -55,6 +55,7 @@ def measure_escape(
     start: str = "checkpoint",
     offset: float = 0.0,
     gamma: float = 0.70,
+    samples: int | None = None,
     seed: int = 0,
     batch_size: int = 256,
     report: Callable[[str], None] = lambda _: None,
@@ -70,13 +71,17 @@ def measure_escape(
         offset: length of a random displacement from there; a method without one may have no way
             out, the gradient being zero.
         gamma: γ of SSE-SAM, a share of the steps.
-        seed: of the start vectors and of the displacement.
+        samples: that stand for all, of each class its share; None takes all. The loss, its v_min
+            and every step are then those of the same few.
+        seed: of the start vectors, of the displacement and of the choice of samples.
         batch_size: samples a forward pass; changes memory and speed.
         report: told each method when it is done.
 
     Raises:
         UsageError: steps or η out of range, an unknown method, or no head and tail.
     """
+    if samples is not None and samples < 1:
+        raise UsageError(f"samples = {samples}: expected at least 1")
     if steps < 1 or not 0 < eta < math.inf or not 0 <= offset < math.inf:
         raise UsageError(
             f"steps = {steps}, eta = {eta}, offset = {offset}: expected at least 1 step, η > 0 and "
@@ -85,9 +90,14 @@ def measure_escape(
     if unknown := [m for m in methods if m not in ESCAPE_METHODS]:
         raise UsageError(f"no method {unknown[0]!r}: choose from {', '.join(ESCAPE_METHODS)}")
     model = copy.deepcopy(target.model)
-    manufacture(model, start, target.samples.targets)
     rule = target.rule
-    loss = WholeLoss(model, target.criterion, target.samples, rule.group_reduction, batch_size)
+    targets = target.samples.targets
+    chosen = None if samples is None else stratified(targets, samples, seed)
+    # A saddle of the loss that is measured: its last bias are the class shares of these samples.
+    manufacture(model, start, targets if chosen is None else targets[chosen.to(targets.device)])
+    loss = WholeLoss(
+        model, target.criterion, target.samples, rule.group_reduction, batch_size, chosen
+    )
     if not loss.grouped and set(methods) - {"sgd", "sam"}:
         raise UsageError("these samples know no head and tail: choose from sgd, sam")
     parameters = loss.whole.vector.tensors

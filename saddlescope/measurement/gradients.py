@@ -15,11 +15,11 @@ from torch.func import grad, vmap
 
 from saddlescope.curvature.parameters import call_with
 from saddlescope.curvature.samples import SampleBatches
-from saddlescope.curvature.state import untouched
+from saddlescope.curvature.state import tf32, untouched
 from saddlescope.errors import DataError, UsageError
 from saddlescope.measurement.target import Target
 from saddlescope.measurement.whole_loss import WholeLoss
-from saddlescope.runs import RunFolder, read_rows
+from saddlescope.runs import RunFolder, read_rows, record_at
 
 GRADIENT_COLUMNS: Final = (
     "run", "checkpoint", "epoch", "n_head", "n_tail", "gradient_norm", "gradient_norm_head",
@@ -31,6 +31,7 @@ _CHUNK_NUMBERS = 2**26
 """Numbers of per-sample gradients that are held at once."""
 
 
+@tf32(allowed=False)
 def group_gradients(
     target: Target, *, samples: int | None = None, seed: int = 0, batch_size: int = 256
 ) -> dict[str, Any]:
@@ -112,13 +113,18 @@ def logged_gradients(folder: RunFolder) -> list[dict[str, Any]]:
             f"{folder.norms_file}: missing or empty; train with --set training.norms_every=N, or "
             "leave --logged out to measure the checkpoints"
         )
+    with record_at(folder.norms_file):
+        return _medians(logged, folder.name)
+
+
+def _medians(logged: list[dict[str, Any]], run: str) -> list[dict[str, Any]]:
     rows = pd.DataFrame(logged)
     names = [name for name in rows.columns if name not in ("epoch", "step")]
     rows[names] = rows[names].apply(pd.to_numeric)
     by_epoch = rows.groupby("epoch")
     found = by_epoch[names].median().reset_index()
     found.insert(1, "steps", by_epoch.size().to_numpy())
-    found.insert(0, "run", folder.name)
+    found.insert(0, "run", run)
     return [{str(key): value for key, value in row.items()} for row in found.to_dict("records")]
 
 

@@ -12,17 +12,33 @@ from typing import Any, Literal
 from saddlescope.curvature import Programs, SpectrumRow, plan_programs, select_subsets
 from saddlescope.curvature.parameters import select_parameters
 from saddlescope.curvature.products.strategy import Strategy
+from saddlescope.curvature.samples import usual_batch_size
 from saddlescope.curvature.subsets import Subset
 from saddlescope.errors import Interrupted
 from saddlescope.measurement.directions import Direction, update_directions
-from saddlescope.measurement.kept import Key, Rows, ViewRecords, in_order, is_outdated, row_key
+from saddlescope.measurement.kept import (
+    LOCK_PATIENCE,
+    Key,
+    Rows,
+    ViewRecords,
+    in_order,
+    is_outdated,
+    row_key,
+)
 from saddlescope.measurement.parts import part_files, read_part
 from saddlescope.measurement.row_work import RowWork
 from saddlescope.measurement.settings import Settings, ViewSettings
 from saddlescope.measurement.target import Target
 from saddlescope.measurement.view_plan import check_views, view_settings
 from saddlescope.measurement.views import FROM_THE_ROW, VIEWS
-from saddlescope.runs import SPECTRUM_COLUMNS, read_spectrum, views_folder, write_spectrum
+from saddlescope.runs import (
+    SPECTRUM_COLUMNS,
+    one_writer,
+    read_spectrum,
+    refuse_foreign_table,
+    views_folder,
+    write_spectrum,
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,7 @@ class SpectrumJob:
         views: what else is computed of each row and kept beside the table, see
             `saddlescope.measurement.views`.
         view_options: how.
+        outdated: keys of rows on disk of weights that are no longer there; filled by `finished`.
     """
 
     target: Target
@@ -51,6 +68,7 @@ class SpectrumJob:
     strategy: Strategy = "auto"
     views: tuple[str, ...] = ()
     view_options: ViewSettings = field(default_factory=ViewSettings)
+    outdated: set[Key] = field(default_factory=set, compare=False)
 
     @classmethod
     def plan(
@@ -69,12 +87,16 @@ class SpectrumJob:
 
         Raises:
             UsageError: a view that there is not, or that this operator has not, or nowhere to
-                keep it; no parameter that matches; see `select_subsets`.
+                keep it, or where something else is; no parameter that matches; see
+                `select_subsets`.
             DataError: see `select_subsets`.
         """
         subsets = select_subsets(target.samples, classes=classes, groups=groups)
-        select_parameters(target.model, settings.parameters)
+        vector = select_parameters(target.model, settings.parameters)
+        rest.setdefault("batch_size", usual_batch_size(vector.device))
         check_views(views, settings, path)
+        if path is not None:
+            refuse_foreign_table(path, SPECTRUM_COLUMNS)
         return cls(
             target=target,
             subsets=tuple(subsets),
@@ -159,25 +181,37 @@ class SpectrumJob:
         return rows
 
     def finished(self) -> Rows:
-        """The rows on disk that still hold; those in left-over part files go into the table."""
+        """The rows on disk that still hold; those in left-over part files go into the table.
+
+        Raises:
+            DataError: the table, or a part file, is not one; both are left as they are.
+        """
         if self.path is None:
             return {}
-        parts = part_files(self.path)
-        stored = read_spectrum(self.path) if self.path.is_file() else []
-        stored += [row for part in parts for row in read_part(part)]
-        identity = self.target.identity
         asked = set(self.row_keys())
-        finished = {_key(row, asked): row for row in stored if not is_outdated(row, identity)}
-        if parts:
-            self.save(finished)
-            for part in parts:
-                part.unlink(missing_ok=True)
+        with one_writer(self.path, patience=LOCK_PATIENCE):
+            parts = part_files(self.path)
+            stored = _by_key(read_spectrum(self.path) if self.path.is_file() else [], asked)
+            # All of them before any goes into the table.
+            stored |= _by_key([row for part in parts for row in read_part(part)], asked)
+            identity = self.target.identity
+            finished = {key: row for key, row in stored.items() if not is_outdated(row, identity)}
+            self.outdated.update(stored.keys() - finished.keys())
+            if parts:
+                write_spectrum(self.path, in_order(finished, self.row_keys()))
+                for part in parts:
+                    part.unlink(missing_ok=True)
         return finished
 
     def save(self, finished: Rows) -> None:
-        """Replace the table on disk, if there is one."""
-        if self.path:
-            write_spectrum(self.path, in_order(finished, self.row_keys()))
+        """Put the rows into the table on disk, if there is one, beside those of other processes."""
+        if self.path is None:
+            return
+        with one_writer(self.path, patience=LOCK_PATIENCE):
+            rows = read_spectrum(self.path) if self.path.is_file() else []
+            stored = _by_key(rows, set(self.row_keys()))
+            others = {key: row for key, row in stored.items() if key not in self.outdated}
+            write_spectrum(self.path, in_order(others | finished, self.row_keys()))
 
     def row_keys(self) -> list[Key]:
         """The keys of all rows asked for, in order."""
@@ -244,7 +278,11 @@ class SpectrumJob:
         }
 
 
+def _by_key(rows: list[dict[str, Any]], asked: set[Key]) -> Rows:
+    """Rows by the key that they are asked for by: float32's where it had to be float64."""
+    return {_key(row, asked): row for row in rows}
+
+
 def _key(row: dict[str, Any], asked: set[Key]) -> Key:
-    """The key that a row is asked for by: float32's of one that had to be measured in float64."""
     own, of_model = row_key(row), row_key(row | {"dtype": "float32"})
     return of_model if own not in asked and of_model in asked else own

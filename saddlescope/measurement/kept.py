@@ -1,10 +1,11 @@
 """What a job finds on disk and adds to: by key, in one order whether it was cut or not."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from saddlescope.runs import read_view, view_file, write_view
+from saddlescope.runs import one_writer, read_view, view_file, write_view
 from saddlescope.runs.schema import SPECTRUM_KEY
 from saddlescope.runs.tables import column_type
 from saddlescope.runs.view_files import view_columns, views_folder
@@ -12,6 +13,12 @@ from saddlescope.runs.view_files import view_columns, views_folder
 Key = tuple[Any, ...]
 Rows = dict[Key, dict[str, Any]]
 """Finished rows by what decides their numbers."""
+
+LOCK_PATIENCE = 60.0
+"""Seconds to wait for another process that is writing the same table; it takes milliseconds."""
+
+_EIGENVECTORS = re.compile(r"eigenvectors/[^/]+\.safetensors")
+"""Files that a record may name."""
 
 
 def row_key(row: Mapping[str, Any]) -> Key:
@@ -47,13 +54,21 @@ class ViewRecords:
     def __init__(self, table: Path, view: str, identity: Mapping[str, Any]) -> None:
         self.view, self.path = view, view_file(table, view)
         self._folder = views_folder(table)
-        self._records: dict[Key, list[dict[str, Any]]] = {}
+        self._outdated: set[Key] = set()
         self._stale: list[str] = []
+        self._records = self._read()
+        for key, records in list(self._records.items()):
+            if is_outdated(records[0], identity):
+                self._outdated.add(key)
+                self._stale += [record["file"] for record in records if "file" in record]
+                del self._records[key]
+
+    def _read(self) -> dict[Key, list[dict[str, Any]]]:
+        """What is on disk."""
+        found: dict[Key, list[dict[str, Any]]] = {}
         for record in read_view(self.path) if self.path.is_file() else []:
-            if is_outdated(record, identity):
-                self._stale += [record["file"]] if "file" in record else []
-            else:
-                self._records.setdefault(row_key(record), []).append(record)
+            found.setdefault(row_key(record), []).append(record)
+        return found
 
     def has(self, words: Mapping[str, Any]) -> bool:
         """Whether the view of this row is there, the files that it names included."""
@@ -83,10 +98,15 @@ class ViewRecords:
             | dict(record)
             for record in records
         ]
-        ordered = in_order(self._records, map(row_key, order))
-        write_view(self.path, [record for found in ordered for record in found])
-        while self._stale:  # after the index no longer names them
-            (self._folder / self._stale.pop()).unlink(missing_ok=True)
+        with one_writer(self.path, patience=LOCK_PATIENCE):
+            there = {k: found for k, found in self._read().items() if k not in self._outdated}
+            self._records = there | self._records  # another process may have added to the file
+            ordered = in_order(self._records, map(row_key, order))
+            write_view(self.path, [record for found in ordered for record in found])
+            while self._stale:  # after the index no longer names them
+                name = self._stale.pop()
+                if _EIGENVECTORS.fullmatch(name):
+                    (self._folder / name).unlink(missing_ok=True)
 
 
 def _empty(column: str) -> Any:

@@ -1,21 +1,28 @@
 """Part files: the rows that one rank of a job has finished, beside the table they belong to.
 
 A part file lives from its rank's first finished row until the rows are in the table. If the job is
-cut before that, the next one finds it: `TABLE.csv.part-RANK`, a list of rows.
+cut before that, the next one finds it: `TABLE.csv.saddlescope-part-RANK`, a list of rows.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from saddlescope.errors import DataError
-from saddlescope.runs import SPECTRUM_COLUMNS, write_text
+from saddlescope.runs import SPECTRUM_COLUMNS, read_json, write_text
+from saddlescope.runs.view_files import typed_record
+
+_NAME = re.compile(r"\.(?P<own>saddlescope-)?part-(?P<rank>[0-9]{1,9})")
+
+
+_ADVICE = "move it away, and its rows are measured again"
 
 
 def part_file(table: Path, rank: int) -> Path:
     """Where a rank keeps its rows."""
-    return table.with_name(f"{table.name}.part-{rank}")
+    return table.with_name(f"{table.name}.saddlescope-part-{rank}")
 
 
 def write_part(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -24,24 +31,41 @@ def write_part(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def part_files(table: Path) -> list[Path]:
-    """The part files beside a table, by rank."""
-    prefix = f"{table.name}.part-"
-    found = table.parent.iterdir() if table.parent.is_dir() else ()
-    parts = [path for path in found if path.name.removeprefix(prefix).isdigit()]
-    return sorted(parts, key=lambda path: int(path.name.removeprefix(prefix)))
+    """The part files beside a table, by rank.
+
+    What is called as part files once were, `TABLE.csv.part-RANK`, may be anybody's: it is one if it
+    holds rows.
+    """
+    found: list[tuple[int, Path]] = []
+    for path in table.parent.iterdir() if table.parent.is_dir() else ():
+        if not path.name.startswith(table.name) or not path.is_file():
+            continue
+        match = _NAME.fullmatch(path.name.removeprefix(table.name))
+        if match is not None and (match["own"] or _holds_rows(path)):
+            found.append((int(match["rank"]), path))
+    return [path for _, path in sorted(found)]
 
 
 def read_part(path: Path) -> list[dict[str, Any]]:
-    """The rows of a part file.
+    """The rows of a part file, each value of its column's type.
 
     Raises:
         DataError: it is not one.
     """
+    content = read_json(path)
+    if not isinstance(content, list) or not content:
+        raise DataError(f"{path}: not a list of rows; {_ADVICE}")
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        return [{column: row[column] for column in SPECTRUM_COLUMNS} for row in rows]
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(
-            f"{path}: not rows of this version's table ({type(error).__name__}: {error}); delete "
-            "it, and its rows are measured again"
-        ) from None
+        return [
+            typed_record(path, number, SPECTRUM_COLUMNS, row)
+            for number, row in enumerate(content, start=1)
+        ]
+    except DataError as error:
+        raise DataError(f"{error}; {_ADVICE}") from None
+
+
+def _holds_rows(path: Path) -> bool:
+    try:
+        return bool(read_part(path))
+    except DataError:
+        return False

@@ -9,8 +9,14 @@ from saddlescope.measurement.directions import UpdateRule
 from saddlescope.measurement.settings import Settings, ViewSettings
 from saddlescope.runs import VIEW_COLUMNS
 
-HESSIAN_ONLY: Final = ("slices", "plane", "alignments")
+HESSIAN_ONLY: Final = ("slices", "plane", "alignments", "split")
 """Views that set the eigenvectors against the loss, whose second derivative is the Hessian."""
+
+BELOW: Final = 0.01
+"""A split counts as curving down what lies below −0.01·λ_max."""
+
+FLOAT64: Final = 4.0
+"""Gradients in float32 that one in float64 takes, about, where there are convolutions."""
 
 SECOND_DIFFERENCE: Final = 60
 """Losses that a measured second difference takes, about."""
@@ -49,6 +55,7 @@ def view_settings(view: str, settings: Settings, options: ViewSettings, rule: Up
         "slices": f"{row} radius={options.radius:g} points={options.points}",
         "plane": f"{row} radius={options.radius:g} points={options.plane_points}",
         "alignments": f"{row} {rule.column()} batchnorm=eval",
+        "split": f"{row} steps={options.steps} below={BELOW:g}",
         "bootstrap": f"{row} resamples={options.resamples} level={options.level:g}",
     }[view]
 
@@ -70,5 +77,6 @@ def expected_gradients(view: str, options: ViewSettings, *, products: int) -> fl
         "slices": 2.0 * (options.points + SECOND_DIFFERENCE) / 3.0,
         "plane": options.plane_points**2 / 3.0,
         "alignments": 1.0,
+        "split": 2.0 * options.steps + FLOAT64 * (2.0 + 3.0 * (2.0 + 7.0 / 3.0)) + 5.0,
         "bootstrap": options.resamples * (2.0 * products + 2.0),
     }[view]

@@ -5,6 +5,7 @@ is that of `saddlescope.curvature` (`density`, `eigenpairs`, `slices`, `second_d
 `resampling`) and of `directions`.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from saddlescope.curvature import (
     Eigenpairs,
+    HessianOperator,
     alignments,
     bootstrap_spectra,
     loss_plane,
@@ -19,6 +21,8 @@ from saddlescope.curvature import (
     measured_curvature,
     save_eigenvectors,
     spectral_density,
+    spectral_energy,
+    split_curvature,
     temple_bounds,
     top_eigenpairs,
     trace,
@@ -26,12 +30,15 @@ from saddlescope.curvature import (
 from saddlescope.curvature.krylov.seeds import derived_seed
 from saddlescope.curvature.resampling import NothingToResample
 from saddlescope.measurement.row_work import RowWork
-from saddlescope.measurement.view_plan import HESSIAN_ONLY
+from saddlescope.measurement.view_plan import BELOW, HESSIAN_ONLY
 
 Records = list[dict[str, Any]]
 
 GRID_POINTS: Final = 256
 """Points at which a density is evaluated for drawing."""
+
+SHARE_COLUMNS: Final = ("gradient_below", "gradient_below_lower", "gradient_below_upper")
+ARRAYS_OF_A_SPLIT: Final = ("distances", "curvatures", "losses_ahead", "losses_behind")
 
 FROM_THE_ROW: Final = ("kato-temple", "eigenvectors", *HESSIAN_ONLY, "bootstrap")
 """Views that start from the row's own iteration; the others from its matrix alone."""
@@ -228,6 +235,35 @@ def alignments_view(work: RowWork) -> Records:
     return records
 
 
+def split_view(work: RowWork) -> Records:
+    """Both ends and the gradient: their Gauss-Newton part, and what the loss does along them."""
+    base, ends = work.built.base, work.ends
+    assert isinstance(base, HessianOperator)
+    found = split_curvature(ends, base)
+    work.check(0, float("nan"), float("nan"))
+    below, cost, share = -BELOW * ends.lambda_max.value, found.cost, (math.nan,) * 3
+    if bool(base.gradient.any()):
+        energy, more = work.count(
+            lambda matrix: spectral_energy(matrix, base.gradient, steps=work.options.steps)
+        )
+        share, cost = energy.below(below), cost + more
+    return [
+        {
+            **{name: getattr(part, name) for name in ("direction", "hessian", "gauss_newton")},
+            "remainder": part.remainder,
+            "cos_gradient": part.cos_gradient,
+            "gradient_loss_ratio": found.gradient_loss_ratio,
+            "loss": found.loss,
+            "below": below,
+            **dict(zip(SHARE_COLUMNS, share, strict=True)),
+            "converged": ends.converged,
+            **{name: getattr(part, name).tolist() for name in ARRAYS_OF_A_SPLIT},
+            "gradient_cost": round(cost, 2),
+        }
+        for part in found.parts
+    ]
+
+
 def bootstrap_view(work: RowWork) -> Records:
     """How much the ends depend on which samples there are; skipped where that cannot be seen."""
     target, options = work.target, work.options
@@ -262,6 +298,7 @@ VIEWS: Final[dict[str, Callable[[RowWork], Records]]] = {
     "slices": slices_view,
     "plane": plane_view,
     "alignments": alignments_view,
+    "split": split_view,
     "bootstrap": bootstrap_view,
 }
 """View to what computes it, in the order of computation."""

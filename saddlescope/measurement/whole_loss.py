@@ -21,6 +21,7 @@ class WholeLoss:
         samples: all of them.
         group_reduction: see `group_losses`.
         batch_size: samples a forward pass.
+        chosen: positions of the samples that stand for all, shape (m,); None takes them all.
 
     Attributes:
         grouped: whether the samples know head and tail.
@@ -35,15 +36,17 @@ class WholeLoss:
         samples: Samples,
         group_reduction: str,
         batch_size: int,
+        chosen: Tensor | None = None,
     ) -> None:
         members = group_members(samples)
+        if chosen is not None:
+            members = {name: m[torch.isin(m, chosen)] for name, m in members.items()}
         total = len(members["all"])
         # What a group's mean loss is multiplied by: the rule of training, asked with losses of 1.
         self._scales = {"all": 1.0}
         self.grouped = "tail" in members
         if self.grouped:
-            tail = torch.zeros(total, dtype=torch.bool)
-            tail[members["tail"]] = True
+            tail = torch.isin(members["all"], members["tail"])
             ones = torch.ones(total, dtype=torch.float64)
             shares = group_losses(ones, tail, group_reduction=group_reduction)
             self._scales |= {name: float(share) for name, share in shares.items()}
@@ -110,6 +113,26 @@ def group_members(samples: Samples) -> dict[str, Tensor]:
         return {"all": whole}
     tail = torch.isin(targets, torch.tensor(list(groups["tail"]), dtype=targets.dtype))
     return {"all": whole, "head": whole[~tail], "tail": whole[tail]}
+
+
+def stratified(targets: Tensor, count: int, seed: int) -> Tensor:
+    """Choose about `count` samples at random, of each class its share and at least one.
+
+    Args:
+        targets: class numbers, shape (n,).
+        count: at least 1; n or more takes all.
+        seed: of the choice.
+
+    Returns:
+        Positions in ascending order.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    share = min(1.0, count / len(targets))
+    parts = []
+    for members in (torch.nonzero(targets.cpu() == c)[:, 0] for c in targets.cpu().unique()):
+        few = max(1, round(share * len(members)))
+        parts.append(members[torch.randperm(len(members), generator=generator)[:few]])
+    return torch.cat(parts).sort().values
 
 
 class _Losses(Mapping[str, Tensor]):

@@ -1,9 +1,9 @@
-"""ResNet-8, ResNet-20 and ResNet-32: the 6n+2 layer networks for small images, widths 16, 32 and 64.
+"""ResNet-8, ResNet-20 and ResNet-32: the 6n+2 layer networks for small images.
 
-He, Zhang, Ren, Sun (CVPR 2016), section 4.2: a 3x3 stem, three stages of n blocks, global
-average pooling and a linear layer, shortcuts of option A (no parameters). n = 5 gives the
-0.46 million parameters of its Table 6 at 10 classes, 0.47 million at 100. n = 1 is the small
-default for the 8x8 digits.
+He, Zhang, Ren, Sun (CVPR 2016), section 4.2: a 3x3 stem, three stages of n blocks and
+widths 16, 32 and 64, global average pooling and a linear layer, shortcuts of option A (no
+parameters). n = 5 gives the 0.46 million parameters of its Table 6 at 10 classes, 0.47 million at
+100. n = 1 is the small default for the 8x8 digits.
 """
 
 import torch

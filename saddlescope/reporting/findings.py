@@ -138,6 +138,13 @@ def _limits(chosen: Selection, obstacle: str) -> tuple[str, ...]:
         )
     if obstacle:
         limits.append(obstacle)
+    negative = (chosen.rows["verdict"] == "negative-curvature").any()
+    if negative and any(_piecewise_linear(run.recipe) for run in chosen.runs):
+        limits.append(
+            "A network of ReLUs is linear in each of its tensors, piece by piece: the part of its "
+            "Hessian that can curve down has zero trace: λ_min < 0 comes with the architecture. "
+            "`spectrum --with split` shows what the loss does along it."
+        )
     if not chosen.rows.empty:
         limits.append(
             "The bounds are the numerical uncertainty of each eigenvalue of one checkpoint; the "
@@ -175,6 +182,17 @@ def _obstacle(runs: Sequence[Run]) -> str:
     if len(settings) > len({run.method for run in runs}):
         return "Some method was run with more than one setting of its own."
     return ""
+
+
+def _piecewise_linear(recipe: dict[str, Any]) -> bool:
+    """Whether a recipe's network is one of ReLUs with a linear last layer."""
+    model = recipe.get("model")
+    known = model if isinstance(model, dict) else {}
+    return (
+        str(known.get("name")).startswith("resne")
+        and known.get("classifier", "linear") == "linear"
+        and known.get("norm", "batch") == "batch"
+    )
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, str]:

@@ -6,7 +6,16 @@ A leaf: it imports no other room, and anyone may use it.
 from saddlescope.runs.atomic import atomic_path, write_bytes, write_json, write_text
 from saddlescope.runs.folder import RunFolder, find_runs
 from saddlescope.runs.lock import one_writer
+from saddlescope.runs.ownership import (
+    empty_run_folder,
+    foreign_names,
+    refuse_foreign_output,
+    remove_leftovers,
+    shown,
+)
+from saddlescope.runs.processes import end_with_parent, own_process
 from saddlescope.runs.provenance import provenance
+from saddlescope.runs.reading import read_bytes, read_json, read_text, record_at
 from saddlescope.runs.schema import (
     CLASSIFIERS,
     LOSS_COLUMNS,
@@ -19,7 +28,13 @@ from saddlescope.runs.schema import (
     VIEW_COLUMNS,
     VIEW_IDENTITY,
 )
-from saddlescope.runs.tables import append_row, read_rows, read_spectrum, write_spectrum
+from saddlescope.runs.tables import (
+    append_row,
+    read_rows,
+    read_spectrum,
+    refuse_foreign_table,
+    write_spectrum,
+)
 from saddlescope.runs.view_files import read_view, view_file, views_folder, write_view
 
 __all__ = [
@@ -36,12 +51,24 @@ __all__ = [
     "RunFolder",
     "append_row",
     "atomic_path",
+    "empty_run_folder",
+    "end_with_parent",
     "find_runs",
+    "foreign_names",
     "one_writer",
+    "own_process",
     "provenance",
+    "read_bytes",
+    "read_json",
     "read_rows",
     "read_spectrum",
+    "read_text",
     "read_view",
+    "record_at",
+    "refuse_foreign_output",
+    "refuse_foreign_table",
+    "remove_leftovers",
+    "shown",
     "view_file",
     "views_folder",
     "write_bytes",

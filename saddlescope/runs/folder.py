@@ -5,7 +5,8 @@ runs/NAME/  recipe.toml, run.json, metrics.jsonl, monitor.jsonl, norms.jsonl, lo
             spectrum/CHECKPOINT-SPLIT.csv + .json, CHECKPOINT-SPLIT.views/ (see `view_files`)
 """
 
-import json
+import os
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from saddlescope.errors import DataError
+from saddlescope.runs.reading import read_json, read_text
+
+_LARGEST_RECIPE = 1 << 20
+"""Bytes of a recipe.toml."""
 
 _DEPTH = 3
 """How deep run folders may lie below a folder that is named: runs/STUDY/NAME, and one to spare."""
@@ -29,8 +34,8 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """The folder's name, the `run` column of every table."""
-        return self.path.resolve().name
+        """The folder's name, the `run` column of every table; what is no text in it escaped."""
+        return os.fsencode(self.path.resolve().name).decode("utf-8", "backslashreplace")
 
     @property
     def recipe_file(self) -> Path:
@@ -69,7 +74,7 @@ class RunFolder:
 
     def checkpoint(self, which: str) -> Path:
         """`last`, `best` or an epoch number as a path."""
-        stem = f"epoch-{int(which):03d}" if which.isdigit() else which
+        stem = f"epoch-{int(which):03d}" if re.fullmatch(r"[0-9]{1,9}", which) else which
         return self.checkpoints / f"{stem}.pt"
 
     def spectrum_file(self, checkpoint: str, split: str) -> Path:
@@ -90,14 +95,15 @@ class RunFolder:
         Raises:
             DataError: the folder holds no readable recipe.
         """
-        try:
-            return tomllib.loads(self.recipe_file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not os.path.lexists(self.recipe_file):
             raise DataError(
                 f"{self.path}: not a run folder (no recipe.toml); "
                 "make one with `saddlescope train RECIPE -o FOLDER`"
-            ) from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            )
+        text = read_text(self.recipe_file, limit=_LARGEST_RECIPE)
+        try:
+            return tomllib.loads(text)
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{self.recipe_file}: not readable as TOML: {error}") from None
 
     def run(self) -> dict[str, Any]:
@@ -106,15 +112,23 @@ class RunFolder:
         Raises:
             DataError: it is missing or broken.
         """
-        try:
-            content = json.loads(self.run_file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise DataError(f"{self.run_file}: missing; the run folder is incomplete") from None
-        except ValueError as error:
-            raise DataError(f"{self.run_file}: not readable as JSON: {error}") from None
+        if not os.path.lexists(self.run_file):
+            raise DataError(f"{self.run_file}: missing; the run folder is incomplete")
+        content = read_json(self.run_file)
         if not isinstance(content, dict):
             raise DataError(f"{self.run_file}: expected a JSON object")
         return content
+
+    def is_marked(self) -> bool:
+        """Whether its run.json says that saddlescope started a run here.
+
+        Raises:
+            DataError: there is a run.json that cannot be read.
+        """
+        if not os.path.lexists(self.run_file):
+            return False
+        about = self.run().get("provenance")
+        return isinstance(about, dict) and "saddlescope" in about
 
 
 def find_runs(path: Path) -> list[RunFolder]:

@@ -31,8 +31,21 @@ def provenance(*, device: str = "cpu", seed: int | None = None) -> dict[str, Any
         "threads": sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None,
         "device": device,
         "device_name": _device_name(device),
+        "precision": _precision(),
         "seed": seed,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _precision() -> dict[str, Any] | None:
+    """How torch computes in float32 now: "tf32" rounds to 10 bits, "ieee" and "none" do not."""
+    if "torch" not in sys.modules:
+        return None
+    torch = sys.modules["torch"]
+    return {
+        "matmul": torch._C._get_fp32_precision_getter("cuda", "matmul"),
+        "convolution": torch._C._get_fp32_precision_getter("cuda", "conv"),
+        "deterministic": bool(torch.backends.cudnn.deterministic),
     }
 
 

@@ -32,6 +32,7 @@ OPERATORS: Final[dict[str, str]] = {
     "weingarten": "C·∇²L·C/α",
     "gauss-newton": "G",
     "hessian-minus-gauss-newton": "∇²L − G",
+    "norm-weighted": "D·∇²L·D",
 }
 """Operator key to the matrix it stands for; see `saddlescope.curvature.build_operator`."""
 
@@ -233,6 +234,24 @@ VIEW_COLUMNS: Final[dict[str, tuple[str, ...]]] = {
         "update_cost",
         "converged",
     ),
+    "split": (
+        "direction",
+        "hessian",
+        "gauss_newton",
+        "remainder",
+        "cos_gradient",
+        "gradient_loss_ratio",
+        "loss",
+        "below",
+        "gradient_below",
+        "gradient_below_lower",
+        "gradient_below_upper",
+        "converged",
+        "distances",
+        "curvatures",
+        "losses_ahead",
+        "losses_behind",
+    ),
     "bootstrap": (
         "lambda_max",
         "lambda_max_bootstrap_lower",
@@ -259,6 +278,7 @@ ARRAY_COLUMNS: Final[frozenset[str]] = frozenset(
     {
         "nodes", "weights", "grid", "density", "density_spread",
         "radii", "losses", "v_max_radii", "v_min_radii",
+        "distances", "curvatures", "losses_ahead", "losses_behind",
     }
 )  # fmt: skip
 """Columns that hold (nested) lists of numbers. A view that has one is kept as JSON, else as CSV."""

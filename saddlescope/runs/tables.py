@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from saddlescope.errors import DataError
+from saddlescope.errors import DataError, UsageError
 from saddlescope.runs.atomic import to_json, write_json, write_text
+from saddlescope.runs.reading import read_bytes, read_json, read_text
 from saddlescope.runs.schema import SPECTRUM_COLUMNS
 
 _INTEGERS = {
@@ -27,7 +28,7 @@ _TEXT = {
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Append one JSON object as a line and force it to disk."""
-    with open(path, "a", encoding="utf-8") as handle:
+    with open(path, "a", encoding="utf-8", errors="backslashreplace") as handle:
         handle.write(to_json(row) + "\n")
         handle.flush()
         os.fsync(handle.fileno())
@@ -39,16 +40,17 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: a line that is not a JSON object, named by number.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    # Not splitlines: it also parts at characters that JSON has within its strings.
+    lines = read_bytes(path).decode("utf-8", "replace").removesuffix("\n").split("\n")
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise ValueError("not a JSON object")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
             raise DataError(f"{path}:{number}: {error}") from None
@@ -69,6 +71,36 @@ def write_spectrum(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     rows = [{column: row[column] for column in SPECTRUM_COLUMNS} for row in rows]
     write_text(path, spectrum_csv(rows))
     write_json(path.with_suffix(".json"), rows)
+
+
+def refuse_foreign_table(path: Path, columns: Sequence[str]) -> None:
+    """Refuse a place for a table where writing it would replace what we have not written.
+
+    Args:
+        path: of the CSV; a JSON is written beside it.
+        columns: of the table.
+
+    Raises:
+        UsageError: not a .csv, or another JSON or a folder there; it says which.
+    """
+    if path.suffix != ".csv":
+        raise UsageError(f"{path}: end its name in .csv; a .json is written beside it")
+    beside = path.with_suffix(".json")
+    if path.is_dir() or beside.is_dir():
+        raise UsageError(f"{path if path.is_dir() else beside}: is a folder; choose another name")
+    if not os.path.lexists(beside):
+        return
+    try:
+        content = read_json(beside)
+        ours = isinstance(content, list) and (bool(content) or path.is_file())
+        ours = ours and all(isinstance(row, dict) and set(columns) <= set(row) for row in content)
+    except DataError:
+        ours = False
+    if not ours:
+        raise UsageError(
+            f"{beside}: is there and holds something else, and the table's JSON would replace it; "
+            "choose another name, or move it away"
+        )
 
 
 def spectrum_csv(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -103,28 +135,24 @@ def read_csv(path: Path, columns: Sequence[str], *, what: str) -> list[dict[str,
         DataError: not readable, columns missing, or a cell that does not parse.
     """
     reader = csv.DictReader(io.StringIO(read_text(path)))
-    missing = [name for name in columns if name not in (reader.fieldnames or [])]
-    if missing:
-        raise DataError(
-            f"{path}: not a {what}: missing columns {', '.join(missing)}; if another version "
-            "wrote it, delete it and measure again"
-        )
-    return [
-        {column: _parse(path, number, column, row[column]) for column in columns}
-        for number, row in enumerate(reader, start=2)
-    ]
-
-
-def read_text(path: Path) -> str:
-    """The text of a file.
-
-    Raises:
-        DataError: it is not readable as UTF-8.
-    """
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not readable: {error}") from None
+        missing = [name for name in columns if name not in (reader.fieldnames or [])]
+        if missing:
+            raise DataError(
+                f"{path}: not a {what}: missing columns {', '.join(missing)}; if another version "
+                "wrote it, move it away and measure again"
+            )
+        return [_row(path, number, row, columns) for number, row in enumerate(reader, start=2)]
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: not CSV: {error}") from None
+
+
+def _row(
+    path: Path, number: int, row: Mapping[str | None, Any], columns: Sequence[str]
+) -> dict[str, Any]:
+    if None in row:
+        raise DataError(f"{path}:{number}: the row has more cells than there are columns")
+    return {column: _parse(path, number, column, row[column]) for column in columns}
 
 
 def column_type(column: str) -> type:
@@ -145,6 +173,9 @@ def _parse(path: Path, line: int, column: str, text: str | None) -> Any:
             return {"True": True, "False": False}[text]
         if text == "":
             return None if kind is int else math.nan
-        return kind(text)
+        value = kind(text)
+        if kind is int and abs(value) >= 1 << 63:
+            raise ValueError
+        return value
     except (KeyError, ValueError):
-        raise DataError(f"{path}:{line}: {column} = {text!r} is not a value") from None
+        raise DataError(f"{path}:{line}: {column} = {text[:80]!r} is not a value") from None

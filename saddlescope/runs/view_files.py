@@ -4,14 +4,13 @@
     spectrum/last-train.views/          its views, one file each
         trace.csv, eigenvalues.csv, kato-temple.csv, alignments.csv, bootstrap.csv,
         eigenvectors.csv
-        density.json, slices.json, plane.json
+        density.json, slices.json, plane.json, split.json
         eigenvectors/class-9-1a2b3c4d.safetensors
 
 A view is a list of records, one or several a row of the table. Records of numbers and words are
 CSV; records that hold arrays are JSON, a list with one record a line.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,8 +18,9 @@ from typing import Any
 
 from saddlescope.errors import DataError, UsageError
 from saddlescope.runs.atomic import to_json, write_text
+from saddlescope.runs.reading import read_json
 from saddlescope.runs.schema import ARRAY_COLUMNS, VIEW_COLUMNS, VIEW_IDENTITY
-from saddlescope.runs.tables import column_type, csv_text, read_csv, read_text
+from saddlescope.runs.tables import column_type, csv_text, read_csv
 
 
 def views_folder(table: Path) -> Path:
@@ -74,16 +74,27 @@ def read_view(path: Path) -> list[dict[str, Any]]:
     columns = view_columns(path.stem)
     if path.suffix == ".csv":
         return read_csv(path, columns, what=f"view {path.stem!r}")
-    try:
-        content = json.loads(read_text(path))
-    except ValueError as error:
-        raise DataError(f"{path}: not readable as JSON: {error}") from None
+    content = read_json(path)
     if not isinstance(content, list):
         raise DataError(f"{path}: not a view: expected a JSON list of records")
     return [
-        {column: _value(path, line, column, record) for column in columns}
-        for line, record in enumerate(content, start=2)
+        typed_record(path, line, columns, record) for line, record in enumerate(content, start=2)
     ]
+
+
+def typed_record(path: Path, line: int, columns: Iterable[str], record: Any) -> dict[str, Any]:
+    """These columns of a record that was read as JSON; null is NaN where a number is expected.
+
+    Args:
+        path: for messages, as the next one.
+        line: of the record.
+        columns: wanted.
+        record: as it was read.
+
+    Raises:
+        DataError: not an object, a column missing, or a value of another type.
+    """
+    return {column: _value(path, line, column, record) for column in columns}
 
 
 def _value(path: Path, line: int, column: str, record: Any) -> Any:
@@ -96,7 +107,7 @@ def _value(path: Path, line: int, column: str, record: Any) -> Any:
         if column in ARRAY_COLUMNS:
             return _numbers(value)
         return _typed(value, column_type(column))
-    except TypeError:
+    except (TypeError, OverflowError):
         shown = str(value)[:40]
         raise DataError(f"{path}:{line}: {column} = {shown!r} is not a value") from None
 
@@ -113,6 +124,6 @@ def _typed(value: Any, kind: type) -> Any:
         return None if kind is int else math.nan
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    if type(value) is not kind:
+    if type(value) is not kind or (isinstance(value, int) and abs(value) >= 1 << 63):
         raise TypeError
     return value

@@ -3,15 +3,26 @@
 The update is Σ_g ∇L_g(w + ρ_g·∇L_g(w)/‖∇L_g(w)‖) over groups g of samples.
 """
 
-from saddlescope.sharpness.groups import GROUP_REDUCTIONS, group_losses
+from saddlescope.sharpness.ascent import Ascent
+from saddlescope.sharpness.groups import (
+    GROUP_REDUCTIONS,
+    class_losses,
+    focal_losses,
+    group_factors,
+    group_losses,
+)
 from saddlescope.sharpness.methods import Radii, first_epoch, method_radii
 from saddlescope.sharpness.optimizer import SharpnessAware
 
 __all__ = [
     "GROUP_REDUCTIONS",
+    "Ascent",
     "Radii",
     "SharpnessAware",
+    "class_losses",
     "first_epoch",
+    "focal_losses",
+    "group_factors",
     "group_losses",
     "method_radii",
 ]

@@ -4,13 +4,12 @@ The rule: for groups g with losses L_g and radii ρ_g, the base optimiser receiv
 
     Σ_g ∇L_g(w + ε_g),   ε_g = ρ_g·∇L_g(w)/‖∇L_g(w)‖   (global L2 norm, no weight decay).
 
-Passes are the fewest the rule allows: one forward at w serves every group, groups with ρ_g = 0
-share one backward, and each perturbed group costs one backward at w, one forward and one
-backward at w + ε_g. Forward/backward: SGD 1/1, SAM 2/2, ImbSAM 2/3, SAM (ext.) 3/4.
+`passes` takes the fewest passes the rule allows: forward/backward SGD 1/1, SAM 2/2, ImbSAM 2/3, SAM
+(ext.) 3/4. `ascent` has the relatives of the rule, `exchange` the processes that share a batch.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,36 +17,55 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from saddlescope.errors import UsageError
+from saddlescope.sharpness.ascent import Ascent, Memory
+from saddlescope.sharpness.exchange import Exchange
+from saddlescope.sharpness.gradients import (
+    Gradients,
+    any_nonzero,
+    clear,
+    mark_seen,
+    put,
+    take,
+    unseen,
+)
+from saddlescope.sharpness.journey import Journey
+from saddlescope.sharpness.losses import Losses, as_calls, only
+from saddlescope.sharpness.norms import all_finite, clip_norm
+from saddlescope.sharpness.passes import Passes
+from saddlescope.sharpness.wrapper import Wrapper
 
-Losses = Callable[[], Mapping[str, Tensor]]
 
-
-class SharpnessAware(Optimizer):
+class SharpnessAware(Wrapper):
     """Sharpness-aware minimisation over groups of samples, around any base optimiser.
 
     Args:
         params: parameters or parameter groups, as for any optimiser.
         base: makes the base optimiser: a class such as `torch.optim.SGD`.
         radii: group name to ρ_g >= 0. A group that is missing here is an error at the step.
-        model: needed for `bn_statistics="clean"`, whose BatchNorm layers it finds.
-        bn_statistics: "clean" lets only the forward at w update BatchNorm's running
-            statistics; "every-pass" lets perturbed forwards update them too (as the paper's
-            code does).
+        rho: short for `radii={"all": rho}`; 0.05 where neither is given.
+        adaptive: short for `ascent=Ascent(adaptive=True)`, which is ASAM.
+        ascent: how ε is found, for ASAM, Friendly-SAM, LookSAM and local ascents.
+        clip: the L2 norm that the final gradient is scaled down to; None leaves it.
+        model: needed for `bn_statistics="clean"`, for a local ascent, and for several groups under
+            DistributedDataParallel.
+        bn_statistics: "clean" lets only the forward at w change the model's buffers (BatchNorm's
+            running statistics, spectral norm's vectors, …); "every-pass" lets perturbed forwards
+            change them too (as the paper's code does).
         total: adds up a flat vector over the processes that share a batch, in place, such as
-            `torch.distributed.all_reduce`; then `losses` returns this process's part of each loss,
-            every group on every process. Called once for all ascent directions and once for the
-            update, whatever the number of groups. None for one process alone.
-        **options: handed to `base` (lr, momentum, weight_decay, …).
+            `torch.distributed.all_reduce`; then losses are this process's part of each loss. Called
+            once for all ascents and once for the update, whatever the number of groups. None for
+            one process alone, and under DistributedDataParallel and `fully_shard`.
+        **options: handed to `base` (lr, momentum, weight_decay, maximize, …).
 
     Raises:
-        UsageError: a negative or non-finite radius, an unknown `bn_statistics`, "clean"
-            without a model.
+        UsageError: a negative or non-finite radius, an unknown `bn_statistics`, "clean" without a
+            model, a base that is no optimiser class or evaluates closures itself.
 
     Example:
         >>> import torch
         >>> w = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
-        >>> sam = SharpnessAware([w], torch.optim.SGD, radii={"all": 0.5}, lr=0.1)
-        >>> _ = sam.step(lambda: {"all": 0.5 * w.square().sum()})
+        >>> sam = SharpnessAware([w], torch.optim.SGD, rho=0.5, lr=0.1)
+        >>> _ = sam.step(lambda: 0.5 * w.square().sum())
         >>> w.data
         tensor([2.6700, 3.5600])
     """
@@ -57,7 +75,11 @@ class SharpnessAware(Optimizer):
         params: Iterable[Any],
         base: Callable[..., Optimizer],
         *,
-        radii: Mapping[str, float],
+        radii: Mapping[Any, float] | None = None,
+        rho: float | None = None,
+        adaptive: bool = False,
+        ascent: Ascent | None = None,
+        clip: float | None = None,
         model: nn.Module | None = None,
         bn_statistics: str = "every-pass",
         total: Callable[[Tensor], object] | None = None,
@@ -66,137 +88,249 @@ class SharpnessAware(Optimizer):
         if bn_statistics not in ("clean", "every-pass"):
             raise UsageError(f"bn_statistics = {bn_statistics!r}: expected 'clean' or 'every-pass'")
         if bn_statistics == "clean" and model is None:
-            raise UsageError("bn_statistics='clean' needs model=... to find its BatchNorm layers")
-        self.base = base(params, **options)
-        super().__init__(self.base.param_groups, dict(self.base.defaults))
-        # One list of groups: schedulers that write to this optimiser write to the base's.
-        self.param_groups = self.base.param_groups
-        self._norms = [
-            module
-            for module in (model.modules() if model is not None else ())
-            if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        ]
-        self._clean = bn_statistics == "clean"
-        self._total = total
-        self.set_radii(radii)
-
-    def set_radii(self, radii: Mapping[str, float]) -> None:
-        """Replace the radii, as SSE-SAM does when its second stage begins."""
-        for name, rho in radii.items():
-            if not 0.0 <= rho < float("inf"):
-                raise UsageError(f"radius of group {name!r} is {rho}: expected a number >= 0")
-        self.radii = dict(radii)
+            raise UsageError("bn_statistics='clean' needs model=... to find its buffers")
+        if radii is not None and rho is not None:
+            raise UsageError("radii and rho say the same: give one of them")
+        if clip is not None and not clip > 0.0:
+            raise UsageError(f"clip = {clip}: expected a norm > 0")
+        if not callable(base):
+            raise UsageError(f"base is {type(base).__name__}: expected an optimiser's class")
+        inner = base(params, **options)
+        if isinstance(inner, torch.optim.LBFGS):
+            raise UsageError("LBFGS evaluates the loss where it likes: it cannot be the base")
+        if radii is None:
+            radii = {"all": 0.05 if rho is None else rho}
+        ascent = ascent or Ascent()
+        super().__init__(inner, radii, replace(ascent, adaptive=adaptive or ascent.adaptive))
+        self.clip = clip
+        self._model = model if bn_statistics == "clean" else None
+        self._exchange = Exchange(model, total, self.ascent)
+        self._away: Journey | None = None
+        mark_seen(self._all())  # what `.grad` holds now is of an earlier stage
 
     @torch.no_grad()
-    def step(self, losses: Losses) -> dict[str, Tensor]:  # type: ignore[override]
+    def step(self, closure: Losses | Iterable[Losses] | None = None, *, scaler: Any = None) -> Any:
         """Take one step.
 
         Args:
-            losses: runs one forward over the *whole* batch (BatchNorm couples the groups) and
-                returns the loss of each group as a scalar with a graph; a group without samples
-                in the batch is left out.
+            closure: runs one forward over the *whole* batch (BatchNorm couples the groups) and
+                returns the loss of each group as a scalar with a graph, or one loss where there is
+                one radius; a group without samples in the batch is left out. It may also be an
+                ordinary closure that calls `backward()` itself. It is called again at w + ε. A list
+                has one function for each micro-batch, whose losses add up to the batch's. None ends
+                a `first_step`.
+            scaler: a `torch.amp.GradScaler`. Losses are scaled here; a closure that calls
+                `backward()` scales by itself. A gradient that is not finite, at w or at w + ε,
+                skips the step. Call `scaler.update()` afterwards.
 
         Returns:
-            The losses at w by group, detached.
+            What `closure` returned at w, detached; of micro-batches the sum.
 
         Raises:
-            UsageError: no group at all, or a group without a radius.
+            UsageError: what was returned cannot be differentiated or has no radius; `.grad` already
+                holds gradients that this step could not honour; nothing is trainable.
         """
-        parameters = [p for g in self.param_groups for p in g["params"] if p.requires_grad]
-        with torch.enable_grad():
-            at_start = dict(losses())
-        unknown = sorted(set(at_start) - set(self.radii))
-        if unknown or not at_start:
-            raise UsageError(
-                f"losses() returned group {unknown[0]!r}, which has no radius ({self.radii})"
-                if unknown
-                else "losses() returned no group: there is nothing to descend"
-            )
-        perturbed = [name for name in at_start if self.radii[name] > 0.0]
-        plain = [loss for name, loss in at_start.items() if self.radii[name] == 0.0]
-
-        # Backward passes at w, the graph kept until the last of them.
-        ascent = {}
-        for index, name in enumerate(perturbed):
-            last = not plain and index == len(perturbed) - 1
-            ascent[name] = _gradients([at_start[name]], parameters, retain=not last)
-        update: list[Tensor | None] = [None] * len(parameters)
-        if plain:
-            update = _gradients(plain, parameters)
-        # Each radius is measured along the whole batch's gradient, whoever has its samples.
-        self._add_up([gradient for name in perturbed for gradient in ascent[name]])
-
-        if perturbed:
-            origin = [p.clone() for p in parameters]
-            for name in perturbed:
-                _ascend(parameters, ascent.pop(name), self.radii[name])
-                with self._statistics_frozen(), torch.enable_grad():
-                    loss = losses()[name]
-                update = _add(update, _gradients([loss], parameters))
-                torch._foreach_copy_(parameters, origin)
-
-        self._add_up(update)
-        for parameter, gradient in zip(parameters, update, strict=True):
-            parameter.grad = gradient
-        self.base.step()
-        return {name: loss.detach() for name, loss in at_start.items()}
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear `.grad`; `step` sets it anew, so a training loop need not call this."""
-        self.base.zero_grad(set_to_none)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The base optimiser's state, and the radii in force."""
-        return {"base": self.base.state_dict(), "radii": dict(self.radii)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self.base.load_state_dict(state_dict["base"])
-        self.param_groups = self.base.param_groups
-        self.set_radii(state_dict["radii"])
-
-    def _add_up(self, gradients: list[Tensor | None]) -> None:
-        """Sum over processes, in place, in one message."""
-        there = [gradient for gradient in gradients if gradient is not None]
-        if self._total is None or not there:
-            return
-        flat = torch.cat([gradient.reshape(-1) for gradient in there])
-        self._total(flat)
-        parts = flat.split([gradient.numel() for gradient in there])
-        torch._foreach_copy_(
-            there, [part.view(gradient.shape) for part, gradient in zip(parts, there, strict=True)]
-        )
-
-    @contextmanager
-    def _statistics_frozen(self) -> Iterator[None]:
-        """Perturbed forwards see batch statistics but leave the running ones alone."""
-        tracked = [m for m in self._norms if self._clean and m.training and m.track_running_stats]
-        for module in tracked:
-            module.track_running_stats = False
+        if self._away is not None:
+            if closure is None:
+                return self.second_step(scaler=scaler)
+            self.restore()
+            raise UsageError("step after first_step: call second_step, or restore to give it up")
+        if closure is None:
+            return self._step_without_losses()
+        scaler = _enabled(scaler)
+        self._refuse(scaler)
+        calls = as_calls(closure)
+        parameters = self._trainable()
+        clear(self._all())  # nothing moves by a gradient of another step
         try:
-            yield
-        finally:
-            for module in tracked:
-                module.track_running_stats = True
+            answer, update, memory = self._passes(calls, parameters, scaler)
+        except BaseException:
+            clear(self._all())
+            raise
+        put(parameters, update)
+        self._descend(memory, scaler)
+        return answer
+
+    @torch.no_grad()
+    def first_step(self, zero_grad: bool = True) -> None:  # noqa: ARG002 - as in other people's code
+        """Go to w + ε along the gradient in `.grad`, from one `backward()` or several.
+
+        `.grad` is empty afterwards: call `backward()` on the loss there, then `second_step`.
+
+        Args:
+            zero_grad: taken as davda54/sam's; `.grad` is cleared either way.
+
+        Raises:
+            UsageError: no gradient; several radii; a former step that never came to its end.
+        """
+        if self._away is not None:
+            self.restore()
+            raise UsageError(
+                "first_step twice: the second step never came. A GradScaler that skips a step "
+                "leaves it out, so call second_step(scaler=scaler); micro-batches all come "
+                "before first_step"
+            )
+        if self.ascent.every > 1:
+            raise UsageError("LookSAM leaves passes out, so it needs step(closure)")
+        name = only(self.radii)
+        parameters = self._trainable()
+        new = {id(gradient) for gradient in unseen(parameters)}
+        if not new:
+            raise UsageError("first_step needs the gradient at w: call backward() before it")
+        gradients = [p.grad if id(p.grad) in new else None for p in parameters]
+        clear(self._all())
+        gradients = self._exchange.add_up_ascents({name: gradients}, parameters, 1)[name]
+        memory = Memory(parameters, self.state, self.ascent)
+        uphill = self._uphill(memory.uphill(name, gradients), parameters)
+        try:
+            self._away = Journey(parameters, self._model)
+            self._away.memory = memory
+            self._away.go(uphill, self.radii[name], adaptive=self.ascent.adaptive, guard=True)
+        except BaseException:
+            self.restore()
+            raise
+
+    @torch.no_grad()
+    def second_step(self, zero_grad: bool = False, *, scaler: Any = None) -> None:
+        """Come back to w and let the base optimiser step with the gradient in `.grad`.
+
+        Args:
+            zero_grad: clear `.grad` afterwards.
+            scaler: a `torch.amp.GradScaler` whose `scale` both losses went through; it may skip the
+                step. Call `scaler.update()` afterwards.
+
+        Raises:
+            UsageError: no `first_step` before; no gradient at w + ε.
+        """
+        if self._away is None:
+            raise UsageError("second_step without first_step")
+        away, parameters = self._away, self._away.parameters
+        self.restore()
+        update = take(parameters)
+        if all(gradient is None for gradient in update):
+            raise UsageError("second_step needs the gradient at w + ε: call backward() before it")
+        put(parameters, self._exchange.add_up_update(update, parameters, 1))
+        self._descend(away.memory, _enabled(scaler), away.finite)
+        if zero_grad:
+            self.zero_grad()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Come back to w from `first_step` without a step; nothing where it is w already."""
+        if self._away is not None:
+            self._away.come_back()
+            self._away = None
+
+    def _passes(
+        self, calls: list[Losses], parameters: list[Tensor], scaler: Any
+    ) -> tuple[Any, Gradients, Memory]:
+        """What the caller returned at w, the base optimiser's gradient, and what to remember."""
+        radii, exchange = self.radii, self._exchange
+        memory = Memory(parameters, self.state, self.ascent)
+        passes = Passes(parameters, calls, radii, exchange, scaler)
+        found = passes.at_w()
+        nothing: Gradients = [None] * len(parameters)
+        names = list(found.ascents)
+        if exchange.in_messages(len(radii)):  # another process may have samples of the others
+            names = [name for name, rho in radii.items() if rho > 0.0]
+        ascents = exchange.add_up_ascents(
+            {name: found.ascents.pop(name, nothing) for name in names}, parameters, len(radii)
+        )
+        for name in [name for name in names if memory.skips(name, self._steps)]:
+            found.add(memory.reused(name, ascents.pop(name)))
+        if scaler is not None and not all_finite(ascents.values()):
+            # The scaler will find that too, and skip the step: there is no way up from here.
+            for gradients in ascents.values():
+                found.add(gradients)
+            ascents = {}
+        if ascents:
+            try:
+                self._away = Journey(parameters, self._model)
+                for name, gradients in ascents.items():
+                    uphill = self._uphill(memory.uphill(name, gradients), parameters)
+                    self._away.go(uphill, radii[name], adaptive=self.ascent.adaptive)
+                    if self.ascent.every > 1:
+                        alone = passes.at_ascent(name, found, alone=True)
+                        memory.keep_orthogonal(name, gradients, alone)
+                        found.add(alone)
+                    else:
+                        found.update = passes.at_ascent(name, found)
+                    self._away.come_back()
+            finally:
+                self.restore()
+        update = exchange.add_up_update(found.update or nothing, parameters, len(radii))
+        return found.answer, update, memory
+
+    def _refuse(self, scaler: Any) -> None:
+        """Refuse what this step could not honour."""
+        if scaler is not None and (self.ascent.remembers or self.ascent.ranks == "local"):
+            raise UsageError(
+                "a GradScaler goes with neither a local ascent, Friendly-SAM nor LookSAM"
+            )
+        if self.ascent.every > 1 and self._exchange.in_messages(len(self.radii)):
+            raise UsageError("LookSAM over processes needs DistributedDataParallel and one radius")
+        if (unknown := unseen(self._all())) and any_nonzero(unknown):
+            raise UsageError(
+                "the parameters hold gradients of a backward() before this step, which computes "
+                "its own: hand micro-batches over as a list of functions, use first_step and "
+                "second_step, or call zero_grad() first"
+            )
+
+    def _uphill(self, direction: Gradients, parameters: list[Tensor]) -> Gradients:
+        """A direction with the signs that let a loss grow, or fall where it is maximised."""
+        if not any(group.get("maximize") for group in self.param_groups):
+            return direction
+        falls = {id(p) for g in self.param_groups if g.get("maximize") for p in g["params"]}
+        return [
+            -g if g is not None and id(p) in falls else g
+            for p, g in zip(parameters, direction, strict=True)
+        ]
+
+    def _descend(
+        self, memory: Memory | None, scaler: Any = None, finite: Tensor | None = None
+    ) -> None:
+        """Let the base optimiser use `.grad`."""
+        gradients = [p.grad for p in self._all() if p.grad is not None]
+        if scaler is not None:
+            if finite is not None and gradients:  # the scaler looks for what is not finite
+                gradients[0].mul_(torch.where(finite, 1.0, float("nan")))
+            scaler.unscale_(self.base)
+        if self.clip is not None and gradients:
+            clip_norm(gradients, self.clip)
+        if scaler is None:
+            self.base.step()
+        else:
+            scaler.step(self.base)
+        torch.clear_autocast_cache()  # casts of the old weights
+        if memory is not None:
+            memory.commit()
+        self._count_step()
+        self._opt_called = True  # what learning-rate schedulers look for
+        mark_seen(self._all())
+
+    def _step_without_losses(self) -> None:
+        """The base's step on `.grad`, where that is what the rule says.
+
+        It is where no radius is above 0, and where every gradient is 0, with which
+        torch.distributed.checkpoint makes an optimiser create its state.
+        """
+        gradients = [p.grad for p in self._all()]
+        there = [gradient for gradient in gradients if gradient is not None]
+        if not there:
+            raise UsageError("step() without a function and without gradients: nothing to descend")
+        if any(self.radii.values()) and any_nonzero(there):
+            raise UsageError(
+                "step() without a function: the gradient at w + ε needs another pass. Hand over a "
+                "function that computes the loss, or use first_step and second_step"
+            )
+        memory = Memory(self._all(), self.state, self.ascent)
+        if self.ascent.remembers:
+            for name in self.radii:
+                memory.uphill(name, gradients)
+                memory.keep_orthogonal(name, gradients, gradients)
+        self._descend(memory)
 
 
-def _gradients(
-    losses: list[Tensor], parameters: list[Tensor], *, retain: bool = False
-) -> list[Tensor | None]:
-    """The gradient of the sum of the losses in one backward pass."""
-    return list(torch.autograd.grad(losses, parameters, retain_graph=retain, allow_unused=True))
-
-
-def _ascend(parameters: list[Tensor], gradients: list[Tensor | None], rho: float) -> None:
-    """Move w by ρ·g/‖g‖ in place; not at all where g = 0, without asking the device."""
-    moved = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None]
-    if not moved:
-        return
-    points, slopes = (list(column) for column in zip(*moved, strict=True))
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(slopes)))
-    scale = torch.where(norm > 0, rho / norm, torch.zeros_like(norm))
-    torch._foreach_add_(points, torch._foreach_mul(slopes, scale))
-
-
-def _add(left: list[Tensor | None], right: list[Tensor | None]) -> list[Tensor | None]:
-    return [a if b is None else b if a is None else a + b for a, b in zip(left, right, strict=True)]
+def _enabled(scaler: Any) -> Any:
+    """The scaler, or None where there is none or it is switched off."""
+    return scaler if scaler is not None and scaler.is_enabled() else None

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from saddlescope.errors import DataError
-from saddlescope.runs import RunFolder, read_spectrum
+from saddlescope.runs import RunFolder, read_spectrum, record_at
 
 
 def bound_arguments(folder: RunFolder, *, weight_norm: float) -> dict[str, Any]:
@@ -23,7 +23,11 @@ def bound_arguments(folder: RunFolder, *, weight_norm: float) -> dict[str, Any]:
     rows = [r for r in read_spectrum(file) if (r["kind"], r["name"]) == ("group", "all")]
     if not rows:
         raise DataError(f"{file}: no row for the group 'all'")
-    row = rows[0]
+    with record_at(folder.path):
+        return _arguments(folder, rows[0], weight_norm)
+
+
+def _arguments(folder: RunFolder, row: dict[str, Any], weight_norm: float) -> dict[str, Any]:
     run = folder.run()
     rho = float(folder.recipe().get("method", {}).get("rho", 0.05))
     if not rho > 0 or not math.isfinite(row["lambda_max"]):

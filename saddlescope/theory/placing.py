@@ -1,17 +1,28 @@
 """Where real checkpoints stand in the phase diagram: read from run folders, nothing computed anew.
 
-Of each measured row λ_min and ‖∇L‖ stand in the spectrum table; the step size η is that of its
-epoch and the radius ρ its recipe's. Theorem 1's L is a maximum over trajectories: with ‖∇L‖ in its
-place the hypothesis looks easier to meet than it is, so where b falls short here it is not met.
+Of each measured row λ_min stands in the spectrum table. What makes a step of it is the run's:
+
+- η is the step size of the row's epoch over 1 − β, the length of a step that momentum β repeats;
+  rows at the end of a schedule, where η has all but vanished, are left out: no step is taken.
+- ρ is the radius with which the method perturbs the row's samples in that epoch: of head or tail,
+  where all of them lie in one, and what SAM would take for SGD. Rows not perturbed are left out.
+- ‖∇L‖ is a mini-batch's, where norms.jsonl has it (rows "all", "head", "tail"): that is the
+  gradient which a step divides by. Elsewhere it is the row's own.
+
+Theorem 1's L is a maximum over trajectories: with ‖∇L‖ in its place the hypothesis looks easier to
+meet than it is, so where b falls short here it is not met.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 import pandas as pd
 
 from saddlescope.errors import DataError
-from saddlescope.runs import RunFolder, read_rows, read_spectrum
+from saddlescope.runs import RunFolder, read_rows, read_spectrum, record_at
+from saddlescope.sharpness import Radii, method_radii
 from saddlescope.theory.phase import (
     DISPLACEMENT_REGIONS,
     DISTANCE_REGIONS,
@@ -22,16 +33,26 @@ from saddlescope.theory.phase import (
 
 COLUMNS = (
     "run", "method", "checkpoint", "epoch", "split", "kind", "name", "eta", "rho", "lambda_min",
-    "gradient_norm", "a", "b", "distance", "displacement", "b_theorem1", "theorem1_possible",
+    "gradient_norm", "norm_of", "a", "b", "distance", "displacement", "b_theorem1",
+    "theorem1_possible",
 )  # fmt: skip
 
+ENDED: Final = 0.01
+"""A schedule has ended where its step size is below this share of the run's largest."""
 
-def place(folders: Iterable[RunFolder], *, mu: float = 1.0) -> pd.DataFrame:
-    """One row for each row of their spectra with λ_min < 0 and a step size.
+
+def place(
+    folders: Iterable[RunFolder],
+    *,
+    mu: float = 1.0,
+    skip: Callable[[DataError], None] | None = None,
+) -> pd.DataFrame:
+    """Place each row with λ_min < 0 and a step that perturbs its samples.
 
     Args:
         folders: of runs with spectra.
         mu: μ of Theorem 1.
+        skip: told why a run is left out whose record is broken; None raises that.
 
     Returns:
         The columns `COLUMNS`; `b_theorem1` is the least b with which its hypothesis can hold.
@@ -42,33 +63,118 @@ def place(folders: Iterable[RunFolder], *, mu: float = 1.0) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     measured = False
     for folder in folders:
-        steps = {row["epoch"]: row.get("lr") for row in read_rows(folder.metrics_file)}
-        method = folder.recipe().get("method", {})
-        for file in folder.spectrum_files():
-            measured = True
-            for found in read_spectrum(file):
-                eta = steps.get(found["epoch"])
-                if eta and found["lambda_min"] < 0 and found["gradient_norm"] > 0:
-                    rows.append(_row(folder, found, float(eta), radius(method, found), mu))
+        try:
+            with record_at(folder.path):
+                found = _placed(folder, mu)
+        except DataError as error:
+            if skip is None:
+                raise
+            skip(error)
+            continue
+        measured = measured or bool(folder.spectrum_files())
+        rows += found
     if not measured:
         raise DataError("no spectrum in these folders; run `saddlescope spectrum RUN` first")
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def radius(method: Mapping[str, Any], row: Mapping[str, Any]) -> float:
-    """ρ with which a method perturbs these samples; of SGD what SAM would take."""
-    name = method.get("name")
-    if name in ("imbsam", "sam-ext", "sse-sam"):
-        tail = row["kind"] == "group" and row["name"] == "tail"
-        key = "rho_tail" if tail or name == "imbsam" else "rho_head"
-        return float(method.get(key, 0.05))
-    return float(method.get("rho", 0.05))
+def _placed(folder: RunFolder, mu: float) -> list[dict[str, Any]]:
+    files = folder.spectrum_files()
+    if not files:
+        return []
+    rows = []
+    steps = _Steps.of(folder)
+    for found in (row for file in files for row in read_spectrum(file)):
+        eta, rho = steps.eta(found["epoch"]), steps.radius(found)
+        if eta and rho and found["lambda_min"] < 0 and found["gradient_norm"] > 0:
+            rows.append(_row(folder, found, eta, rho, steps, mu))
+    return rows
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """What a run's steps were like, epoch by epoch."""
+
+    sizes: Mapping[int, float]
+    momentum: float
+    batch_size: int
+    radii: Radii
+    as_sam: float
+    reduction: str
+    groups: Mapping[str, Sequence[int]]
+    norms: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> "_Steps":
+        """Read them from a run folder."""
+        recipe, rows = folder.recipe(), read_rows(folder.metrics_file)
+        method = recipe.get("method", {})
+        words = ("rho", "rho_head", "rho_tail", "gamma", "first_stage")
+        return cls(
+            sizes={row["epoch"]: float(row.get("lr") or 0.0) for row in rows if "epoch" in row},
+            momentum=float(recipe.get("optimizer", {}).get("momentum", 0.0)),
+            batch_size=int(recipe.get("optimizer", {}).get("batch_size", 1)),
+            radii=method_radii(
+                method.get("name", "sgd"),
+                epochs=int(recipe["training"]["epochs"]),
+                **{word: method[word] for word in words if word in method},
+            ),
+            as_sam=float(method.get("rho", 0.05)),
+            reduction=method.get("group_reduction", "batch"),
+            groups=(folder.run().get("data") or {}).get("groups") or {},
+            norms=read_rows(folder.norms_file),
+        )
+
+    def eta(self, epoch: int | None) -> float | None:
+        """η/(1 − β) of an epoch; None where no step is taken any more."""
+        size = self.sizes.get(-1 if epoch is None else epoch, 0.0)
+        ended = size <= ENDED * max(self.sizes.values(), default=0.0)
+        return None if ended else size / (1.0 - self.momentum)
+
+    def radius(self, row: Mapping[str, Any]) -> float | None:
+        """ρ of a row's samples in its epoch; None where they have no one radius, 0 without any."""
+        radii = self.radii.at(row["epoch"] or 0)
+        if "all" in radii:
+            return radii["all"] or self.as_sam
+        tail = set(self.groups.get("tail", ()))
+        classes = self.groups.get(row["name"], ()) if row["kind"] == "group" else [int(row["name"])]
+        found = {radii["tail" if c in tail else "head"] for c in classes}
+        return found.pop() if len(found) == 1 else None
+
+    def batch_norm(self, row: Mapping[str, Any]) -> float | None:
+        """‖∇L_B‖ of a group's mean loss over the mini-batches logged nearest to a row's epoch."""
+        if row["kind"] != "group" or row["name"] not in ("all", "head", "tail") or not self.norms:
+            return None
+        name, column = row["name"], "gradient_norm"
+        column += "" if name == "all" else f"_{name}"
+        logged = [(norm, norm[column]) for norm in self.norms if norm.get(column)]
+        if not logged:
+            return None
+        nearest = min((norm["epoch"] for norm, _ in logged), key=lambda e: abs(e - row["epoch"]))
+        return statistics.median(
+            value / self._share(norm, name) for norm, value in logged if norm["epoch"] == nearest
+        )
+
+    def _share(self, norm: Mapping[str, Any], name: str) -> float:
+        """What the group's mean loss was multiplied by in the batch, see `group_losses`."""
+        if name == "all" or self.reduction == "group":
+            return 1.0
+        tail = norm["batch_tail"]
+        twice = 2.0 if (self.reduction, name) == ("batch-tail-x2", "tail") else 1.0
+        return twice * (tail if name == "tail" else self.batch_size - tail) / self.batch_size
 
 
 def _row(
-    folder: RunFolder, found: Mapping[str, Any], eta: float, rho: float, mu: float
+    folder: RunFolder,
+    found: Mapping[str, Any],
+    eta: float,
+    rho: float,
+    steps: _Steps,
+    mu: float,
 ) -> dict[str, Any]:
-    size, slope = -found["lambda_min"], found["gradient_norm"]
+    of_batch = steps.batch_norm(found)
+    slope = found["gradient_norm"] if of_batch is None else of_batch
+    size = -found["lambda_min"]
     a, b = eta * size, rho * size / slope
     needed = float(theorem1_border(a, mu))
     return {
@@ -78,6 +184,7 @@ def _row(
         "rho": rho,
         "lambda_min": found["lambda_min"],
         "gradient_norm": slope,
+        "norm_of": "row" if of_batch is None else "mini-batch",
         "a": a,
         "b": b,
         "distance": DISTANCE_REGIONS[int(distance_region(a, b))],

@@ -6,7 +6,8 @@ from saddlescope.training.losses import epoch_loss
 from saddlescope.training.recipe import Recipe, load_recipe, packaged_recipe, parse_recipe
 from saddlescope.training.restore import TrainedRun, load_section, restore_run
 from saddlescope.training.sweep import Plan, load_plan
-from saddlescope.training.trainer import Progress, train
+from saddlescope.training.together import train, train_together
+from saddlescope.training.trainer import Progress, training
 
 __all__ = [
     "Plan",
@@ -23,5 +24,7 @@ __all__ = [
     "restore_run",
     "second_stage",
     "train",
+    "train_together",
+    "training",
     "weights_digest",
 ]

@@ -16,35 +16,39 @@ from torch import Tensor, nn
 from saddlescope.errors import DataError, SaddlescopeError
 from saddlescope.runs import write_bytes
 from saddlescope.training.foreign_weights import entry_of, fitted, say_what_was_taken_off
+from saddlescope.training.sealing import opened, refuse_hostile, sealed
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Write tensors and plain values atomically.
+    """Write tensors and plain values atomically, with a checksum of all of them.
 
     Raises:
         SaddlescopeError: no room, or another reason not to write; what was there before still is.
     """
     # Into memory first: torch's own writer answers a full disk with an assertion.
     buffer = io.BytesIO()
-    torch.save(dict(content), buffer)
+    torch.save(sealed(content), buffer)
     try:
         write_bytes(path, buffer.getbuffer())
     except OSError as error:
+        last = path.with_name("last.pt").is_file()
+        kept = "last.pt, from before, is kept" if last else "there is no checkpoint yet"
         raise SaddlescopeError(
-            f"{path}: cannot be written: {error.strerror or error}; the last good checkpoint is "
-            "kept. Make room and go on with --resume"
+            f"{path}: cannot be written: {error.strerror or error}; {kept}. Make room and go on "
+            "with --resume"
         ) from None
 
 
 def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read a checkpoint of ours, or anybody's file of tensors.
 
-    Accepts what `torch.save` wrote (tensors and plain values only) and `.safetensors`.
+    Accepts what `torch.save` wrote (tensors and plain values only) and `.safetensors`. Where there
+    is a checksum, as in ours, the content is held to it.
 
     Raises:
-        DataError: missing, truncated, or holding objects that would run code.
+        DataError: missing, truncated, damaged, or holding objects that would run code.
     """
-    if not path.is_file():
+    if "\0" in str(path) or not path.is_file():
         raise DataError(f"{path}: no such checkpoint")
     try:
         if path.suffix == ".safetensors":
@@ -52,19 +56,39 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[s
 
             content: Any = load_file(path, device=str(device))
         else:
+            refuse_hostile(path)
             content = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError:
         raise DataError(
             f"{path}: refused: not a file of plain tensors (it is broken, or holds objects that "
             "would run code on loading); save model.state_dict() instead of the model"
         ) from None
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     except Exception as error:
         # torch.load and safetensors raise many types for a damaged file; all mean the same.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: not readable as a checkpoint: {reason}") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}, not a dict of tensors")
-    return content
+    try:
+        return opened(content, origin=str(path))
+    except RecursionError:
+        raise DataError(f"{path}: not a checkpoint: its content holds itself") from None
+
+
+def refuse_other_than_tensors(state: Mapping[str, Any], *, origin: str) -> None:
+    """Refuse weights that are none.
+
+    Raises:
+        DataError: an entry is not a tensor under a name; it says which.
+    """
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise DataError(
+                f"{origin}: not a state dict: {str(key)[:80]!r} is a {type(value).__name__}, not a "
+                "tensor under a name"
+            )
 
 
 def state_dict_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -82,13 +106,14 @@ def load_weights(model: nn.Module, content: Mapping[str, Any], *, origin: str) -
     """
     wanted = model.state_dict()
     entry, found = entry_of(content)
+    refuse_other_than_tensors(found, origin=origin)
     found, prefixes = fitted(found, wanted)
     missing = [key for key in wanted if key not in found]
     extra = [key for key in found if key not in wanted]
     shapes = [
         f"{key} is {tuple(found[key].shape)} in the file, {tuple(wanted[key].shape)} in the model"
         for key in wanted
-        if isinstance(found.get(key), Tensor) and found[key].shape != wanted[key].shape
+        if key in found and found[key].shape != wanted[key].shape
     ]
     problems = [f"{len(missing)} missing (first: {missing[0]})"] if missing else []
     problems += [f"{len(extra)} unknown (first: {extra[0]})"] if extra else []
@@ -97,7 +122,13 @@ def load_weights(model: nn.Module, content: Mapping[str, Any], *, origin: str) -
         raise DataError(
             f"{origin}: not a checkpoint of this {type(model).__name__}: {'; '.join(problems)}"
         )
-    model.load_state_dict(found)
+    kinds = [key for key in wanted if found[key].is_complex() and not wanted[key].is_complex()]
+    if kinds:
+        raise DataError(f"{origin}: {kinds[0]} holds complex numbers, the model real ones")
+    try:
+        model.load_state_dict(found)
+    except RuntimeError as error:  # a tensor without storage, or in a layout that cannot be copied
+        raise DataError(f"{origin}: {str(error).splitlines()[-1].strip()}") from None
     say_what_was_taken_off(entry, prefixes, origin=origin)
 
 

@@ -20,11 +20,25 @@ from torch import Tensor, nn
 from saddlescope.errors import UsageError
 from saddlescope.models import ScaledClassifier
 from saddlescope.runs import CLASSIFIERS, RunFolder
-from saddlescope.training.checkpoints import load_checkpoint, state_dict_of, weights_digest
-from saddlescope.training.recipe import Recipe, apply_override, parse_recipe
+from saddlescope.training.checkpoints import (
+    load_checkpoint,
+    load_weights,
+    refuse_other_than_tensors,
+    state_dict_of,
+    weights_digest,
+)
+from saddlescope.training.recipe import Recipe, parse_recipe
+from saddlescope.training.recipe_files import apply_override
 
 EPOCHS = 10
 """How long crt and lws train, as in their paper, where nobody says."""
+
+_NOT_OF_THE_FIRST: Final = {
+    "crt": ("fc.weight", "fc.bias"),
+    "lws": ("fc.factors",),
+    "tau-norm": (),
+}
+"""What a second stage has drawn or set itself, by its key."""
 
 TAU: Final = 0.7
 """τ where nobody says; its authors choose it on a validation set."""
@@ -53,6 +67,7 @@ def second_stage(
     checkpoint = folder.checkpoint("last") if source.is_dir() else source
     trained = parse_recipe(folder.recipe(), origin=str(folder.recipe_file))
     start = state_dict_of(load_checkpoint(checkpoint))
+    refuse_other_than_tensors(start, origin=str(checkpoint))
     content = _second_content(trained, classifier, digest=weights_digest(start), tau=tau)
     for override in overrides:
         apply_override(content, override)
@@ -68,10 +83,10 @@ def _second_content(trained: Recipe, classifier: str, *, digest: str, tau: float
     if trained.model.classifier != "linear":
         raise UsageError(f"--classifier {classifier} needs a linear last layer, not cosines")
     content = trained.model_dump(exclude_none=True)
-    content["name"] = f"{trained.name}-{trained.method.name}-{classifier}"
+    content["name"] = f"{trained.name}-{trained.method.key}-{classifier}"
     content["decoupling"] = {
         "classifier": classifier,
-        "first": trained.method.name,
+        "first": trained.method.key,
         "source": digest,
     }
     if classifier == "tau-norm":
@@ -90,12 +105,15 @@ def prepare_second_stage(model: nn.Module, recipe: Recipe, start: dict[str, Tens
         model: the recipe's own, on the CPU; its classifier is as the recipe's seed draws it.
         recipe: of the second stage.
         start: the trained network's state.
+
+    Raises:
+        DataError: it is another network's; names what is missing, unknown or of another shape.
     """
     assert recipe.decoupling is not None
-    kind = recipe.decoupling.classifier
-    of_classifier = ("fc.weight", "fc.bias")
-    kept = {key: value for key, value in start.items() if kind != "crt" or key not in of_classifier}
-    model.load_state_dict(kept, strict=False)
+    kind, drawn = recipe.decoupling.classifier, model.state_dict()
+    own = [key for key in drawn if key in _NOT_OF_THE_FIRST[kind]]
+    complete = dict(start) | {key: drawn[key] for key in own}
+    load_weights(model, complete, origin="--from: the weights of the first stage")
     classifier = model.get_submodule("fc")
     if kind == "tau-norm":
         assert isinstance(classifier, nn.Linear)

@@ -32,11 +32,12 @@ class Estimate:
     disk: int
 
 
-def estimate(recipe: Recipe, *, data_root: Path | None = None) -> Estimate:
+def estimate(recipe: Recipe, *, begun: int = 0, data_root: Path | None = None) -> Estimate:
     """Estimate a run; of its data only lists and folders of image files are looked at, if need be.
 
     Args:
         recipe: of the run.
+        begun: epochs that another run has taken for it; they cost disk alone.
         data_root: needed where only the files say how many images there are.
 
     Raises:
@@ -45,7 +46,7 @@ def estimate(recipe: Recipe, *, data_root: Path | None = None) -> Estimate:
     data, training = recipe.data, recipe.training
     images, classes = _size(data, data_root)
     radii = recipe.method.radii(training.epochs)
-    passes = [radii.passes(epoch) for epoch in range(training.epochs)]
+    passes = [radii.passes(epoch) for epoch in range(begun, training.epochs)]
     kept = 2  # last and best
     if training.checkpoint_every:
         kept += training.epochs // training.checkpoint_every
@@ -53,7 +54,7 @@ def estimate(recipe: Recipe, *, data_root: Path | None = None) -> Estimate:
     weights = 4 * _parameters(recipe.model, classes)
     return Estimate(
         images=images,
-        steps=training.epochs * math.ceil(images / recipe.optimizer.batch_size),
+        steps=(training.epochs - begun) * math.ceil(images / recipe.optimizer.batch_size),
         gradients=sum((forwards + 2 * backwards) / 3 for forwards, backwards in passes),
         disk=kept * (copies * weights + _HEAD),
     )

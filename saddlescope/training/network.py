@@ -59,7 +59,7 @@ def training_network(
         from torch._functorch import config
 
         # A group's backward pass may need the graph that another group's has just run through.
-        config.donated_buffer = False  # type: ignore[attr-defined]
+        config.donated_buffer = False
         model.compile()
     return model
 

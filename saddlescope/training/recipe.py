@@ -5,22 +5,40 @@ to start from: a path beside the file, or `package:NAME` for one that ships with
 """
 
 import difflib
-import tomllib
 from collections.abc import Iterable, Mapping
-from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from saddlescope.errors import UsageError
+from saddlescope.longtail.losses import check_options
 from saddlescope.sharpness import Radii, first_epoch, method_radii
+from saddlescope.training.recipe_files import apply_override, read_recipe
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+_LONGEST_MISTAKE = 400
+"""Characters of what is said of a value or key, which may be of any length."""
+
+_LARGEST_STEP = 1e30
+"""Of a step size, a radius or a factor: with more float32 overflows, whatever the gradient."""
+
+_LARGEST_COUNT = 10**9
+"""Of epochs, samples and pixels: no run has more, and not every library takes more."""
+
+_LARGEST_SIDE = 8192
+"""Pixels: one image of that size takes 800 MB as the network sees it."""
+
+Count = Annotated[int, Field(ge=1, le=_LARGEST_COUNT)]
+CountOrNone = Annotated[int, Field(ge=0, le=_LARGEST_COUNT)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
+Radius = Annotated[float, Field(ge=0, le=_LARGEST_STEP)]
 
 
 class DataSection(_Section):
@@ -34,15 +52,15 @@ class DataSection(_Section):
     imbalance_factor: float | None = Field(default=None, ge=1)
     profile: Literal["exp", "step"] = "exp"
     subset: Literal["first", "shuffled"] = "first"
-    subset_seed: int = 0
-    tail_threshold: int | None = None
-    many_above: int | None = None
-    few_below: int | None = None
+    subset_seed: int = Field(default=0, ge=0, lt=1 << 32)
+    tail_threshold: int | None = Field(default=None, ge=-_LARGEST_COUNT, le=_LARGEST_COUNT)
+    many_above: int | None = Field(default=None, ge=-_LARGEST_COUNT, le=_LARGEST_COUNT)
+    few_below: int | None = Field(default=None, ge=-_LARGEST_COUNT, le=_LARGEST_COUNT)
     augment: bool = True
     train_list: str | None = None
     test_list: str | None = None
-    image_size: int | None = Field(default=None, ge=8)
-    shrink_to: int | None = Field(default=None, ge=8)
+    image_size: int | None = Field(default=None, ge=8, le=_LARGEST_SIDE)
+    shrink_to: int | None = Field(default=None, ge=8, le=_LARGEST_SIDE)
 
 
 class ModelSection(_Section):
@@ -60,10 +78,18 @@ class LossSection(_Section):
     None never weighs.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
     name: Literal["ce", "ldam", "la", "vs", "cb"] = "ce"
     reweight_from: float | None = Field(default=None, ge=0, le=1)
     reweight_beta: float = Field(default=0.9999, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _options_of_this_loss(self) -> Self:
+        try:
+            check_options(self.name, self.options())
+        except UsageError as error:
+            raise PydanticCustomError("loss", "{reason}", {"reason": str(error)}) from None
+        return self
 
     def weights_beta(self, epoch: int, epochs: int) -> float | None:
         """β of the class weights in an epoch; None while there are none."""
@@ -85,9 +111,9 @@ class MethodSection(_Section):
 
     name: Literal["sgd", "sam", "imbsam", "sam-ext", "sse-sam"] = "sgd"
     first_stage: Literal["sgd", "sam", "imbsam", "sam-ext"] | None = None
-    rho: float = Field(default=0.05, ge=0)
-    rho_head: float = Field(default=0.05, ge=0)
-    rho_tail: float = Field(default=0.10, ge=0)
+    rho: Radius = 0.05
+    rho_head: Radius = 0.05
+    rho_tail: Radius = 0.10
     gamma: float = Field(default=0.70, ge=0, le=1)
     group_reduction: Literal["batch", "group", "batch-tail-x2"] = "batch"
     bn_statistics: Literal["clean", "every-pass"] = "every-pass"
@@ -123,34 +149,42 @@ class OptimizerSection(_Section):
     """`[optimizer]`: the base SGD. `eta` is the step size at the start of the schedule.
 
     `cosine` reaches 0 after the last epoch; `cosine-released` is stepped before each epoch, as
-    the paper's code does, so that its last epoch has step size 0.
+    the paper's code does, so that its last epoch has step size 0. `clip` is the L2 norm that the
+    final gradient, without weight decay, is scaled down to; None leaves it.
     """
 
-    eta: float = Field(default=0.01, gt=0)
+    eta: float = Field(default=0.01, gt=0, le=_LARGEST_STEP)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
-    weight_decay: float = Field(default=1e-3, ge=0)
-    batch_size: int = Field(default=64, ge=1)
+    weight_decay: Radius = 1e-3
+    batch_size: Count = 64
     schedule: Literal["cosine", "cosine-released", "constant"] = "cosine"
+    clip: float | None = Field(default=None, gt=0)
 
 
 class TrainingSection(_Section):
     """`[training]`: how long, what is kept, and how it is computed.
 
     0 for `checkpoint_every` (epochs), `norms_every` (steps) and `losses_every` (epochs) keeps none.
-    `precision = "bf16"` is autocast of the forward passes. `sync_bn` lets BatchNorm see the whole
-    batch where CUDA ranks share it.
+    `precision = "bf16"` is autocast of the forward passes, "fp16" that with a GradScaler, "tf32"
+    rounds the factors of products to 10 bits where CUDA can. `accumulate` is the number of forward
+    passes a rank's batch is split into. `captured` replays a step's kernels as one CUDA graph.
+    `deterministic` takes cuDNN's kernels that add in one order. `sync_bn` lets BatchNorm see the
+    whole batch where CUDA ranks share it.
     """
 
-    epochs: int = Field(ge=1)
-    seed: int = Field(default=0, ge=0)
-    evaluate_every: int = Field(default=1, ge=1)
-    checkpoint_every: int = Field(default=0, ge=0)
-    norms_every: int = Field(default=0, ge=0)
-    losses_every: int = Field(default=0, ge=0)
-    precision: Literal["float32", "bf16"] = "float32"
+    epochs: Count
+    seed: Seed = 0
+    evaluate_every: Count = 1
+    checkpoint_every: CountOrNone = 0
+    norms_every: CountOrNone = 0
+    losses_every: CountOrNone = 0
+    precision: Literal["float32", "tf32", "bf16", "fp16"] = "float32"
+    accumulate: Count = 1
     channels_last: bool = False
     compile: bool = False
+    captured: bool = False
+    deterministic: bool = False
     sync_bn: bool = True
 
 
@@ -163,7 +197,7 @@ class DecouplingSection(_Section):
     classifier: Literal["crt", "lws", "tau-norm"]
     first: str
     source: str
-    tau: float | None = Field(default=None, ge=0)
+    tau: float | None = Field(default=None, ge=0, le=_LARGEST_STEP)
 
 
 class Recipe(_Section):
@@ -181,6 +215,11 @@ class Recipe(_Section):
     def to_toml(self) -> str:
         """The recipe with every default written out, except what is None."""
         return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+    @property
+    def trains(self) -> bool:
+        """Whether a run takes steps at all; tau-norm does not."""
+        return self.decoupling is None or self.decoupling.classifier != "tau-norm"
 
     @property
     def method_key(self) -> str:
@@ -228,85 +267,12 @@ def parse_recipe(content: Mapping[str, Any], *, origin: str) -> Recipe:
     """
     try:
         return Recipe.model_validate(content)
+    except RecursionError:
+        raise UsageError(f"{origin}: a value is nested too deep") from None
     except ValidationError as error:
-        raise UsageError(f"{origin}: {_first_mistake(error)}") from None
-
-
-def read_recipe(source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A recipe file with all that it extends, as plain data, not checked yet.
-
-    Raises:
-        UsageError: no such file, not TOML, or recipes that extend each other in a circle.
-    """
-    if source in seen:
-        raise UsageError(f"recipes extend each other in a circle: {' -> '.join([*seen, source])}")
-    if source.startswith("package:"):
-        file = resources.files(__package__) / "recipes" / f"{source.removeprefix('package:')}.toml"
-        shown = sorted(p.name.removesuffix(".toml") for p in _packaged().iterdir())
-        if not file.is_file():
-            raise UsageError(f"no recipe {source!r}: packaged are {', '.join(shown)}")
-        text = file.read_text(encoding="utf-8")
-    else:
-        try:
-            text = Path(source).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(
-                f"recipe {source}: {getattr(error, 'strerror', None) or error}"
-            ) from None
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"recipe {source}: not valid TOML: {error}") from None
-    parent = content.pop("extends", None)
-    if parent is None:
-        return content
-    if not str(parent).startswith("package:"):
-        parent = str(Path(source).parent / str(parent))
-    return _merge(read_recipe(str(parent), (*seen, source)), content)
-
-
-def _packaged() -> Any:
-    return resources.files(__package__) / "recipes"
-
-
-def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in top.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-def apply_override(content: dict[str, Any], override: str) -> str:
-    """Apply "section.key=value" in place and return the key.
-
-    Raises:
-        UsageError: not of that form, or a section that is not one.
-    """
-    path, separator, text = override.partition("=")
-    if not separator or not path.strip():
-        raise UsageError(f"override {override!r}: expected section.key=value")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
-    set_key(content, path.strip(), value)
-    return path.strip()
-
-
-def set_key(content: dict[str, Any], path: str, value: Any) -> None:
-    """Set a dotted key in place.
-
-    Raises:
-        UsageError: a part of the path is no section.
-    """
-    *sections, key = path.split(".")
-    place = content
-    for section in sections:
-        place = place.setdefault(section, {})
-        if not isinstance(place, dict):
-            raise UsageError(f"{path}: {section} is not a section")
-    place[key] = value
+        text = _first_mistake(error)
+        shown = text if len(text) <= _LONGEST_MISTAKE else text[:_LONGEST_MISTAKE] + "…"
+        raise UsageError(f"{origin}: {shown}") from None
 
 
 def _first_mistake(error: ValidationError) -> str:
@@ -320,7 +286,8 @@ def _first_mistake(error: ValidationError) -> str:
         return f"unknown key {path!r}; {hint}"
     if mistake["type"] == "missing":
         return f"key {path!r} is missing"
-    return f"{path} = {mistake['input']!r}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
+    value, reason = repr(mistake["input"]), mistake["msg"][0].lower() + mistake["msg"][1:]
+    return f"{path} = {value if len(value) <= 200 else value[:200] + '…'}: {reason}"
 
 
 def _keys(path: list[str]) -> list[str]:

@@ -1,14 +1,22 @@
 """What a run writes beside its checkpoints: recipe.toml, run.json, and the rows of its logs."""
 
 import math
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from saddlescope.errors import UsageError
 from saddlescope.longtail import LongTailData
-from saddlescope.runs import RunFolder, write_json, write_text
+from saddlescope.runs import (
+    RunFolder,
+    empty_run_folder,
+    foreign_names,
+    record_at,
+    remove_leftovers,
+    shown,
+    write_json,
+    write_text,
+)
 from saddlescope.runs.tables import append_row, read_rows, rewrite_rows
 from saddlescope.training.recipe import Recipe, first_difference, parse_recipe
 
@@ -34,24 +42,31 @@ class RunRecord:
         Args:
             notes: for run.json, beside what recipe and data say.
             resume: go on with what is there.
-            force: delete what is there.
+            force: remove what a run has left there, and only that.
 
         Raises:
             UsageError: the folder holds a run, another recipe's run, or something else.
+            DataError: its run.json or its recipe.toml is broken.
         """
         folder = self.folder
         if not self.writes:
             return
-        if folder.exists() and force and not resume:
-            shutil.rmtree(folder.path)
-        if not folder.exists():
-            if folder.path.is_dir() and any(folder.path.iterdir()):
-                raise UsageError(f"{folder.path}: not empty and not a run folder; choose another")
-            write_text(folder.recipe_file, self.recipe.to_toml())
+        marked = folder.is_marked()
+        if marked and force and not resume:
+            empty_run_folder(folder.path)
+            marked = False
+        if folder.path.is_dir():
+            remove_leftovers(folder.path)
+        if not marked:
+            self._refuse_anything_else()
+            # The mark first: a folder with a recipe alone may be anybody's.
             self._start(notes)
+            write_text(folder.recipe_file, self.recipe.to_toml())
             return
         if not resume:
             raise UsageError(f"{folder.path}: holds a run already; pass --resume or --force")
+        if not folder.exists():  # killed between the mark and the recipe
+            write_text(folder.recipe_file, self.recipe.to_toml())
         there = parse_recipe(folder.recipe(), origin=str(folder.recipe_file))
         if there != self.recipe:
             raise UsageError(
@@ -59,10 +74,23 @@ class RunRecord:
                 f"({first_difference(there, self.recipe)}); resume it with its own recipe.toml, "
                 "or choose another folder"
             )
-        if folder.run_file.is_file():
-            self.note(state="running")
-        else:
-            self._start(notes)
+        self.note(state="running")
+
+    def _refuse_anything_else(self) -> None:
+        """Refuse a folder that is not empty, unless it holds no more than this recipe of ours."""
+        path = self.folder.path
+        if not path.is_dir():
+            return
+        names = sorted(entry.name for entry in path.iterdir())
+        if names == ["recipe.toml"] and self.folder.recipe() == self.recipe.model_dump(
+            exclude_none=True
+        ):
+            return  # killed before there was a mark
+        if names:
+            raise UsageError(
+                f"{path}: holds {shown(foreign_names(path) or names)} and is not a run folder "
+                "(no run.json of saddlescope); choose another"
+            )
 
     def note(self, *, state: str) -> None:
         """Write the state into run.json."""
@@ -83,11 +111,12 @@ class RunRecord:
         for path in logs:
             if path.is_file():
                 # Only norms.jsonl has rows within an epoch; the others' are of a whole one.
-                kept = [
-                    row
-                    for row in read_rows(path)
-                    if (row.get("epoch", 0), row.get("step", math.inf)) < (epoch, step)
-                ]
+                with record_at(path):
+                    kept = [
+                        row
+                        for row in read_rows(path)
+                        if (row.get("epoch", 0), row.get("step", math.inf)) < (epoch, step)
+                    ]
                 rewrite_rows(path, kept)
 
     def _start(self, notes: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from saddlescope.runs import RunFolder
 from saddlescope.training.checkpoints import load_checkpoint, load_weights, weights_digest
 from saddlescope.training.network import recipe_network
 from saddlescope.training.recipe import DataSection, Recipe, parse_recipe
+from saddlescope.training.state import state_of_a_run, whole_number
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,13 @@ def restore_run(
     data = load_section(recipe.data, root=data_root).to(device)
     model = recipe_network(recipe, num_classes=data.num_classes, in_channels=data.in_channels)
     load_weights(model, content, origin=str(path))
+    with state_of_a_run(str(path)):
+        finished = whole_number(content.get("epoch", 0), most=recipe.training.epochs)
     return TrainedRun(
         recipe=recipe,
         model=model.to(device).eval(),
         data=data,
-        epoch=int(content["epoch"]) - 1 if content.get("epoch") else None,
+        epoch=finished - 1 if finished else None,
         checkpoint=path.stem,
         digest=weights_digest(model.state_dict()),
     )

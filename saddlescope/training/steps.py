@@ -5,18 +5,22 @@ their gradients, so that the step is the whole batch's.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from saddlescope.curvature.distributed import ALONE, Ranks
-from saddlescope.longtail import Augmentation, LongTailData
+from saddlescope.longtail import Augmentation, LongTailData, send
 from saddlescope.sharpness import Radii, SharpnessAware, group_losses
 from saddlescope.training.decoupling import class_balanced_order
 from saddlescope.training.losses import epoch_loss
 from saddlescope.training.norms import gradient_norms
 from saddlescope.training.recipe import Recipe
+
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Steps:
@@ -51,10 +55,14 @@ class Steps:
     ) -> None:
         self.recipe, self.data, self.model = recipe, data, model
         self.optimizer, self.radii, self.ranks = optimizer, radii, ranks
-        # Kept on the host as well: which group a batch holds must not make a device wait.
+        # On both sides: which groups a batch holds must not make a device wait, nor the host.
         self._is_tail = torch.isin(data.train.labels.cpu(), torch.tensor(data.groups["tail"]))
+        self._tail_there = self._is_tail.to(data.train.device)
         self._channels_last = recipe.training.channels_last
-        self._bf16 = recipe.training.precision == "bf16"
+        self._half = _HALF.get(recipe.training.precision)
+        # What a gradient in float16 would lose for being small, a scaled loss keeps.
+        fp16 = recipe.training.precision == "fp16"
+        self._scaler = torch.amp.GradScaler(data.train.device.type) if fp16 else None
         self.begin(0)
 
     def begin(self, epoch: int) -> None:
@@ -109,54 +117,54 @@ class Steps:
             log_norms: called with the gradient norms at w, before the step.
         """
         mine, share = indices[self._mine(len(indices))], self._share(len(indices))
-        labels, weights = self.data.train.labels[mine], self.data.train.sample_weights
-        tail, whole = self._is_tail[mine], self._is_tail[indices]
+        there, whole = send(mine, self.data.train.device), self._is_tail[indices]
+        labels, weights = self.data.train.labels[there], self.data.train.sample_weights
+        tail = self._tail_there[there]
         reduction = self.recipe.method.group_reduction
-        if self._channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+        images = self._laid_out(images)
         self.counts += torch.tensor([int((~whole).sum()), int(whole.sum())])
         if log_norms is not None:
-            log_norms(
-                gradient_norms(
-                    self.model, self._criterion, images, labels, tail, group_reduction=reduction
-                )
-            )
-        first = True
+            self._log_norms(mine, images, log_norms)
+        logged: set[int] = set()
 
-        def losses() -> dict[str, Tensor]:
-            nonlocal first
-            with self._autocast():
-                logits = self.model(images)
-            # Autocast gives bfloat16, in which a loss would lose its digits.
-            values = self._criterion(logits.float() if self._bf16 else logits, labels)
-            if first:  # the forward at w is the one the log speaks of
-                self._tally(values.detach() * share, tail)
-                first = False
+        def losses(part: slice) -> dict[str, Tensor]:
+            values = self._values(images[part], labels[part])
+            if part.start not in logged:  # the forward at w is the one the log speaks of
+                self._tally(values.detach() * share, tail[part])
+                logged.add(part.start)
             if weights is not None:
-                values = values * weights[mine]
+                values = values * weights[there[part]]
             if share != 1.0:
                 values = values * share
             if self._grouped:
-                return group_losses(values, tail, group_reduction=reduction, whole=whole)
-            return {"all": values.mean() if self.ranks.size == 1 else values.sum() / len(whole)}
+                return group_losses(values, tail[part], group_reduction=reduction, whole=whole)
+            return {
+                "all": values.mean() if len(values) == len(whole) else values.sum() / len(whole)
+            }
 
-        self.optimizer.step(losses)
+        parts = _parts(len(mine), self.recipe.training.accumulate)
+        self.optimizer.step([partial(losses, part) for part in parts], scaler=self._scaler)
+        if self._scaler is not None:
+            self._scaler.update()
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Any]:
         """What an epoch's rest depends on, besides weights and optimiser; the same on all ranks."""
         return {
             "sums": self.ranks.total(self.sums.clone()),
             "counts": self.counts,
             "augmentation": self._augmentation.generator.get_state(),
+            "scaler": None if self._scaler is None else self._scaler.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Tensor], *, epoch: int) -> None:
+    def load_state_dict(self, state: dict[str, Any], *, epoch: int) -> None:
         """Go on within an epoch."""
         self.begin(epoch)
         if self.ranks.rank == 0:  # what was added up is one rank's from here on
-            self.sums = state["sums"].to(self.sums.device)
-        self.counts = state["counts"].cpu()
+            self.sums.copy_(state["sums"].reshape(self.sums.shape))
+        self.counts.copy_(state["counts"].reshape(self.counts.shape))
         self._augmentation.generator.set_state(state["augmentation"].cpu())
+        if self._scaler is not None and state.get("scaler"):
+            self._scaler.load_state_dict(state["scaler"])
 
     def _mine(self, samples: int) -> slice:
         """This rank's part of a batch; all of it where there are fewer samples than ranks."""
@@ -170,14 +178,43 @@ class Steps:
         """Of its part's losses, what this rank adds to the whole batch's."""
         return 1.0 / self.ranks.size if samples < self.ranks.size else 1.0
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(
-            self.sums.device.type,
-            dtype=torch.bfloat16,
-            enabled=self._bf16,
+    def _laid_out(self, images: Tensor) -> Tensor:
+        if self._channels_last:
+            return images.contiguous(memory_format=torch.channels_last)
+        return images
+
+    def _values(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One loss a sample, with a graph."""
+        with self._autocast():
+            logits = self.model(images)
+        # Autocast gives half precision, in which a loss would lose its digits.
+        values: Tensor = self._criterion(logits.float() if self._half else logits, labels)
+        return values
+
+    def _log_norms(
+        self, indices: Tensor, images: Tensor, log_norms: Callable[[dict[str, Any]], None]
+    ) -> None:
+        labels = self.data.train.labels[send(indices, self.data.train.device)]
+        reduction = self.recipe.method.group_reduction
+        tail = self._is_tail[indices]
+        log_norms(
+            gradient_norms(
+                self.model, self._criterion, images, labels, tail, group_reduction=reduction
+            )
         )
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self._half is None:
+            return nullcontext()
+        return torch.autocast(self.sums.device.type, dtype=self._half)
 
     def _tally(self, values: Tensor, tail: Tensor) -> None:
         weights = tail.to(values.device, torch.float64)
         total, of_tail = values.double().sum(), torch.dot(values.double(), weights)
         self.sums += torch.stack((total - of_tail, of_tail))
+
+
+def _parts(samples: int, count: int) -> list[slice]:
+    """`count` consecutive parts of a batch, as equal as can be; fewer of a smaller batch."""
+    size = -(-samples // count)
+    return [slice(begin, begin + size) for begin in range(0, samples, size)]

@@ -13,23 +13,23 @@ Several `[[sweep]]` blocks are several such products, one after the other.
 import copy
 import difflib
 import itertools
+import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from saddlescope.errors import UsageError
-from saddlescope.training.recipe import (
-    Recipe,
-    apply_override,
-    parse_recipe,
-    read_recipe,
-    set_key,
-)
+from saddlescope.training.recipe import Recipe, parse_recipe
+from saddlescope.training.recipe_files import apply_override, read_recipe, set_key
 
 _IN_EVERY_NAME = ("method.name", "method.first_stage", "training.seed")
 """Keys whose values `Recipe.run_name` has anyway."""
+
+MOST_RUNS = 10_000
+"""Runs that a recipe may describe."""
 
 _SHORT = {"imbalance_factor": "if"}
 
@@ -67,7 +67,7 @@ class Plan:
         Raises:
             UsageError: not such a text.
         """
-        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
             raise UsageError(f"--shard {text}: expected K/N with K from 1 to N, such as 1/4")
         return self.runs[int(match[1]) - 1 :: int(match[2])]
@@ -94,6 +94,7 @@ def load_plan(source: str | Path, *, overrides: Iterable[str] = ()) -> Plan:
     if not isinstance(blocks, list) or not blocks:
         raise UsageError(f"{source}: sweep: expected [[sweep]] blocks of keys with lists")
     runs: list[Recipe] = []
+    count = 0
     for block in blocks:
         lists = _lists(block, origin=str(source))
         for key in overridden:
@@ -101,11 +102,14 @@ def load_plan(source: str | Path, *, overrides: Iterable[str] = ()) -> Plan:
                 raise UsageError(
                     f"--set {key}=…: this recipe sweeps over {key}; choose a run with --only"
                 )
+        count += math.prod(len(values) for values in lists.values())
+        if count > MOST_RUNS:
+            raise UsageError(f"{source}: sweep: more than {MOST_RUNS:,} runs")
         for values in itertools.product(*lists.values()):
             point = dict(zip(lists, values, strict=True))
             runs.append(_run(content, point, origin=str(source)))
-    names = [recipe.run_name for recipe in runs]
-    if double := next((name for name in names if names.count(name) > 1), None):
+    names = Counter(recipe.run_name for recipe in runs)
+    if double := next((name for name, times in names.items() if times > 1), None):
         raise UsageError(f"{source}: sweep: two runs are called {double}; sweep over it once")
     return Plan(str(content.get("name")), tuple(runs), swept=True)
 

@@ -9,7 +9,7 @@ torch.distributed group share each batch; rank 0 alone writes, all read the fold
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from saddlescope.errors import DataError, Interrupted, SaddlescopeError, UsageEr
 from saddlescope.longtail import LongTailData
 from saddlescope.runs import METRIC_COLUMNS, RunFolder, one_writer, provenance
 from saddlescope.sharpness import SharpnessAware
+from saddlescope.training.branching import APART, Branching, keep_best, take_over
+from saddlescope.training.captured import CapturedSteps, base_options, refuse_capture, set_step_size
 from saddlescope.training.checkpoints import load_checkpoint, load_weights, save_checkpoint
 from saddlescope.training.evaluate import evaluate, training_losses
 from saddlescope.training.losses import epoch_loss
@@ -29,6 +31,7 @@ from saddlescope.training.network import average_statistics, training_network
 from saddlescope.training.recipe import Recipe
 from saddlescope.training.record import RunRecord
 from saddlescope.training.schedule import refuse_standing_still, step_size
+from saddlescope.training.state import refuse_other_shapes, state_of_a_run, whole_number
 from saddlescope.training.steps import Steps
 
 _FORMAT = 2
@@ -56,7 +59,7 @@ class Progress:
     eta_s: float
 
 
-def train(
+def training(
     recipe: Recipe,
     data: LongTailData,
     folder: RunFolder,
@@ -68,57 +71,34 @@ def train(
     report: Callable[[Progress], None] = lambda _: None,
     monitor: CurvatureMonitor | None = None,
     start: Mapping[str, Tensor] | None = None,
+    branching: Branching = APART,
     ranks: Ranks = ALONE,
     on_epoch: Callable[[dict[str, Any]], None] = lambda _: None,
-) -> RunFolder:
-    """Train one network and leave a run folder.
+) -> Iterator[None]:
+    """Do what `train` does, and stop for others after every step; arguments and errors are its own.
 
-    Args:
-        recipe: what to do.
-        data: the data set the recipe names, loaded.
-        folder: where to write; must not hold a run unless `resume` or `force`.
-        device: where to compute.
-        resume: go on with what is there; a finished run is left as it is.
-        force: delete the run that is there.
-        should_stop: asked after every step; True saves the state and raises.
-        report: called after every step.
-        monitor: measures curvature at the end of the epochs it is due in; its rows go to
-            monitor.jsonl, and the weights are the same with and without it. Under ranks its samples
-            must be shared by them.
-        start: weights of the first stage, where the recipe has a second (`[decoupling]`); of no
-            use to a run that is there already.
-        ranks: the processes that share each batch. The losses are those of one process within
-            rounding, but for BatchNorm that sees a rank's part alone.
-        on_epoch: called with each new row of metrics.jsonl, on rank 0.
-
-    Raises:
-        UsageError: the folder holds a run, or another recipe's run, or another process trains it; a
-            second stage without a first.
-        Interrupted: `should_stop` said so; the state is on disk.
-        SaddlescopeError: the loss became NaN or Inf; the last good checkpoint is kept.
+    The arithmetic is left to the caller.
     """
-    if run_trains(recipe):
+    if recipe.trains:
         refuse_standing_still(recipe.optimizer.schedule, recipe.training.epochs)
+    if recipe.training.captured:
+        refuse_capture(recipe, data, processes=ranks.size)
     if recipe.training.norms_every and ranks.size > 1:
         raise UsageError("training.norms_every looks at whole batches: train with one process")
     if recipe.decoupling is not None and start is None and not folder.exists():
         raise UsageError("a second stage needs the weights of the first: saddlescope train --from")
-    run = _Run(recipe, data.to(device), folder, torch.device(device), monitor, ranks, start)
+    run = _Run(
+        recipe, data.to(device), folder, torch.device(device), monitor, ranks, start, branching
+    )
     with one_writer(folder.path) if run.leads else contextlib.nullcontext():
         run.open(resume=resume, force=force)
         while run.epoch < recipe.training.epochs:
-            if run_trains(recipe):
-                run.train_epoch(should_stop, report)
+            if recipe.trains:
+                yield from run.train_epoch(should_stop, report)
             row = run.finish_epoch()
             if run.leads:
                 on_epoch(row)
         run.record.note(state="finished")
-    return folder
-
-
-def run_trains(recipe: Recipe) -> bool:
-    """Whether a run of this recipe takes steps at all; tau-norm does not."""
-    return recipe.decoupling is None or recipe.decoupling.classifier != "tau-norm"
 
 
 class _Run:
@@ -133,7 +113,9 @@ class _Run:
         monitor: CurvatureMonitor | None,
         ranks: Ranks,
         start: Mapping[str, Tensor] | None,
+        branching: Branching,
     ) -> None:
+        self.branching = branching
         self.monitor, self.ranks, self.leads = monitor, ranks, ranks.rank == 0
         self.record = RunRecord(folder, recipe, data, writes=self.leads)
         self.recipe, self.data, self.folder, self.device = recipe, data, folder, device
@@ -155,21 +137,26 @@ class _Run:
             model=self.model,
             bn_statistics=method.bn_statistics,
             total=None if ranks.size == 1 else ranks.total,
-            lr=options.eta,
+            clip=options.clip,
+            **base_options(recipe, device),
             momentum=options.momentum,
             nesterov=options.nesterov,
             weight_decay=options.weight_decay,
         )
-        self.steps = Steps(recipe, data, self.model, self.optimizer, self.radii, ranks=ranks)
+        parts = recipe, data, self.model, self.optimizer, self.radii
+        captured = recipe.training.captured and recipe.trains
+        self.steps = CapturedSteps(*parts) if captured else Steps(*parts, ranks=ranks)
         self.epoch, self.position, self.best, self.seconds = 0, 0, -1.0, 0.0
         self.taken = 0  # steps of this process, which may have begun in the middle of an epoch
 
     def open(self, *, resume: bool, force: bool) -> None:
         """Claim the folder: start a run, or take up the one that is there."""
+        trunk = self.branching.trunk
         notes = {
             "switch_epoch": self.radii.switch_epoch,
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "monitor": self.monitor.settings() if self.monitor else None,
+            "branch": {"run": trunk.folder.name, "epochs": trunk.epochs} if trunk else None,
             "provenance": provenance(device=str(self.device), seed=self.seed),
         }
         self.record.claim(notes, resume=resume, force=force)
@@ -177,19 +164,24 @@ class _Run:
         last = self.folder.checkpoint("last")
         if last.is_file():
             self._restore(load_checkpoint(last, device=self.device), origin=str(last))
+        elif trunk is not None:
+            if self.leads:
+                take_over(trunk, self.folder, self.recipe, checksum=self.data.checksum)
+            content = load_checkpoint(trunk.checkpoint, device=self.device)
+            self._restore(content, origin=str(trunk.checkpoint))
+            self._save("last")
         elif self.recipe.decoupling is not None:
             self._save("last")  # from here on the first stage is not asked for again
         self.record.drop_rows(self.epoch, self.position // self.recipe.optimizer.batch_size)
 
     def train_epoch(
         self, should_stop: Callable[[], bool], report: Callable[[Progress], None]
-    ) -> None:
-        """Run the epoch from `position` to its end."""
+    ) -> Iterator[None]:
+        """Run the epoch from `position` to its end, and stop for others after every step."""
         size = self.recipe.optimizer.batch_size
         # A second stage leaves BatchNorm as the first one left it.
         self.model.train(self.recipe.decoupling is None)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.step_size
+        set_step_size(self.optimizer, self.step_size)
         order = self.steps.order(self.epoch)
         began, first = time.perf_counter(), self.position
         batches = order[first:].split(size) if first < len(order) else ()
@@ -216,8 +208,9 @@ class _Run:
                 raise Interrupted(
                     f"{self.folder.path}: stopped in epoch {self.epoch}; saved, go on with --resume"
                 )
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            yield
+        if self.device.type == "cuda":  # this run's work, not that of others beside it
+            torch.cuda.current_stream(self.device).synchronize()
         self.seconds += time.perf_counter() - began
 
     def finish_epoch(self) -> dict[str, Any]:
@@ -232,9 +225,11 @@ class _Run:
         loss, images = found["train_loss"], int(self.steps.counts.sum())
         if not math.isfinite(loss):
             self.record.note(state="diverged")
+            last = self.folder.checkpoint("last").is_file()
+            kept = "last.pt, from before, is kept" if last else "there is no checkpoint yet"
             raise SaddlescopeError(
-                f"{self.folder.path}: the training loss became {loss} in epoch {epoch}; the last "
-                "good checkpoint is kept. Lower optimizer.eta or the radii"
+                f"{self.folder.path}: the training loss became {loss} in epoch {epoch}; {kept}. "
+                "Lower optimizer.eta or the radii"
             )
         row: dict[str, Any] = dict.fromkeys(METRIC_COLUMNS)
         row |= {
@@ -260,8 +255,11 @@ class _Run:
         self.steps.begin(self.epoch)
         if improved:
             self._save("best")
-        if training.checkpoint_every and (epoch + 1) % training.checkpoint_every == 0:
+        every, branch = training.checkpoint_every, epoch in self.branching.keep
+        if branch or (every and (epoch + 1) % every == 0):
             self._save(str(epoch))
+        if branch and self.leads:
+            keep_best(self.folder, self.epoch)
         self._save("last")
         return row
 
@@ -289,7 +287,7 @@ class _Run:
 
     def _epoch_losses(self) -> dict[str, Any]:
         """The loss columns of metrics.jsonl."""
-        if not run_trains(self.recipe):
+        if not self.recipe.trains:
             found = self._fixed_losses()
             return {"train_loss": found["loss"]} | {
                 key: found[key] for key in ("loss_head", "loss_tail")
@@ -337,12 +335,15 @@ class _Run:
         if content.get("format") != _FORMAT:
             raise DataError(f"{origin}: not a training checkpoint of this version of saddlescope")
         load_weights(self.model, content, origin=origin)
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.epoch, self.position = content["epoch"], content["position"]
-        self.best, self.seconds = content["best"], content["seconds"]
-        self.steps.load_state_dict(content["steps"], epoch=self.epoch)
-        if self.monitor is not None:
-            self.monitor.load_state_dict(content.get("monitor", {}))
-        torch.set_rng_state(content["rng"].cpu())
-        if content["rng_cuda"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(content["rng_cuda"].cpu(), self.device)
+        with state_of_a_run(origin):
+            self.optimizer.load_state_dict(content["optimizer"])
+            refuse_other_shapes(self.optimizer.base)
+            self.epoch = whole_number(content["epoch"], most=self.epochs)
+            self.position = whole_number(content["position"], most=len(self.data.train))
+            self.best, self.seconds = float(content["best"]), float(content["seconds"])
+            self.steps.load_state_dict(content["steps"], epoch=self.epoch)
+            if self.monitor is not None:
+                self.monitor.load_state_dict(content.get("monitor", {}))
+            torch.set_rng_state(content["rng"].cpu())
+            if content["rng_cuda"] is not None and self.device.type == "cuda":
+                torch.cuda.set_rng_state(content["rng_cuda"].cpu(), self.device)

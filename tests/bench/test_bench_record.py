@@ -7,6 +7,7 @@ import torch
 
 from saddlescope.bench import Record, carry_out, read_record
 from saddlescope.bench.record import Unit
+from saddlescope.curvature.state import tf32
 from saddlescope.errors import DataError, Interrupted, UsageError
 
 
@@ -96,3 +97,20 @@ def test_no_folder_of_the_machine_is_kept(tmp_path, monkeypatch):
     carry_out(Units("a"), Record(path, device="cpu"))
     assert str(tmp_path) not in path.read_text()
     assert read_record(path)["processes"][0]["command"] == ["saddlescope", "bench", "--run", "r"]
+
+
+def test_every_tool_is_timed_without_tf32_and_the_record_says_so(tmp_path):
+    """Otherwise peers would compute in TF32 and be held to float64."""
+    seen = []
+
+    class Plan:
+        def units(self):
+            get = torch._C._get_fp32_precision_getter
+            yield Unit("one", lambda _: seen.append(get("cuda", "conv")) or {"value": 1})
+
+    record = Record(tmp_path / "bench.json", device="cpu")
+    with tf32(allowed=True):
+        carry_out(Plan(), record)
+    assert seen == ["ieee"]
+    (process,) = read_record(tmp_path / "bench.json")["processes"]
+    assert process["precision"]["convolution"] == "ieee"

@@ -61,6 +61,30 @@ def test_a_sweep_runs_what_is_missing_and_equals_single_runs(tmp_path):
     assert "trained 2 epochs" in (out / "logs" / f"{NAMES[3]}.log").read_text()
 
 
+def test_a_sweep_goes_on_from_the_run_that_shares_its_first_epochs(tmp_path):
+    text = SWEEP.replace('["sgd", "sam"]', '["sam-ext", "sse-sam"]').replace("[0, 1]", "[0]")
+    text = text.replace("epochs = 2", "epochs = 4\n[method]\ngamma = 0.5")
+    path, out = recipe(tmp_path, text), tmp_path / "out"
+    planned = command("train", path, "--dry-run", "-o", out)
+    assert "2 runs, 6 epochs" in planned.stderr
+    done = separate("train", path, "-o", out, "--jobs", "2")
+    assert done.returncode == 0, done.stderr
+    branch = RunFolder(out / "s-sse-sam-seed0")
+    assert branch.run()["branch"] == {"run": "s-sam-ext-seed0", "epochs": 2}
+    alone = ("train", "package:digits-lt", "--set", "name=s", "--set", "method.name=sse-sam",
+             "--set", "training.epochs=4", "--set", "method.gamma=0.5")  # fmt: skip
+    named = separate(*alone, "-o", tmp_path / "named", "--branch", out / "s-sam-ext-seed0")
+    assert named.returncode == 0, named.stderr
+    whole = separate(*alone, "-o", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    for folder in (branch.path, tmp_path / "named"):
+        one, two = weights(folder), weights(tmp_path / "whole")
+        assert all(torch.equal(one[key], two[key]) for key in two)
+    refused(
+        command("train", path, "--branch", branch.path), ExitCode.USAGE, "--branch is for a single"
+    )
+
+
 def test_a_failed_run_is_named_and_the_others_finish(tmp_path):
     text = SWEEP.replace('"training.seed" = [0, 1]', '"optimizer.eta" = [0.01, 1e30]').replace(
         '["sgd", "sam"]', '["sgd"]'

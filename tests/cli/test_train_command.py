@@ -202,7 +202,7 @@ def test_a_full_disk_is_said_and_leaves_the_last_good_checkpoint(tmp_path):
         capture_output=True, text=True, preexec_fn=_no_room, check=False,
     )  # fmt: skip
     assert done.returncode == ExitCode.FAILED, done.stderr
-    assert "best.pt: cannot be written: File too large; the last good" in done.stderr
+    assert "best.pt: cannot be written: File too large; there is no checkpoint yet" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "full/checkpoints").glob("*"))
     assert (out / "checkpoints/last.pt").read_bytes() == kept

@@ -99,3 +99,25 @@ def test_processes_on_one_machine_divide_its_memory(monkeypatch):
     assert memory.available_bytes(torch.device("cpu")) == 1000
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert memory.available_bytes(torch.device("cpu")) == 250
+
+
+def test_what_the_allocator_holds_and_nobody_uses_is_free(monkeypatch):
+    """Otherwise a large row would leave the next one a small budget."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 8000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 6000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2500)
+    assert available_bytes(torch.device("cuda")) == 4500
+
+
+def test_kept_batches_are_not_prepared_again():
+    """Beside batches that are streamed: each would be moved and normalised for every product."""
+    data = split_batches(images(12), 4, 4, 4)
+    operator = HessianOperator(convolutional(), nn.CrossEntropyLoss(), data)
+    kept = operator.products._kept
+    whole = operator.matvec(torch.ones(operator.size, dtype=torch.float64))
+    operator.products._kept, operator.products.retained = kept[:2], 2 / 3
+    prepared, prepare = [], operator.objective.plan.prepare
+    operator.objective.plan.prepare = lambda inputs: prepared.append(1) or prepare(inputs)
+    again = operator.matvec(torch.ones(operator.size, dtype=torch.float64))
+    assert len(prepared) == 1
+    torch.testing.assert_close(again, whole, rtol=1e-12, atol=1e-13)

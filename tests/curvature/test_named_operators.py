@@ -29,6 +29,15 @@ def part_of(classes):
     return SAMPLES.values[chosen], SAMPLES.targets[chosen]
 
 
+def lengths():
+    """‖w_filter‖ of every entry: of a matrix or kernel by row, of a vector as a whole."""
+    parts = []
+    for p in MODEL.parameters():
+        rows = p.detach().flatten(1) if p.dim() > 1 else p.detach()[None]
+        parts.append(rows.norm(dim=1).repeat_interleave(rows.shape[1]))
+    return torch.cat(parts)
+
+
 def dense(operator, classes, *, keep=None, weight_decay=0.0):
     """The matrix written out, in the block of the parameters `keep`."""
     inputs, targets = part_of(classes)
@@ -49,6 +58,8 @@ def dense(operator, classes, *, keep=None, weight_decay=0.0):
         return gauss_newton
     if operator == "hessian-minus-gauss-newton":
         return hessian - gauss_newton
+    if operator == "norm-weighted":
+        return torch.outer(d := lengths()[mask], d) * hessian
     alpha = torch.sqrt(1 + g @ g)
     # Eq. 5 as printed: not symmetric, with real eigenvalues.
     return (torch.eye(len(g)).double() - torch.outer(g, g) / alpha**2) @ hessian / alpha

@@ -146,6 +146,26 @@ def test_other_errors_are_passed_on():
         HessianOperator(Limited(2, error=other), nn.CrossEntropyLoss(), [images(4)])
     assert not is_out_of_memory(ValueError("can't allocate memory"))
     assert is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
+    # torch.AcceleratorError, what the driver says where torch's allocator was not asked
+    accelerator = getattr(torch, "AcceleratorError", RuntimeError)
+    assert is_out_of_memory(accelerator("CUDA error: out of memory"))
+
+
+def test_an_error_in_the_place_of_running_out_is_recognised_and_a_later_one_is_not():
+    def hidden(*, chained):
+        try:
+            try:
+                raise cuda_error()
+            finally:
+                error = RuntimeError("CUDA error: operation failed during capture")
+                if not chained:
+                    raise error from None
+                raise error
+        except RuntimeError as found:
+            return found
+
+    assert is_out_of_memory(hidden(chained=True))
+    assert not is_out_of_memory(hidden(chained=False))
 
 
 def test_a_basis_that_cannot_be_allocated_says_how_many_vectors_fit():

@@ -71,7 +71,7 @@ def test_a_negative_padding_is_refused():
         pad_crop_flip(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), seeded(0), padding=-1)
 
 
-@pytest.mark.gpu
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_gpu_makes_the_same_images():
     images = torch.randint(256, (64, 3, 32, 32), generator=seeded(0), dtype=torch.uint8)

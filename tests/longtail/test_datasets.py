@@ -88,7 +88,7 @@ def test_moving_a_data_set_keeps_its_content():
     assert moved.groups == data.groups
 
 
-@pytest.mark.gpu
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_content_and_normalisation_are_the_same_on_the_gpu(small):
     moved = small.to("cuda")

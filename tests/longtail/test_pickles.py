@@ -134,3 +134,39 @@ def test_missing_too_large_and_not_a_dictionary(tmp_path):
         read(tmp_path, pickle.dumps([1], protocol=2))
     with pytest.raises(DataError, match="a key of the dictionary is not text"):
         read(tmp_path, pickle.dumps({1: 2}, protocol=2))
+
+
+DEEP = b")" + b"\x85" * 300_000
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (b"\x80\x02}" + DEEP + b"Ns.", "nested more than 100 levels"),
+        (b"\x80\x02}U\x01a" + DEEP + b"s.", "nested more than 100 levels"),
+        (b"\x80\x02}(" + b"U\x01a}" * 2000 + b"u.", "more objects than an official file"),
+        (b"\x80\x02}U\x01a(" + b"N" * 60_000 + b"ls.", "more objects|not a complete"),
+        (b"\x80\x02K\x01s.", "takes what is not there"),
+        (b"\x80\x02s.", "takes what is not there"),
+    ],
+)
+def test_what_would_end_the_interpreter_or_fill_memory_is_refused_unread(tmp_path, raw, why):
+    with pytest.raises(DataError, match=why):
+        read(tmp_path, raw, max_bytes=1 << 20 if b"N" * 100 not in raw else 1 << 16)
+
+
+def test_one_text_is_not_made_bytes_again_and_again(tmp_path):
+    """620 kB took 2.6 GB: a text that is written once, and encoded thousands of times."""
+    once = (
+        b"X" + (60_000).to_bytes(4, "little") + b"a" * 60_000 + b"q\x01X\x06\x00\x00\x00latin1q\x02"
+    )
+    again = b"c_codecs\nencode\nq\x00h\x01h\x02\x86Rq\x03" + b"h\x00h\x01h\x02\x86R" * 500
+    raw = b"\x80\x02}U\x01a(" + once + again + b"ls."
+    with pytest.raises(DataError, match="again and again"):
+        read(tmp_path, raw, max_bytes=1 << 20)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="not a regular file"):
+        read_pickle(tmp_path / "pipe", max_bytes=100)

@@ -1,5 +1,7 @@
 """Escape from a checkpoint: exact on a quadratic, sound bookkeeping on a network."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from saddlescope.curvature import TensorSamples
 from saddlescope.errors import UsageError
 from saddlescope.measurement import ESCAPE_COLUMNS, ESCAPE_METHODS, Target, measure_escape
 from saddlescope.measurement.directions import UpdateRule
+from saddlescope.measurement.whole_loss import stratified
 from saddlescope.theory import Part, walk
 
 EIGENVALUES = torch.tensor([-2.0, 0.5, 1.0, 3.0], dtype=torch.float64)
@@ -78,6 +81,8 @@ def test_groups_are_needed_where_a_method_has_them():
         measure_escape(target, steps=1, eta=0.1, methods=("adam",))
     with pytest.raises(UsageError, match="η > 0"):
         measure_escape(target, steps=1, eta=0.0)
+    with pytest.raises(UsageError, match="samples = 0"):
+        measure_escape(target, steps=1, eta=0.1, samples=0)
 
 
 def command(*arguments):
@@ -104,3 +109,22 @@ def test_the_command_follows_a_run(tmp_path):
     assert len(ESCAPE_METHODS) == 5
     done = command("theory", "escape", tmp_path, "--threads", 1)
     assert done.exit_code == 4
+
+
+def test_a_few_samples_stand_for_all():
+    """The same few in every step: the run on them alone is the run on a set of nothing else."""
+    target, slopes = quadratic()
+    chosen = stratified(target.samples.targets, 5, seed=3)
+    assert len(chosen) == 5
+    assert target.samples.targets[chosen].tolist() == [0, 0, 0, 0, 1]
+    alone = TensorSamples(
+        torch.tensor(slopes)[chosen],
+        target.samples.targets[chosen],
+        {"head": [0], "tail": [1]},
+    )
+    one = measure_escape(target, steps=3, eta=0.1, samples=5, seed=3)
+    two = measure_escape(replace(target, samples=alone), steps=3, eta=0.1, seed=3)
+    assert one.rows == two.rows
+    whole = measure_escape(target, steps=3, eta=0.1, samples=100, seed=3)
+    assert whole.rows == measure_escape(target, steps=3, eta=0.1, seed=3).rows
+    assert whole.rows != one.rows

@@ -169,7 +169,9 @@ def test_rank_killed_and_started_again_by_one_gives_the_same_bytes(folder):
     (line,) = words(command)
     assert "rank 1 died" in line
     assert [row["name"] for row in read_spectrum(folder / "table.csv")] == ["all", "0"]
-    assert [path.name for path in part_files(folder / "table.csv")] == ["table.csv.part-1"]
+    assert [path.name for path in part_files(folder / "table.csv")] == [
+        "table.csv.saddlescope-part-1"
+    ]
     again = alone(folder / "table.csv")
     assert again.stderr.count("already measured") == 2
     assert (folder / "table.csv").read_bytes() == (folder / "one.csv").read_bytes()
@@ -181,7 +183,7 @@ def test_rows_left_by_many_ranks_are_found_by_few(folder):
     rows = read_spectrum(folder / "one.csv")
     table = folder / "table.csv"
     for rank, row in enumerate(rows[:3], start=9):
-        write_part(table.with_name(f"table.csv.part-{rank}"), [row])
+        write_part(table.with_name(f"table.csv.saddlescope-part-{rank}"), [row])
     command = start(folder, "-o", "table.csv")
     assert command.codes() == [0, 0]
     assert command.stream("stderr", 0).count("already measured") == 3
@@ -191,11 +193,11 @@ def test_rows_left_by_many_ranks_are_found_by_few(folder):
 
 @pytest.mark.parametrize("content", ["[", '[{"name": "all"}]', '{"name": "all"}'])
 def test_broken_part_file_is_named(folder, content):
-    (folder / "table.csv.part-1").write_text(content)
+    (folder / "table.csv.saddlescope-part-1").write_text(content)
     done = CliRunner().invoke(app, [*ARGUMENTS, "-o", "table.csv"])
     assert done.exit_code == 4
-    assert "table.csv.part-1: not rows" in done.stderr
-    assert (folder / "table.csv.part-1").exists()
+    assert "table.csv.saddlescope-part-1" in done.stderr
+    assert (folder / "table.csv.saddlescope-part-1").exists()
 
 
 def test_nan_in_one_row_ends_all_ranks_with_one_line(folder):

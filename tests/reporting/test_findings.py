@@ -3,6 +3,8 @@
 import math
 from dataclasses import replace
 
+import pytest
+
 from saddlescope.reporting import find, load_runs
 from saddlescope.reporting.ordering import order
 from saddlescope.reporting.selection import Estimate
@@ -102,3 +104,15 @@ def test_runs_that_differ_in_their_seed_alone_are_compared(seeds_study):
     found = find(runs)
     assert not any("differ in more than" in sentence for sentence in found.limits)
     assert any(claim.verdict == "supported" for claim in found.claims if "Fig. 4" in claim.source)
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [("resnet20", True), ("tiny", False), ('resnet20"\nclassifier = "cosine', False)],
+)
+def test_what_a_relu_networks_lambda_min_means_is_said_of_those_alone(make_run, network, said):
+    path = make_run("sgd")
+    recipe = path / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace('name = "tiny"', f'name = "{network}"'))
+    limits = find(load_runs([path])[0]).limits
+    assert any("comes with the architecture" in sentence for sentence in limits) == said

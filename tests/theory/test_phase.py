@@ -70,6 +70,7 @@ def test_a_checkpoint_is_placed_by_its_own_numbers(measured, tmp_path):
     for row in rows:
         of = spectrum[row["name"]]
         assert row["rho"] == 0.05
+        assert row["norm_of"] == "row"
         assert row["a"] == pytest.approx(row["eta"] * -of["lambda_min"])
         assert row["b"] == pytest.approx(0.05 * -of["lambda_min"] / of["gradient_norm"])
         assert row["theorem1_possible"] == (row["b"] >= 2 + 3 / row["a"])

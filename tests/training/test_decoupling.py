@@ -150,3 +150,28 @@ def test_what_cannot_be_a_source(first, data, tmp_path):
     of_cosines = train(cosine, data, RunFolder(tmp_path / "cosine"))
     with pytest.raises(UsageError, match="not cosines"):
         second_stage(of_cosines.path, "crt")
+
+
+@pytest.mark.parametrize("classifier", ["crt", "lws", "tau-norm"])
+def test_weights_of_nothing_are_refused(tmp_path, classifier):
+    """`{"model": {}}` trained a random backbone once, and ended with 0."""
+    recipe = packaged_recipe("digits-lt", overrides=["training.epochs=1"])
+    data = load_section(recipe.data)
+    first = train(recipe, data, RunFolder(tmp_path / "first"))
+    state = load_checkpoint(first.checkpoint("last"))["model"]
+    for wrong, why in (
+        ({}, "missing"),
+        ({**state, "more": torch.zeros(1)}, "1 unknown"),
+        ({k: v for k, v in state.items() if not k.startswith("conv1")}, "missing|unknown"),
+        ({**state, next(iter(state)): torch.zeros(2)}, "in the file"),
+        ({"model": 3}, "not a tensor"),
+    ):
+        torch.save({"model": wrong}, first.checkpoint("last"))
+        with pytest.raises(DataError, match=why):
+            _second(first, classifier, data, tmp_path / "second")
+        assert not (tmp_path / "second").exists()
+
+
+def _second(first, classifier, data, folder):
+    recipe, start = second_stage(first.path, classifier)
+    train(recipe, data, RunFolder(folder), start=start)

@@ -183,7 +183,7 @@ def test_a_spectrum_under_weighted_losses_is_refused(tmp_path):
         run_target(folder, criterion="training", data_root=root)
 
 
-@pytest.mark.gpu
+@pytest.mark.cuda
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("method", ["sgd", "imbsam", "sse-sam"])

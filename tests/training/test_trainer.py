@@ -272,7 +272,7 @@ class TestRefusals:
     def test_folder_of_something_else(self, tmp_path, data):
         (tmp_path / "precious").write_text("x")
         for force in (False, True):
-            with pytest.raises(UsageError, match="not empty and not a run folder"):
+            with pytest.raises(UsageError, match="holds precious and is not a run folder"):
                 train(recipe(), data, RunFolder(tmp_path), force=force)
         assert (tmp_path / "precious").read_text() == "x"
 

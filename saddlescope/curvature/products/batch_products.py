@@ -16,6 +16,7 @@ from torch import Tensor
 from saddlescope.curvature.memory import available_bytes, is_out_of_memory
 from saddlescope.curvature.objective import Objective
 from saddlescope.curvature.products.linearisations import Linearisation, Lineariser
+from saddlescope.curvature.products.replay import free_recordings
 from saddlescope.curvature.state import Tensors, exact_arithmetic, untouched
 from saddlescope.errors import MemoryLimitError, OperatorError
 
@@ -109,11 +110,10 @@ class BatchProducts:
                 total = _added(total, parameters.flatten(made.apply(parts)))
         if self.retained < 1.0:
             with untouched(self.objective.model), exact_arithmetic(), torch.enable_grad():
-                for index, batch in enumerate(self.objective.batches()):
-                    if index >= len(self._kept):
-                        made = self._linearise(self.objective, batch)
-                        total = _added(total, parameters.flatten(made.apply(parts)))
-                        del made  # before the next one is made
+                for batch in self.objective.batches(after=len(self._kept)):
+                    made = self._linearise(self.objective, batch)
+                    total = _added(total, parameters.flatten(made.apply(parts)))
+                    del made  # before the next one is made
         if total is None:  # a rank without samples
             total = torch.zeros_like(vector)
         # The L2 term once, not once a rank.
@@ -141,6 +141,7 @@ class BatchProducts:
         device, held = self.objective.vector.device, bool(self._kept)
         self._kept.clear()
         self._budget = 0
+        free_recordings()
         if device.type == "cuda":
             torch.cuda.empty_cache()
         if held:

@@ -131,9 +131,11 @@ class Traced:
 
     def apply(self, parts: list[Tensor]) -> list[Tensor | None]:
         """See `Linearisation`."""
-        if self._size is None:
+        replay = None
+        if self._size is not None:
+            replay = self._program.replay(self._size, self._values, parts)
+        if replay is None:
             return list(self._scaled(self._program.product(self._values, parts)))
-        replay = self._program.replay(self._size, self._values, parts)
         return list(self._scaled(replay(self, self._values, parts)))
 
     def _scaled(self, parts: list[Tensor]) -> list[Tensor]:

@@ -5,15 +5,24 @@ kernels of a few microseconds each. A captured CUDA graph launches them as one. 
 fixed addresses, so whatever a product needs is copied into its buffers first, once for each
 linearisation, and the direction for each product.
 
-Everything but `cuda_graph` is independent of the device.
+What is recorded costs memory beside the product's own: it is counted, given back when memory runs
+out, and a function that cannot be recorded is run as it is.
+
+Everything but `CudaGraphs` is independent of the device.
 """
 
+import contextlib
+import logging
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from saddlescope.curvature.memory import default_budget, is_out_of_memory, storage_bytes
+
+log = logging.getLogger("saddlescope.curvature")
 
 Recorder = Callable[[Callable[[], list[Tensor]]], tuple[list[Tensor], Callable[[], None]]]
 """Runs a function once; returns its results and how to compute them anew, in place."""
@@ -37,7 +46,10 @@ class Replay:
         function: (kept, direction) -> tensors; no host synchronisation, no new sizes.
         kept: tensors and numbers, of the sizes that it will be called with.
         direction: tensors.
-        record: how; see `cuda_graph`.
+        record: how; see `CudaGraphs`.
+
+    Attributes:
+        nbytes: of its buffers and results; not what the function needs while it runs.
     """
 
     def __init__(
@@ -52,6 +64,7 @@ class Replay:
         self._direction = [part.clone() for part in direction]
         self._holder: Callable[[], object | None] = lambda: None
         self._results, self._run = record(lambda: function(self._kept, self._direction))
+        self.nbytes = storage_bytes([*self._kept, *self._direction, *self._results])
 
     def __call__(
         self, holder: object, kept: Sequence[Any], direction: Sequence[Tensor]
@@ -76,19 +89,127 @@ def _copy(buffers: Sequence[Any], values: Sequence[Any]) -> None:
     torch._foreach_copy_([buffer for buffer, _ in pairs], [value for _, value in pairs])
 
 
-def cuda_graph(function: Callable[[], list[Tensor]]) -> tuple[list[Tensor], Callable[[], None]]:
-    """Capture a function's kernels on the current CUDA device; see `Recorder`.
+class Recordings:
+    """The recordings of one function, by batch size.
 
-    Raises:
-        RuntimeError: it does something that cannot be captured.
+    Args:
+        record: how; see `CudaGraphs`.
     """
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(2):  # libraries choose their kernels and workspaces on the first calls
-            function()
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        results = function()
-    return results, graph.replay
+
+    def __init__(self, record: Recorder) -> None:
+        self.record = record
+        # None: recording this size failed, and is not tried again.
+        self._made: dict[int, Replay | None] = {}
+        _everywhere.add(self)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the recordings keep."""
+        return sum(made.nbytes for made in self._made.values() if made is not None)
+
+    def get(
+        self,
+        size: int,
+        function: Callable[[list[Any], list[Tensor]], list[Tensor]],
+        kept: Sequence[Any],
+        direction: Sequence[Tensor],
+    ) -> Replay | None:
+        """The recording of a size, made at the first call; None where there can be none.
+
+        Args:
+            size: of the batch.
+            function: see `Replay`.
+            kept: see `Replay`.
+            direction: see `Replay`, at least one tensor.
+        """
+        if size not in self._made:
+            # What it runs in comes on top: as much again, as a product's intermediates are.
+            needed = 2 * storage_bytes([*kept, *direction])
+            if self.nbytes + needed > default_budget(direction[0].device):
+                self.free()
+            try:
+                self._made[size] = Replay(function, kept, direction, record=self.record)
+            except RuntimeError as error:
+                self._made[size] = None
+                reason = "out of memory" if is_out_of_memory(error) else _first_line(error)
+                log.warning(
+                    "products: batches of %d samples are launched kernel by kernel, because they "
+                    "could not be recorded: %s", size, reason,
+                )  # fmt: skip
+        return self._made[size]
+
+    def free(self) -> None:
+        """Give the recordings back; what could not be recorded is remembered."""
+        self._made = {size: None for size, made in self._made.items() if made is None}
+
+
+_everywhere: weakref.WeakSet[Recordings] = weakref.WeakSet()
+
+
+def free_recordings() -> bool:
+    """Give all recordings of this process back; they are made anew when they are needed.
+
+    Returns:
+        Whether there were any.
+    """
+    held = [recordings for recordings in _everywhere if recordings.nbytes]
+    for recordings in held:
+        recordings.free()
+    return bool(held)
+
+
+class CudaGraphs:
+    """Captures functions' kernels on the current CUDA device; a `Recorder`.
+
+    All captures of one recorder share a pool of memory, so at most one of them may run at a time.
+
+    Args:
+        stream: where to capture; None takes one of torch's. Captures that are to run at once need
+            a recorder and a stream each: libraries keep their scratch memory by stream.
+        warm_ups: calls beforehand, in which libraries choose kernels and workspaces.
+    """
+
+    def __init__(self, *, stream: torch.cuda.Stream | None = None, warm_ups: int = 2) -> None:
+        self._stream, self._warm_ups = stream, warm_ups
+        self._pool: Any = None
+
+    def __call__(
+        self, function: Callable[[], list[Tensor]]
+    ) -> tuple[list[Tensor], Callable[[], None]]:
+        """See `Recorder`.
+
+        Raises:
+            RuntimeError: it does something that cannot be captured, or memory ran out.
+        """
+        outside = torch.cuda.current_stream()
+        aside = self._stream or torch.cuda.Stream()
+        aside.wait_stream(outside)
+        with torch.cuda.stream(aside):
+            for _ in range(self._warm_ups):
+                function()
+        outside.wait_stream(aside)
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # No other thread may use the device meanwhile ("global"): autograd's own takes part.
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                results = function()
+        except BaseException:
+            # Where ending the capture fails too, torch leaves its stream and its pool in use.
+            torch.cuda.set_stream(outside)
+            _stop_allocating(self._pool)
+            self._pool = None
+            raise
+        return results, graph.replay
+
+
+def _stop_allocating(pool: Any) -> None:
+    """Take a pool out of use that a failed capture may have left in it."""
+    # It may not be in use, and not every torch has such a call.
+    with contextlib.suppress(RuntimeError, AttributeError):
+        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

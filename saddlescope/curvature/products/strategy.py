@@ -34,6 +34,10 @@ TRACING_PAYS_FROM = 4e11
 """Operations that tracing must save a whole job to be worth its seconds on a CPU: a row of 80
 images of a ResNet-32, whose trace takes 4 s. Measured by benchmarks/tracing.py."""
 
+TRACING_PAYS_FROM_ROWS = 40
+"""Rows of a job from which tracing is worth its seconds on CUDA, where launches cost more than
+arithmetic: replayed products of a small row are estimated to save 0.2 s a row. Not measured yet."""
+
 _CHECK = 10.0
 """Gradients of float32 that the float64 check of an untraced row takes, for each of its samples."""
 
@@ -121,6 +125,14 @@ class Programs:
             rows: number of samples of each.
         """
         if self.strategy != "auto":
+            return
+        rows = list(rows)
+        if objective.vector.device.type == "cuda":
+            self._traces = len(rows) >= TRACING_PAYS_FROM_ROWS
+            log.info(
+                "products: %s (%d rows in this job; tracing pays from %d)",
+                "traced" if self._traces else "double backward", len(rows), TRACING_PAYS_FROM_ROWS,
+            )  # fmt: skip
             return
         try:
             gradient = 3.0 * _forward_operations(objective, next(objective.batches()))

@@ -39,7 +39,7 @@ from saddlescope.curvature.products.graphs import (
     free_batch_size,
 )
 from saddlescope.curvature.products.recording import first_line, record
-from saddlescope.curvature.products.replay import Recorder, Replay, cuda_graph
+from saddlescope.curvature.products.replay import CudaGraphs, Recordings, Replay
 
 PRIME = (211,)
 """One recording: half the time of two, and right for all but odd numbers of the batch size."""
@@ -66,7 +66,7 @@ class TracedProgram:
         elements: losses a sample, each of which enters with the sample's weight; 0 for a criterion
             that only tells their mean.
         exact: whether the forward half can run in float64 and be rounded; may be set to False.
-        record: how `replay` records a product.
+        recordings: of products, one a batch size; see `replay`.
 
     Raises:
         RecordingError: the model or the criterion does something that cannot be recorded.
@@ -104,8 +104,7 @@ class TracedProgram:
         first = len(points) + len(others) + len(self._constants) + 3
         self.parts = divide(graphs[0], first_direction=first)
         self.exact = vector.dtype == torch.float32 and self.parts.exact_forward is not None
-        self.record: Recorder = cuda_graph
-        self._replays: dict[int, Replay] = {}
+        self.recordings = Recordings(CudaGraphs())
         self._parameters = len(points)
 
     @property
@@ -148,11 +147,12 @@ class TracedProgram:
             outputs = self.parts.backward(*given, len(inputs), *crossing)
         return loss, list(outputs[: self._parameters]), outputs[self._parameters :]
 
-    def replay(self, size: int, kept: list[Any], parts: list[Tensor]) -> Replay:
-        """The tangent half on fixed buffers, recorded at the first call for each batch size."""
-        if size not in self._replays:
-            self._replays[size] = Replay(self.product, kept, parts, record=self.record)
-        return self._replays[size]
+    def replay(self, size: int, kept: list[Any], parts: list[Tensor]) -> Replay | None:
+        """The tangent half on fixed buffers, recorded at the first call for each batch size.
+
+        None where it cannot be recorded; `product` does the same.
+        """
+        return self.recordings.get(size, self.product, kept, parts)
 
     def product(self, kept: list[Any], parts: list[Tensor]) -> list[Tensor]:
         """Run the tangent half for a direction given as a tensor a parameter."""

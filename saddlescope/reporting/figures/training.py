@@ -30,8 +30,8 @@ _PANELS = {
     "acc_medium": "Medium, test accuracy (%)",
     "acc_few": "Few, test accuracy (%)",
     "acc_avg": "Average, test accuracy (%)",
-    "loss_head": "Head classes, training loss",
-    "loss_tail": "Tail classes, training loss",
+    "loss_head": "Head classes, loss while training",
+    "loss_tail": "Tail classes, loss while training",
 }
 
 

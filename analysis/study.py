@@ -1,0 +1,110 @@
+"""The study of docs/study.md: train, measure and keep what is missing of it.
+
+    python analysis/study.py --data-root FOLDER [--runs runs/study] [--jobs 2]
+
+Every step goes on where it was cut: the same command, again, does what is missing. Finished runs
+are kept in analysis/study, one folder each, with everything but the checkpoints of their way:
+recipe, logs, tables, and the weights of the last epoch, so that anybody can measure the networks
+without training them.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from saddlescope.runs import RunFolder, find_runs, write_bytes, write_json
+
+HERE = Path(__file__).parent
+RECIPE = HERE.parent / "train" / "study.toml"
+KEPT = HERE / "study"
+ALONG = ("5", "17", "29", "41", "53")
+"""Checkpoints measured along the way; 41 is the last before the switch."""
+
+LOGS = ("recipe_file", "metrics_file", "norms_file", "losses_file")
+
+
+def commands(run: RunFolder, data_root: str) -> Iterator[list[str]]:
+    """Yield the measurements of a run, what decides the hypotheses first."""
+    always = ["spectrum", str(run.path), "--data-root", data_root, "--threads", "1"]
+    rows = ["--groups", "tail", "--classes", "4,7,9"]
+    seed = int(run.run()["seed"])
+    yield [*always, *rows, "--with", "split"]
+    yield [*always, *rows, "--operator", "hessian-minus-gauss-newton"]
+    yield [*always, *rows, "--operator", "norm-weighted"]
+    for checkpoint in ALONG:
+        if run.checkpoint(checkpoint).is_file():
+            yield [*always, "--groups", "tail", "--classes", "7,9", "--checkpoint", checkpoint]
+    yield [*always, *rows, "--split", "test"]
+    if seed <= 3:
+        yield [*always, "--groups", "", "--classes", "0"]
+    if seed == 1:
+        yield [*always, "--groups", "all", "--classes", "none"]
+
+
+def finished(runs: Path) -> list[RunFolder]:
+    """Find the runs that have ended."""
+    found = find_runs(runs)
+    return [run for run in found if run.run_file.is_file() and run.run()["state"] == "finished"]
+
+
+def measure(run: RunFolder, data_root: str) -> None:
+    """Measure what is missing of a run; a row that does not converge is kept all the same."""
+    for words in commands(run, data_root):
+        done = subprocess.run([sys.executable, "-P", "-m", "saddlescope", *words], check=False,
+                              stdout=subprocess.DEVNULL)  # fmt: skip
+        if done.returncode not in (0, 3):
+            sys.exit(f"saddlescope {' '.join(words)} ended with {done.returncode}")
+
+
+def keep(run: RunFolder) -> None:
+    """Copy a finished run to where it is kept, without the checkpoints of its way."""
+    from safetensors.torch import save
+
+    from saddlescope.training import load_checkpoint
+
+    target = RunFolder(KEPT / run.name)
+    for log in LOGS:
+        if getattr(run, log).is_file():
+            write_bytes(getattr(target, log), getattr(run, log).read_bytes())
+    about = run.run()
+    about["provenance"].pop("command", None)  # it may hold the paths of one machine
+    write_json(target.run_file, about)
+    last = load_checkpoint(run.checkpoint("last"))
+    words = {"epoch": str(last["epoch"])}
+    write_bytes(target.checkpoints / "last.safetensors", save(last["model"], words))
+    for path in sorted((run.path / "spectrum").rglob("*")):
+        if path.suffix in (".csv", ".json"):
+            write_bytes(target.path / path.relative_to(run.path), path.read_bytes())
+
+
+def main() -> None:
+    """Do what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-root", default=os.environ.get("SADDLESCOPE_DATA"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/study"))
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--only", choices=("train", "measure", "keep"))
+    options = parser.parse_args()
+    steps = ("train", "measure", "keep") if options.only is None else (options.only,)
+    if options.data_root is None and steps != ("keep",):
+        sys.exit("study: name the folder of cifar-10-batches-py: --data-root or SADDLESCOPE_DATA")
+    if "train" in steps:
+        words = ["train", str(RECIPE), "-o", str(options.runs), "--jobs", str(options.jobs),
+                 "--threads", "1", "--device", "cpu", "--data-root", options.data_root]  # fmt: skip
+        subprocess.run([sys.executable, "-P", "-m", "saddlescope", *words], check=True)
+    runs = finished(options.runs)
+    if "measure" in steps:
+        with ThreadPoolExecutor(options.jobs) as pool:
+            list(pool.map(lambda run: measure(run, options.data_root), runs))
+    if "keep" in steps:
+        for run in runs:
+            keep(run)
+            print(f"kept: {KEPT / run.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Gradients as lists beside the parameters, and `.grad`, through which everybody else sees them.
+
+Every pass is a `backward()` into `.grad`: DistributedDataParallel, FSDP, activation checkpointing
+and hooks listen to that, and to nothing else.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+from torch import Tensor
+
+from saddlescope.sharpness.norms import local, values
+
+Gradients: TypeAlias = list[Tensor | None]
+
+_MARK = "_saddlescope_seen"
+
+
+def clear(parameters: Iterable[Tensor]) -> None:
+    """Leave no `.grad`."""
+    for parameter in parameters:
+        parameter.grad = None
+
+
+def take(parameters: Sequence[Tensor]) -> Gradients:
+    """The gradients that are there, whose places are empty afterwards."""
+    found = [parameter.grad for parameter in parameters]
+    clear(parameters)
+    return found
+
+
+def put(parameters: Sequence[Tensor], gradients: Gradients) -> None:
+    """Set `.grad`."""
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+
+
+def add(left: Gradients | None, right: Gradients) -> Gradients:
+    """The sum, where None is 0."""
+    if left is None:
+        return right
+    return [a if b is None else b if a is None else a + b for a, b in zip(left, right, strict=True)]
+
+
+def mark_seen(parameters: Iterable[Tensor]) -> None:
+    """Remember what `.grad` holds now: it has been used, or is older than the optimiser."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            setattr(parameter.grad, _MARK, parameter.grad._version)
+
+
+def unseen(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """Gradients that somebody has put or added into `.grad` since `mark_seen`."""
+    return [
+        gradient
+        for gradient in (parameter.grad for parameter in parameters)
+        if gradient is not None and getattr(gradient, _MARK, None) != gradient._version
+    ]
+
+
+def any_nonzero(gradients: Iterable[Tensor]) -> bool:
+    """Whether one of them is not zero; asks the device."""
+    return any(bool((values(local(gradient)) != 0).any()) for gradient in gradients)

@@ -1,0 +1,183 @@
+"""The passes of one step: the gradients of every group at w, and the update's at w + ε.
+
+One forward pass of each micro-batch at w serves every group, groups with ρ = 0 share one backward
+pass, and each perturbed group costs one backward pass at w and one forward and one backward pass at
+w + ε for each micro-batch. No graph outlives its micro-batch.
+"""
+
+import sys
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saddlescope.sharpness.exchange import Exchange
+from saddlescope.sharpness.gradients import Gradients, add, clear, put, take
+from saddlescope.sharpness.losses import Losses, backward, by_group, loss_of, only
+
+
+@dataclass
+class Found:
+    """What the passes at w gave.
+
+    Attributes:
+        ascents: gradients of each perturbed group.
+        update: the gradient of the others together, or None.
+        answer: what the caller's function returned, detached, added up over micro-batches.
+        present: of each micro-batch, the perturbed groups it has.
+        own: whether the function called `backward()` itself.
+    """
+
+    ascents: dict[Hashable, Gradients] = field(default_factory=dict)
+    update: Gradients | None = None
+    answer: Any = None
+    present: list[list[Hashable]] = field(default_factory=list)
+    own: bool = False
+
+    def add(self, gradients: Gradients) -> None:
+        """Add to the update."""
+        self.update = add(self.update, gradients)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Runs the caller's functions and collects gradients.
+
+    Attributes:
+        parameters: those that can move.
+        calls: one for each micro-batch.
+        radii: of every group.
+        exchange: who shares the batch.
+        scaler: a GradScaler, or None.
+    """
+
+    parameters: Sequence[Tensor]
+    calls: Sequence[Losses]
+    radii: Mapping[Hashable, float]
+    exchange: Exchange
+    scaler: Any = None
+
+    def at_w(self) -> Found:
+        """The gradients at w.
+
+        Raises:
+            UsageError: what was returned cannot be differentiated, or cannot be meant.
+        """
+        found = Found()
+        perturbed = any(self.radii.values())
+        several = len(self.radii) > 1
+        if several and perturbed:
+            _allow_several_backwards()
+        for index, call in enumerate(self.calls):
+            with self.exchange.passes(
+                len(self.radii), ascent=perturbed, last=index == len(self.calls) - 1
+            ):
+                result, found.own = self._run(call)
+                if found.own:
+                    name = only(self.radii)
+                    kept = found.ascents.get(name, found.update)
+                    self._keep(found, name, add(kept, self._taken()))
+                    found.answer = _sum_up(found.answer, result)
+                    continue
+                losses = dict(by_group(result, self.radii))  # a mapping may compute when asked
+                names = [name for name in losses if self.radii[name] > 0.0]
+                plain = [loss_of(losses, name) for name in losses if self.radii[name] == 0.0]
+                ascents = {name: loss_of(losses, name) for name in names}
+                for position, (name, loss) in enumerate(ascents.items()):
+                    last = not plain and position == len(names) - 1
+                    backward([loss], scaler=self.scaler, retain=not last)
+                    if several:
+                        found.ascents[name] = add(found.ascents.get(name), take(self.parameters))
+                if plain:
+                    backward(plain, scaler=self.scaler)
+                    if several:
+                        found.update = add(found.update, take(self.parameters))
+                found.present.append(names)
+                found.answer = _sum_up(
+                    found.answer, losses if isinstance(result, Mapping) else result
+                )
+        if not several and not found.own:
+            # One group: its micro-batches add up in `.grad` itself, where DDP looks for them.
+            self._keep(found, only(self.radii), take(self.parameters))
+        return found
+
+    def at_ascent(self, name: Hashable, found: Found, *, alone: bool = False) -> Gradients:
+        """The gradient of a group's loss at the present weights.
+
+        Args:
+            name: of the group.
+            found: at w.
+            alone: whether to leave out the update so far, which is added otherwise.
+        """
+        total = None if alone else found.update
+        clear(self.parameters)
+        if total is not None and not found.own:
+            put(self.parameters, total)
+        for index, call in enumerate(self.calls):
+            if not found.own and name not in found.present[index]:
+                continue
+            last = index == len(self.calls) - 1
+            with self.exchange.passes(len(self.radii), ascent=False, last=last):
+                with torch.enable_grad():
+                    result = call()
+                if found.own:
+                    total = add(total, self._taken())
+                else:
+                    losses = result if isinstance(result, Mapping) else {name: result}
+                    backward([loss_of(losses, name)], scaler=self.scaler)
+        if found.own:
+            assert total is not None
+            return total
+        return take(self.parameters)
+
+    def _run(self, call: Losses) -> tuple[Any, bool]:
+        """What the function returns, and whether it filled `.grad` itself."""
+        before = [(p.grad, None if p.grad is None else p.grad._version) for p in self.parameters]
+        with torch.enable_grad():
+            result = call()
+        own = any(
+            p.grad is not None and (p.grad is not former or p.grad._version != version)
+            for p, (former, version) in zip(self.parameters, before, strict=True)
+        )
+        return result, own
+
+    def _keep(self, found: Found, name: Hashable, gradients: Gradients) -> None:
+        if self.radii[name] > 0.0:
+            found.ascents[name] = gradients
+        else:
+            found.update = gradients
+
+    def _taken(self) -> Gradients:
+        """Gradients out of `.grad`; copies where DDP may write into them in the next pass."""
+        gradients = take(self.parameters)
+        if len(self.calls) == 1:
+            return gradients
+        return [None if g is None else g.clone() for g in gradients]
+
+
+def _sum_up(total: Any, answer: Any) -> Any:
+    """Add the answers of micro-batches up, by group."""
+    if isinstance(answer, Tensor):
+        answer = answer.detach()
+    elif isinstance(answer, Mapping):
+        answer = {k: v.detach() if isinstance(v, Tensor) else v for k, v in answer.items()}
+    if total is None or answer is None:
+        return answer if total is None else total
+    if isinstance(answer, Mapping):
+        return {
+            name: total[name] + answer[name] if name in total and name in answer
+            else total.get(name, answer.get(name))
+            for name in {**total, **answer}
+        }  # fmt: skip
+    return total + answer
+
+
+def _allow_several_backwards() -> None:
+    """Let a network that will be compiled keep its buffers for a second backward pass."""
+    if "torch._dynamo" in sys.modules:
+        from torch._functorch import config
+
+        if config.donated_buffer:
+            config.donated_buffer = False

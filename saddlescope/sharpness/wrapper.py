@@ -1,0 +1,139 @@
+"""What makes `SharpnessAware` a whole `torch.optim.Optimizer`.
+
+State and parameter groups are the base optimiser's own: whoever writes to one writes to the other,
+and schedulers, checkpoints, copies and hooks find what they look for.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from saddlescope.errors import UsageError
+from saddlescope.sharpness.ascent import Ascent
+
+
+class Wrapper(Optimizer):
+    """An optimiser that prepares gradients for another, its base.
+
+    Args:
+        base: an optimiser over all parameters.
+        radii: of every group.
+        ascent: how ε is found.
+
+    Attributes:
+        base: what moves the weights.
+        ascent: how ε is found.
+    """
+
+    def __init__(self, base: Optimizer, radii: Mapping[Any, float], ascent: Ascent) -> None:
+        self.base = base
+        self.ascent = ascent
+        super().__init__(base.param_groups, dict(base.defaults))
+        self.set_radii(radii)
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The base optimiser's."""
+        return self.base.param_groups
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        self.base.param_groups = groups
+
+    @property
+    def state(self) -> Any:
+        """The base optimiser's."""
+        return self.base.state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        self.base.state = state
+
+    @property
+    def radii(self) -> dict[Any, float]:
+        """The radii in force, by group; every `param_groups` entry has them, for checkpoints."""
+        return dict(self.param_groups[0].get("radii", self._radii))
+
+    def set_radii(self, radii: Mapping[Any, float]) -> None:
+        """Replace the radii, as SSE-SAM does when its second stage begins.
+
+        Raises:
+            UsageError: a radius that is negative or not finite, or none at all.
+        """
+        if not radii:
+            raise UsageError("radii is empty: name at least one group")
+        for name, rho in radii.items():
+            if not 0.0 <= rho < float("inf"):
+                raise UsageError(f"radius of group {name!r} is {rho}: expected a number >= 0")
+        self._radii = dict(radii)  # for when a checkpoint is loaded into the base itself
+        for group in self.param_groups:
+            group["radii"] = dict(radii)
+
+    def register_step_pre_hook(self, hook: Callable[..., Any]) -> Any:
+        """Call `hook(self, args, kwargs)` before the weights move, when `.grad` is final."""
+        return self.base.register_step_pre_hook(lambda _, *arguments: hook(self, *arguments))
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters, with the radii in force."""
+        super().add_param_group(param_group)
+        self._name_radii(self.param_groups[0].get("radii"))
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned, or the state of a plain base optimiser.
+
+        A checkpoint that names no radii leaves those in force.
+        """
+        radii = self.radii
+        super().load_state_dict(state_dict.get("base", state_dict))
+        self._name_radii(radii)
+        if "base" in state_dict:  # a format of before 0.1.0, which names the radii beside it
+            self.set_radii(state_dict["radii"])
+
+    def _name_radii(self, radii: Mapping[Any, float] | None) -> None:
+        """Name the radii in groups that name none, such as those of a base's checkpoint."""
+        if radii is not None:
+            for group in self.param_groups:
+                group.setdefault("radii", dict(radii))
+
+    def __getstate__(self) -> dict[str, Any]:
+        hooks = ("_optimizer_", "_warned", "step", "profile", "_zero_grad_profile_name", "_patched")
+        return {k: v for k, v in self.__dict__.items() if not k.startswith(hooks)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Of a pickle or a copy, which has a base, and of torch's load_state_dict, which has none.
+        state = dict(state)
+        theirs: dict[str, Any] = {
+            key: state.pop(key) for key in ("state", "param_groups") if key in state
+        }
+        super().__setstate__(state)
+        if theirs:
+            self.base.__setstate__(theirs)
+
+    @property
+    def _steps(self) -> int:
+        """Steps taken, which LookSAM counts."""
+        return int(self.param_groups[0].get("sharpness_steps", 0))
+
+    def _count_step(self) -> None:
+        if self.ascent.every > 1:
+            steps = self._steps + 1
+            for group in self.param_groups:
+                group["sharpness_steps"] = steps
+
+    def _all(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def _trainable(self) -> list[Tensor]:
+        """Those that can move.
+
+        Raises:
+            UsageError: there are none.
+        """
+        found = [p for p in self._all() if p.requires_grad]
+        if not found:
+            raise UsageError("every parameter of this optimiser is frozen: nothing can move")
+        return found

@@ -1,0 +1,117 @@
+"""What is looked at before and after a checkpoint is read: its opcodes, and its checksum.
+
+`torch.load(weights_only=True)` runs no foreign code, but it may be told to allocate any amount of
+memory or to nest tuples until the interpreter ends, and it does not notice a bit that has changed
+on disk: torch writes checksums and does not read them.
+"""
+
+import hashlib
+import io
+import os
+import pickletools
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, Final
+
+import torch
+from torch import Tensor
+
+from saddlescope.errors import DataError
+from saddlescope.longtail.nesting import Nesting
+
+SEAL: Final = "saddlescope_checksum"
+"""The entry of a checkpoint that holds the checksum of all others."""
+
+_LARGEST_PICKLE: Final = 1 << 28
+"""Bytes of the opcodes of a checkpoint; a thousand tensors take 200 kB."""
+
+_CALLED: Final = frozenset(
+    {"collections.OrderedDict", "torch.Size", "torch.device", "builtins.set", "builtins.complex"}
+)
+"""What a checkpoint may call beside the functions that rebuild a tensor: nothing that allocates as
+much as it is told to, such as a storage or a bytearray."""
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content with its checksum."""
+    return {**content, SEAL: _checksum(content)}
+
+
+def opened(content: dict[str, Any], *, origin: str) -> dict[str, Any]:
+    """The content without its checksum; anybody's that has none is taken as it is.
+
+    Raises:
+        DataError: it is not what was written.
+    """
+    if SEAL not in content:
+        return content
+    inside = {key: value for key, value in content.items() if key != SEAL}
+    if content[SEAL] != _checksum(inside):
+        raise DataError(
+            f"{origin}: damaged: its content does not match its checksum; take another checkpoint, "
+            "or delete it and train again"
+        )
+    return inside
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    _feed(digest, content)
+    return digest.hexdigest()
+
+
+def _feed(digest: "hashlib.blake2b", value: Any) -> None:
+    """Add a value and all that is in it; two values of one digest are equal."""
+    if isinstance(value, Tensor):
+        digest.update(f"tensor {value.dtype} {tuple(value.shape)};".encode())
+        if value.device.type != "meta" and value.layout == torch.strided:
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().data)
+    elif isinstance(value, Mapping):
+        digest.update(f"dict {len(value)};".encode())
+        for key, item in value.items():
+            _feed(digest, key)
+            _feed(digest, item)
+    elif isinstance(value, list | tuple):
+        digest.update(f"list {len(value)};".encode())
+        for item in value:
+            _feed(digest, item)
+    else:
+        text = repr(value).encode("utf-8", "backslashreplace")
+        digest.update(f"{type(value).__name__} {len(text)};".encode())
+        digest.update(text)
+
+
+def refuse_hostile(path: Path) -> None:
+    """Go through the opcodes of a file of `torch.save` without executing any.
+
+    Raises:
+        DataError: it would nest without end, or allocate what it does not hold.
+    """
+    with open(path, "rb") as handle:
+        if not zipfile.is_zipfile(handle):
+            handle.seek(0)
+            for _ in range(5):  # as before torch 1.6: magic number, version, system, content, keys
+                _scan(handle)
+            return
+        with zipfile.ZipFile(handle) as archive:
+            size = os.fstat(handle.fileno()).st_size
+            if sum(entry.file_size for entry in archive.infolist()) > 2 * size:
+                raise DataError("refused: its entries are compressed to a fraction of their size")
+            for entry in archive.infolist():
+                if entry.filename.endswith("data.pkl"):
+                    if entry.file_size > _LARGEST_PICKLE:
+                        raise DataError("refused: more objects than a checkpoint has")
+                    _scan(io.BytesIO(archive.read(entry)))
+
+
+def _scan(handle: IO[bytes]) -> None:
+    nesting = Nesting(_refuse_call)
+    for opcode, argument, position in pickletools.genops(handle):
+        nesting.after(opcode, argument, position)
+
+
+def _refuse_call(name: str | None) -> None:
+    if name is not None and name not in _CALLED and "._rebuild" not in name:
+        raise DataError(f"refused: it calls {name!r}, as no file of plain tensors does")

@@ -1,0 +1,110 @@
+"""No step makes a device wait, and a compiled network serves several groups."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from saddlescope.sharpness import Ascent, SharpnessAware
+
+WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "is_nonzero")
+
+
+class Waits(TorchDispatchMode):
+    """Collects the operations whose result the host has to read."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.__name__.split(".")[0]
+        if name in WAITS:
+            self.found.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("form", ["step", "micro-batches", "two calls"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"radii": {"all": 0.0}},
+        {"radii": {"all": 0.5}},
+        {"radii": {"head": 0.2, "tail": 0.5}},
+        {"adaptive": True, "clip": 1.0},
+        {"ascent": Ascent(friendly=1.0)},
+        {"ascent": Ascent(every=2)},
+        {"bn_statistics": "clean"},
+        {"maximize": True},
+        {"half": True},
+    ],
+)
+def test_the_host_reads_nothing(options, form):
+    options = dict(options)
+    dtype = torch.bfloat16 if options.pop("half", False) else torch.float32
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 2)).to(dtype)
+    optimizer = SharpnessAware(
+        net.parameters(), torch.optim.SGD, model=net, lr=0.1, momentum=0.9, **options
+    )
+    inputs = torch.randn(8, 4, dtype=dtype)
+
+    def losses():
+        outputs = net(inputs).square()
+        parts = {"head": outputs[:4].mean(), "tail": outputs[4:].mean()}
+        return parts if "head" in optimizer.radii else outputs.mean()
+
+    if form == "two calls" and ("ascent" in options or "head" in optimizer.radii):
+        form = "step"
+    with Waits() as waits:
+        for _ in range(3):
+            if form == "two calls":
+                for turn in (optimizer.first_step, optimizer.second_step):
+                    losses().backward()
+                    turn(zero_grad=True)
+            else:
+                optimizer.step([losses, losses] if form == "micro-batches" else losses)
+    assert waits.found == []
+
+
+def test_the_count_sees_a_wait():
+    with Waits() as waits:
+        float(torch.ones(()))
+    assert waits.found == ["_local_scalar_dense"]
+
+
+@pytest.mark.slow
+def test_several_groups_of_a_network_that_was_compiled_before():
+    """In a process of its own, since a global setting of torch's is what it is about."""
+    code = """
+import torch
+from torch import nn
+from saddlescope.sharpness import SharpnessAware
+ends = []
+for compiled in (False, True):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    x = torch.randn(8, 4)
+    run = torch.compile(net) if compiled else net
+    if compiled:
+        run(x).sum().backward()
+        net.zero_grad()
+    optimizer = SharpnessAware(net.parameters(), torch.optim.SGD, lr=0.1,
+                               radii={"head": 0.1, "tail": 0.5})
+    def losses():
+        outputs = run(x).square()
+        return {"head": outputs[:4].mean(), "tail": outputs[4:].mean()}
+    for _ in range(2):
+        optimizer.step(losses)
+    ends.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
+print("apart by", float((ends[0] - ends[1]).norm()) < 1e-5)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], text=True, capture_output=True, check=False
+    )
+    if "InvalidCxxCompiler" in done.stdout + done.stderr:
+        pytest.skip("torch.compile finds no C++ compiler")
+    assert done.stdout.startswith("apart by True"), done.stdout + done.stderr

@@ -1,0 +1,91 @@
+"""The numbers of a step at a checkpoint, from a run folder written by hand."""
+
+import json
+
+import pandas as pd
+import pytest
+import tomli_w
+
+from saddlescope.runs import SPECTRUM_COLUMNS, RunFolder, write_spectrum
+from saddlescope.theory import place
+
+GROUPS = {"all": [0, 1, 2], "head": [0, 1], "tail": [2]}
+
+
+def run(tmp_path, method, *, epochs=10, norms=(), sizes=None, **words):
+    """A run of three classes with rows of epochs 4 and 8: λ_min = −10, ‖∇L‖ = 2."""
+    folder = RunFolder(tmp_path / method)
+    folder.path.mkdir(parents=True)
+    recipe = {
+        "method": {"name": method, "rho": 0.05, "rho_head": 0.04, "rho_tail": 0.10, **words},
+        "optimizer": {"momentum": 0.9, "batch_size": 100},
+        "training": {"epochs": epochs},
+    }
+    folder.recipe_file.write_text(tomli_w.dumps(recipe))
+    folder.run_file.write_text(json.dumps({"data": {"groups": GROUPS}}))
+    sizes = sizes or [0.1] * epochs
+    rows = [{"epoch": epoch, "lr": size} for epoch, size in enumerate(sizes)]
+    folder.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    folder.norms_file.write_text("".join(json.dumps(row) + "\n" for row in norms))
+    for epoch in (4, 8):
+        table = []
+        for kind, name in [("group", "all"), ("group", "head"), ("group", "tail"), ("class", "2")]:
+            row = dict.fromkeys(SPECTRUM_COLUMNS, 1.0)
+            row |= dict.fromkeys(("run", "split", "criterion", "operator", "digest"), "x")
+            row |= {"kind": kind, "name": name, "epoch": epoch, "seed": 0, "n": 5, "matvecs": 9}
+            row |= {"lambda_min": -10.0, "gradient_norm": 2.0, "method": method, "converged": True}
+            table.append(row)
+        write_spectrum(folder.spectrum_file(f"epoch-{epoch:03d}", "train"), table)
+    return folder
+
+
+def radii(frame, epoch):
+    rows = frame[frame["epoch"] == epoch]
+    return {row["name"]: row["rho"] for _, row in rows.iterrows()}
+
+
+def test_each_row_has_the_radius_of_its_samples_in_its_epoch(tmp_path):
+    """Head 0.04, tail 0.10, SAM 0.05; the switch of SSE-SAM is epoch 7 of 10."""
+    found = {m: place([run(tmp_path, m)]) for m in ("sgd", "sam", "imbsam", "sam-ext", "sse-sam")}
+    all_rows = {"all": 0.05, "head": 0.05, "tail": 0.05, "2": 0.05}
+    assert radii(found["sgd"], 4) == radii(found["sam"], 8) == all_rows
+    # "all" holds samples of two radii, and a head that is not perturbed takes SGD's step.
+    assert radii(found["imbsam"], 4) == {"tail": 0.10, "2": 0.10}
+    both = {"head": 0.04, "tail": 0.10, "2": 0.10}
+    assert radii(found["sam-ext"], 8) == radii(found["sse-sam"], 4) == both
+    assert radii(found["sse-sam"], 8) == {"tail": 0.10, "2": 0.10}
+    other = place([run(tmp_path / "more", "sgd", first_stage="sam-ext")])
+    assert (radii(other, 4), radii(other, 8)) == (both, all_rows)
+
+
+def test_a_step_is_as_long_as_momentum_makes_it(tmp_path):
+    found = place([run(tmp_path, "sam", sizes=[0.1] * 5 + [0.01] * 3 + [0.0009, 0.0])])
+    assert set(found["epoch"]) == {4}  # at epoch 8 the schedule has ended
+    assert found["eta"].unique() == pytest.approx([1.0])
+    assert found["a"].unique() == pytest.approx([10.0])
+    assert found["b"].unique() == pytest.approx([0.05 * 10 / 2])
+
+
+@pytest.mark.parametrize(("reduction", "share"), [("batch", 0.2), ("group", 1.0)])
+def test_the_gradient_is_a_mini_batchs_where_it_was_logged(tmp_path, reduction, share):
+    logged = [
+        {"epoch": 0, "gradient_norm": 9.0, "gradient_norm_tail": 9.0, "batch_tail": 1},
+        {"epoch": 5, "gradient_norm": 3.0, "gradient_norm_tail": 1.0, "batch_tail": 20},
+        {"epoch": 5, "gradient_norm": 5.0, "gradient_norm_tail": None, "batch_tail": 0},
+    ]
+    found = place([run(tmp_path, "sam", norms=logged, group_reduction=reduction)])
+    rows = {(r["epoch"], r["name"]): r for _, r in found.iterrows()}
+    row = rows[4, "all"]
+    assert (row["gradient_norm"], row["norm_of"]) == (4.0, "mini-batch")
+    row = rows[4, "tail"]
+    assert (row["gradient_norm"], row["norm_of"]) == (pytest.approx(1.0 / share), "mini-batch")
+    assert row["b"] == pytest.approx(0.05 * 10.0 * share)
+    assert (rows[8, "2"]["gradient_norm"], rows[8, "2"]["norm_of"]) == (2.0, "row")
+    assert rows[4, "head"]["norm_of"] == "row"  # whose norm nobody logged
+
+
+def test_an_empty_table_still_has_its_columns(tmp_path):
+    found = place([run(tmp_path, "sam", sizes=[0.1] + [0.0] * 9)])
+    assert isinstance(found, pd.DataFrame)
+    assert len(found) == 0
+    assert "norm_of" in found
