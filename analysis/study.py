@@ -73,9 +73,10 @@ def keep(run: RunFolder) -> None:
     about = run.run()
     about["provenance"].pop("command", None)  # it may hold the paths of one machine
     write_json(target.run_file, about)
-    last = load_checkpoint(run.checkpoint("last"))
-    words = {"epoch": str(last["epoch"])}
-    write_bytes(target.checkpoints / "last.safetensors", save(last["model"], words))
+    weights = load_checkpoint(run.checkpoint("last"))["model"]
+    # A tensor of a module that lies channels last is not one block of memory.
+    flat = {name: tensor.contiguous() for name, tensor in weights.items()}
+    write_bytes(target.checkpoints / "last.safetensors", save(flat))
     for path in sorted((run.path / "spectrum").rglob("*")):
         if path.suffix in (".csv", ".json"):
             write_bytes(target.path / path.relative_to(run.path), path.read_bytes())

@@ -73,9 +73,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def checkpoint(self, which: str) -> Path:
-        """`last`, `best` or an epoch number as a path."""
+        """`last`, `best` or an epoch number as a path; of weights alone, if only these are kept."""
         stem = f"epoch-{int(which):03d}" if re.fullmatch(r"[0-9]{1,9}", which) else which
-        return self.checkpoints / f"{stem}.pt"
+        path = self.checkpoints / f"{stem}.pt"
+        alone = path.with_suffix(".safetensors")
+        return alone if alone.is_file() and not path.is_file() else path
 
     def spectrum_file(self, checkpoint: str, split: str) -> Path:
         """The table of one checkpoint (its stem) and split."""

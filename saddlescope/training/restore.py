@@ -80,8 +80,15 @@ def restore_run(
     data = load_section(recipe.data, root=data_root).to(device)
     model = recipe_network(recipe, num_classes=data.num_classes, in_channels=data.in_channels)
     load_weights(model, content, origin=str(path))
+    # Weights alone do not say when they were taken; of a finished run the last ones do.
+    ended = (
+        checkpoint == "last"
+        and folder.run_file.is_file()
+        and folder.run().get("state") == "finished"
+    )
+    epochs = recipe.training.epochs
     with state_of_a_run(str(path)):
-        finished = whole_number(content.get("epoch", 0), most=recipe.training.epochs)
+        finished = whole_number(content.get("epoch", epochs if ended else 0), most=epochs)
     return TrainedRun(
         recipe=recipe,
         model=model.to(device).eval(),

@@ -338,3 +338,16 @@ def test_sigterm_saves_and_exits_130(tmp_path, data, whole):
     assert "go on with --resume" in messages
     train(recipe(), data, folder, resume=True)
     assert_same_run(whole, folder)
+
+
+def test_a_finished_run_is_restored_from_its_weights_alone(whole, tmp_path):
+    from safetensors.torch import save_file
+
+    folder = RunFolder(tmp_path / "kept")
+    folder.checkpoints.mkdir(parents=True)
+    for name in ("recipe.toml", "run.json", "metrics.jsonl"):
+        (folder.path / name).write_bytes((whole.path / name).read_bytes())
+    save_file(weights(whole), folder.checkpoints / "last.safetensors")
+    one, two = restore_run(whole), restore_run(folder)
+    assert (one.epoch, one.checkpoint, one.digest) == (two.epoch, two.checkpoint, two.digest)
+    assert two.epoch == 3
