@@ -65,7 +65,8 @@ train package:digits-lt -o run --monitor all --monitor-every 2 --tensorboard KEY
 train package:digits-lt -o compiled --force COMPILED CPU
 train files.toml -o files --data-root images --workers 1 --cache cache --resume FILES CPU
 train --from run --classifier tau-norm --tau 0.5 -o tau CPU
-train sweep.toml -o sweep --only s-sgd-seed0 --branch run --dry-run CPU
+train sweep.toml -o sweep --only s-sgd-seed0 --dry-run CPU
+train package:digits-lt -o branched --branch run --dry-run KEYS --set method.gamma=1.0 CPU
 train sweep.toml -o sweep --jobs 2 --shard 1/2 --slurm cluster=nowhere CPU
 spectrum run --checkpoint 1 --classes 9 --groups none --split train --criterion ce --rtol 0.5 \
     --certify --atol 1e-4 --confidence 0.9 --max-matvecs 40 --seed 1 --operator hessian \
@@ -113,7 +114,6 @@ LINES = [
 MAY_FAIL = {
     "--slurm": 2,  # no Slurm here
     "training.epochs=0": 2,  # a demo that is refused, as training it takes minutes
-    "--branch": 0,
     "theory theorem6": None,  # a bound of a run that has no spectrum of its own
     "theory phase": None,
 }
