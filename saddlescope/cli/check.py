@@ -14,6 +14,7 @@ from saddlescope.cli.console import (
     choose_threads,
     number_list,
     one_line_errors,
+    pixels_of,
     say,
 )
 from saddlescope.cli.targets import Criterion, Split, find_target, group_names
@@ -85,7 +86,7 @@ def check(
     if output is not None:
         refuse_foreign_table(output, [field.name for field in fields(CheckRow)])
     first = target.samples.inputs(target.samples.targets[:1] * 0)
-    choose_threads(threads, int(first[0, 0].numel()) if first.dim() == 4 else 0)
+    choose_threads(threads, pixels_of(first))
     wanted: Any = classes
     if classes is None:
         wanted = [smallest_class(target)] if groups == "none" else "none"

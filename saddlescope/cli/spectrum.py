@@ -16,6 +16,7 @@ from saddlescope.cli.console import (
     choose_threads,
     number_list,
     one_line_errors,
+    pixels_of,
     say,
     show_log,
     stop_on_signal,
@@ -71,7 +72,13 @@ def spectrum(
     certify: Annotated[
         bool, typer.Option("--certify", help="Stop when the intervals are below rtol instead.")
     ] = False,
-    atol: Annotated[float, typer.Option(help="Or below this share of the matrix's norm.")] = 1e-5,
+    atol: Annotated[
+        float | None,
+        typer.Option(
+            help="Or below this share of the matrix's norm; by default a thousandth of rtol.",
+            show_default=False,
+        ),
+    ] = None,
     confidence: Annotated[float, typer.Option(help="Joint, of a row's intervals.")] = 0.999,
     max_matvecs: Annotated[int, typer.Option(help="Most products a row may take.")] = 200,
     seed: Annotated[
@@ -169,7 +176,7 @@ def spectrum(
         data_root=data_root, device=place,
     )  # fmt: skip
     first = target.samples.inputs(target.samples.targets[:1] * 0)
-    choose_threads(threads, int(first[0, 0].numel()) if first.dim() == 4 else 0)
+    choose_threads(threads, pixels_of(first))
     job = SpectrumJob.plan(
         target,
         classes=wanted,

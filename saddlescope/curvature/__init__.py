@@ -10,9 +10,10 @@ from saddlescope.curvature.distributed import Ranks, SharedBatches
 from saddlescope.curvature.gauss_newton import GaussNewtonOperator
 from saddlescope.curvature.krylov.bounds import Estimate
 from saddlescope.curvature.krylov.density import SpectralDensity, spectral_density, trace
-from saddlescope.curvature.krylov.eigenpairs import Eigenpairs, save_eigenvectors, top_eigenpairs
+from saddlescope.curvature.krylov.eigenpairs import Eigenpairs, top_eigenpairs
 from saddlescope.curvature.krylov.energy import SpectralEnergy, spectral_energy
 from saddlescope.curvature.krylov.extreme import Ends, extreme_eigenvalues
+from saddlescope.curvature.krylov.saved_vectors import save_eigenvectors
 from saddlescope.curvature.krylov.temple import TempleBound, TempleBounds, temple_bounds
 from saddlescope.curvature.monitor import CurvatureMonitor
 from saddlescope.curvature.named_operators import NamedOperator, build_operator

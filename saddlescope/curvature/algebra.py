@@ -81,6 +81,18 @@ class LinearCombination:
             if hasattr(operator, "verify"):
                 operator.verify()
 
+    def check(self, vector: Tensor) -> None:
+        """Pass a vector on to every term that checks its derivatives."""
+        for operator in self._distinct():
+            if hasattr(operator, "check"):
+                operator.check(vector)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a careful reader should know of any term, once."""
+        notes = [note for operator in self._distinct() for note in getattr(operator, "notes", ())]
+        return tuple(dict.fromkeys(notes))
+
     @property
     def ranks(self) -> Ranks:
         """Who shares the samples: of all terms, the most."""

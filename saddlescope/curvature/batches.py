@@ -120,8 +120,13 @@ def detached(batch: Any, device: torch.device) -> Any:
     """
     return map_tensors(
         batch,
-        lambda t: t.detach().to(device, non_blocking=True).requires_grad_(t.requires_grad),
+        lambda t: normal(t).detach().to(device, non_blocking=True).requires_grad_(t.requires_grad),
     )
+
+
+def normal(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy that autograd can save of one made under `torch.inference_mode()`."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def batch_length(batch: Any) -> int | None:
@@ -147,17 +152,3 @@ def _length_or_refuse(batch: Any) -> int:
             "is not known: pass BatchLoss(function, weight=...)"
         )
     return length
-
-
-def has_rows(value: Any, count: int) -> bool:
-    """Whether everything in it is a tensor with one row a sample."""
-    if isinstance(value, Tensor):
-        return value.dim() > 0 and len(value) == count
-    if isinstance(value, Mapping):
-        return all(has_rows(item, count) for item in value.values())
-    return isinstance(value, tuple | list) and all(has_rows(item, count) for item in value)
-
-
-def rows(value: Any, first: int, count: int) -> Any:
-    """Some samples of a batch that `has_rows`."""
-    return map_tensors(value, lambda tensor: tensor[first : first + count])

@@ -133,7 +133,7 @@ class SharedBatches:
     ranks: Ranks
 
     def __post_init__(self) -> None:
-        if iter(self.batches) is self.batches:  # a one-shot iterator
+        if isinstance(self.batches, Iterator):  # a one-shot one
             object.__setattr__(self, "batches", list(self.batches))
 
     def __iter__(self) -> Iterator[Any]:

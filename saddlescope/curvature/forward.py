@@ -18,6 +18,7 @@ out of the model). A loss that calls the model itself is watched, and folded, fr
 """
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,6 +28,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves  # as torch.func does
+
+from saddlescope.curvature.memory import is_out_of_memory
+
+log = logging.getLogger("saddlescope.curvature")
 
 _LAYERS = (torch.conv1d, torch.conv2d, torch.conv3d, F.linear)
 _BATCH_NORM = inspect.signature(F.batch_norm)
@@ -54,10 +59,21 @@ class ForwardPlan:
         loss: Callable[[Any, Any], Tensor] | None = None,
     ) -> None:
         self._call: Callable[[Any, Any], Any] = call_model if loss is None else loss
-        first = inputs[:1] if isinstance(inputs, Tensor) and loss is None else inputs
+        plain = isinstance(inputs, Tensor) and loss is None
         watch = _Watch()
-        with torch.no_grad(), watch:
-            watch.leave(self._call(model, first))
+        # One sample shows it all, but there are models of one batch size.
+        for first in (inputs[:1], inputs) if plain and len(inputs) > 1 else (inputs,):
+            try:
+                # With gradients: a model may differentiate inside.
+                with torch.enable_grad(), watch:
+                    watch.leave(self._call(model, first))
+                break
+            except Exception as error:  # anybody's forward pass; the pass itself will tell
+                if is_out_of_memory(error):
+                    raise
+                failed, watch = error, _Watch()
+        else:
+            log.info("products: nothing is folded, because a pass failed (%s)", failed)
         self.folded = frozenset(watch.foldable())
         self.channels_last = (
             loss is None and bool(watch.convolved) and _runs_channels_last(model, first)
@@ -82,10 +98,15 @@ class ForwardPlan:
         try:
             with _Fold(self.folded):
                 return self._call(model, inputs)
-        except _PlanMismatchError:
-            # The model took another path than when it was watched: stop folding, for good.
-            self.folded = frozenset()
-            return self._call(model, inputs)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+        # The model took another path than when it was watched, or folding broke it: without it,
+        # for good. What is wrong with the model itself is raised again.
+        values = self._call(model, inputs)
+        log.info("products: no layer is folded from here on")
+        self.folded = frozenset()
+        return values
 
 
 def call_model(model: Callable[..., Any], inputs: Any) -> Any:
@@ -105,7 +126,7 @@ def _runs_channels_last(model: Callable[..., Any], first: Any) -> bool:
     try:
         with torch.no_grad():
             call_model(model, pair)
-    except (RuntimeError, MemoryError):
+    except Exception:  # anybody's forward pass; it may take one batch size only
         return False
     return True
 

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten  # as torch.func does
 
 from saddlescope.curvature.batches import BatchLoss
-from saddlescope.curvature.memory import StorageMeter
+from saddlescope.curvature.memory import metered
 from saddlescope.curvature.objective import Batch, Criterion, Objective
 from saddlescope.curvature.operators import ObjectiveOperator
+from saddlescope.curvature.parameters import strided
 from saddlescope.curvature.products.linearisations import Lineariser, differentiable_loss, pull_back
 from saddlescope.errors import UsageError
 
@@ -74,10 +75,10 @@ class GaussNewtonBatch:
     exact = False
 
     def __init__(self, objective: Objective, batch: Batch) -> None:
-        meter = StorageMeter()
-        cut = _Cut(objective.criterion)
         self._parameters = objective.vector.tensors
-        with meter.graph():
+
+        def differentiate() -> list[Tensor]:
+            cut = _Cut(objective.criterion)
             self.loss = differentiable_loss(objective, batch, criterion=cut)
             self._outputs, self._leaves = cut.outputs, cut.leaves
             self._slopes = torch.autograd.grad(  # ∂ℓ/∂z; None where ℓ does not read an output
@@ -88,16 +89,14 @@ class GaussNewtonBatch:
                 (torch.zeros_like(z) if slope is None else slope.detach()).requires_grad_()
                 for z, slope in zip(self._outputs, self._slopes, strict=True)
             ]
-            self.gradient: list[Tensor | None] = list(
-                torch.autograd.grad(
-                    self._outputs,
-                    self._parameters,
-                    self._seeds,
-                    create_graph=True,
-                    allow_unused=True,
-                )
+            gradient = torch.autograd.grad(
+                self._outputs, self._parameters, self._seeds, create_graph=True, allow_unused=True
             )
-        self.nbytes = meter.nbytes
+            self.gradient: list[Tensor | None] = [g if g is None else strided(g) for g in gradient]
+            made = (self.loss, *self._outputs, *self._slopes, *self.gradient)
+            return [tensor for tensor in made if tensor is not None]
+
+        self.nbytes = metered(differentiate)
 
     def apply(self, parts: list[Tensor]) -> list[Tensor | None]:
         """See `Linearisation`."""

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # as torch's own flo
 from torch.utils._pytree import tree_leaves
 
 from saddlescope.curvature.distributed import processes_here
-from saddlescope.errors import UsageError
+from saddlescope.errors import SaddlescopeError, UsageError
 
 FREE_SHARE = 0.4
 """Of free memory, what is retained between products; the rest is left for basis and work."""
@@ -109,11 +109,16 @@ class StorageMeter:
         self._seen: set[int] = set()
 
     def add(self, tensor: Tensor) -> None:
-        """Count a tensor."""
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._seen:
-            self._seen.add(storage.data_ptr())
-            self.nbytes += storage.nbytes()
+        """Count a tensor; one without a storage of its own (sparse, torch.func's) by its values."""
+        try:
+            storage = tensor.untyped_storage()
+            key, nbytes = storage.data_ptr(), storage.nbytes()
+        except (RuntimeError, NotImplementedError):
+            values = tensor._values() if tensor.layout == torch.sparse_coo else tensor
+            key, nbytes = id(tensor), values.numel() * values.element_size()
+        if key not in self._seen:
+            self._seen.add(key)
+            self.nbytes += nbytes
 
     @contextmanager
     def graph(self) -> Iterator[None]:
@@ -135,6 +140,42 @@ def storage_bytes(values: Iterable[Any]) -> int:
     for value in values:
         if isinstance(value, Tensor):
             meter.add(value)
+    return meter.nbytes
+
+
+def metered(build: Callable[[], list[Tensor]]) -> int:
+    """Build a graph; returns the bytes that it keeps alive.
+
+    Args:
+        build: builds it, and returns the tensors that hold it.
+    """
+    meter = StorageMeter()
+    try:
+        with meter.graph():
+            build()
+        return meter.nbytes
+    except Exception as error:
+        if is_out_of_memory(error) or isinstance(error, SaddlescopeError):
+            raise
+    # torch.func differentiates under no such hooks: there the graph is read when it is there.
+    return _graph_bytes(build())
+
+
+def _graph_bytes(tensors: list[Tensor]) -> int:
+    """Bytes of what the nodes behind some tensors have saved."""
+    meter, seen = StorageMeter(), set()
+    open_nodes: list[Any] = [tensor.grad_fn for tensor in tensors]
+    while open_nodes:
+        node = open_nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        open_nodes += [following for following, _ in node.next_functions]
+        for name in dir(node):
+            if name.startswith("_saved_") or name == "saved_tensors":
+                for value in tree_leaves(getattr(node, name)):
+                    if isinstance(value, Tensor):
+                        meter.add(value)
     return meter.nbytes
 
 
@@ -166,7 +207,10 @@ class LiveMeter(TorchDispatchMode):
         for value in tree_leaves(values):
             if not isinstance(value, Tensor):
                 continue
-            storage = value.untyped_storage()
+            try:
+                storage = value.untyped_storage()
+            except (RuntimeError, NotImplementedError):  # sparse, or one of torch.func's
+                continue
             key = storage._cdata
             if key in self._watched:
                 continue

@@ -13,7 +13,7 @@ D·∇²L·D it is multiplied like everything else.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from torch import nn
@@ -23,7 +23,9 @@ from saddlescope.curvature.gauss_newton import GaussNewtonOperator
 from saddlescope.curvature.memory import default_budget
 from saddlescope.curvature.objective import Criterion
 from saddlescope.curvature.operators import HessianOperator, ObjectiveOperator
+from saddlescope.curvature.parameters import Choice, as_patterns
 from saddlescope.curvature.products.strategy import Programs
+from saddlescope.curvature.state import uncompiled
 from saddlescope.curvature.weighted import WeightedOperator, filter_norms
 from saddlescope.curvature.weingarten import WeingartenOperator
 from saddlescope.errors import UsageError
@@ -52,6 +54,20 @@ class NamedOperator:
     matrix: ObjectiveOperator | WeingartenOperator | LinearCombination | WeightedOperator
     base: ObjectiveOperator
 
+    def in_double(self) -> "NamedOperator | None":
+        """The same matrix in float64 on a copy of the model; None where that cannot be had."""
+        matrix = self.matrix.reference()
+        if matrix is None or matrix is self.matrix:
+            return None
+        base: Any = matrix
+        if isinstance(matrix, WeingartenOperator):
+            base = matrix.hessian
+        elif isinstance(matrix, LinearCombination):
+            base = matrix.terms[0][1]
+        elif isinstance(matrix, WeightedOperator):
+            base = matrix.operator
+        return replace(self, matrix=matrix, base=base)
+
 
 def build_operator(
     name: OperatorName,
@@ -59,7 +75,7 @@ def build_operator(
     criterion: Criterion,
     batches: Iterable[Any],
     *,
-    parameters: Iterable[str] | str | None = None,
+    parameters: Choice | None = None,
     weight_decay: float = 0.0,
     memory_budget: int | None = None,
     programs: Programs | None = None,
@@ -71,7 +87,8 @@ def build_operator(
         model: see `HessianOperator`.
         criterion: see `Objective`.
         batches: see `HessianOperator`.
-        parameters: name patterns of the parameters that make up w; None for all trainable.
+        parameters: that make up w, by patterns of their names or themselves; None for all
+            trainable ones.
         weight_decay: factor of an optional L2 term.
         memory_budget: see `HessianOperator`; the two terms of a difference share it.
         programs: see `HessianOperator`; the Gauss-Newton matrix does not use them.
@@ -84,8 +101,7 @@ def build_operator(
         raise UsageError(
             f"operator {name!r}: expected one of {', '.join(map(str, get_args(OperatorName)))}"
         )
-    patterns = (parameters,) if isinstance(parameters, str) else parameters
-    wanted = None if patterns is None else tuple(patterns)
+    wanted = as_patterns(uncompiled(model), parameters)
     matrix: ObjectiveOperator | WeingartenOperator | LinearCombination | WeightedOperator
     base: ObjectiveOperator
     if name == "gauss-newton":

@@ -6,44 +6,43 @@ criterion is a class-weighted mean).
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from saddlescope.curvature.batches import (
-    BatchLoss,
-    InDouble,
-    batch_length,
-    detached,
-    has_rows,
-    map_tensors,
-    rows,
+from saddlescope.curvature.batches import BatchLoss, InDouble, detached
+from saddlescope.curvature.counting import batch_weight, divided, divisible, pair
+from saddlescope.curvature.distributed import ALONE, ranks_of
+from saddlescope.curvature.embeddings import within_max_norm
+from saddlescope.curvature.forward import ForwardPlan, call_model
+from saddlescope.curvature.memory import default_budget, is_out_of_memory
+from saddlescope.curvature.parameters import (
+    Choice,
+    ParameterVector,
+    as_patterns,
+    in_double,
+    select_parameters,
 )
-from saddlescope.curvature.distributed import ranks_of
-from saddlescope.curvature.forward import ForwardPlan
-from saddlescope.curvature.parameters import ParameterVector, select_parameters
-from saddlescope.curvature.state import exact_arithmetic, untouched
+from saddlescope.curvature.shares import Batch, SharedOut, moved
+from saddlescope.curvature.sources import FixedBatches
+from saddlescope.curvature.state import (
+    exact_arithmetic,
+    held_attributes,
+    uncompiled,
+    untouched,
+)
 from saddlescope.errors import DataError, UsageError
+
+log = logging.getLogger("saddlescope.curvature")
 
 Criterion = Callable[[Any, Any], Tensor] | BatchLoss
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One batch on the device, with its share of the objective.
-
-    Under a `BatchLoss` the inputs are the whole batch, and there are no targets.
-    """
-
-    inputs: Any
-    targets: Any
-    share: float
-
-
-class Objective:
+class Objective(SharedOut):
     """L(w) = Σ_b share_b · criterion(model(x_b), y_b) + ½·weight_decay·‖w‖².
 
     With a `BatchLoss` a term is function(model, batch_b) instead.
@@ -53,16 +52,20 @@ class Objective:
         criterion: `criterion(outputs, targets) -> scalar`, or one loss a sample. Its
             `reduction` attribute ("mean", "sum", "none"), its `weight` and `ignore_index` are
             honoured; a plain function is taken as a mean over the samples. Or a `BatchLoss`.
-        batches: iterable of (inputs, targets), with a `BatchLoss` of anything, read anew at each
-            pass; a one-shot iterator is kept in memory. Inputs that are tuples or dicts are
-            unpacked into the model's call.
+        batches: iterable of (inputs, targets), with a `BatchLoss` of anything; read once and kept
+            (see `FixedBatches`). Inputs that are tuples or dicts are unpacked into the model's
+            call; targets may be a tensor, several in a tuple or a dict, or one item a sample.
             `SharedBatches` are this rank's part of them.
-        parameters: name patterns of the parameters that make up w; None for all trainable.
+        parameters: that make up w, by patterns of their names or themselves; None for all
+            trainable ones.
         weight_decay: factor of the optional L2 term.
         reduction: overrides what the criterion says of itself.
+        memory_budget: bytes that may be kept of the samples; None takes a share of what is free.
 
     Attributes:
+        model: the model; a copy where it would change its own embeddings.
         n: number of samples.
+        notes: what a careful reader should know, one sentence each.
         largest: samples of the largest batch.
         chunk: samples that are evaluated together at most; larger batches are divided. None
             leaves them as they are. Changes no number beyond rounding.
@@ -78,14 +81,17 @@ class Objective:
         criterion: Criterion,
         batches: Iterable[Any],
         *,
-        parameters: Iterable[str] | str | None = None,
+        parameters: Choice | None = None,
         weight_decay: float = 0.0,
         reduction: str | None = None,
+        memory_budget: int | None = None,
     ) -> None:
-        self.model = model
+        self.notes: list[str] = list(getattr(batches, "notes", ()))
         self.criterion = criterion
+        model = self.original = uncompiled(model)
         self._whole = criterion if isinstance(criterion, BatchLoss) else None
-        self.vector: ParameterVector = select_parameters(model, parameters)
+        parameters = as_patterns(model, parameters)
+        select_parameters(model, parameters)
         self.weight_decay = weight_decay
         self.reduction: str = reduction or str(getattr(criterion, "reduction", "mean"))
         if self.reduction not in ("mean", "sum", "none"):
@@ -93,19 +99,28 @@ class Objective:
                 f"reduction {self.reduction!r}: expected 'mean', 'sum' or 'none' "
                 "(pass reduction=... if the criterion's attribute means something else)"
             )
-        self._patterns = None if parameters is None else self.vector.names
         self._plan: ForwardPlan | None = None
         self.ranks = ranks_of(batches)
-        self._source = list(batches) if iter(batches) is batches else batches
+        budget = default_budget(torch.device("cpu")) if memory_budget is None else memory_budget
+        self.source: Iterable[Any] = FixedBatches(batches, budget=budget)
         self.chunk: int | None = None
+        self.model = within_max_norm(model, self._call_on_all)
+        if self.model is not model:
+            self.note(
+                "rows of an embedding that are longer than its max_norm were cut in a copy of the "
+                "model, as a forward pass does: the matrix is that at the cut weights"
+            )
+        self.vector: ParameterVector = select_parameters(self.model, parameters)
+        self._patterns = None if parameters is None else self.vector.names
         self._divisible = True
         counts, weights = [], []
-        for batch in self._source:
+        for batch in self.source:
             count, weight = self._count(batch)
-            self._divisible &= self._whole is None and has_rows(_pair(batch), count)
+            self._divisible &= self._whole is None and divisible(batch, count)
             counts.append(count)
             weights.append(weight)
-        n, total = self.ranks.totals(sum(counts), sum(weights))
+        self._mine = sum(counts), sum(weights), len(counts)
+        n, total = self.ranks.totals(*self._mine[:2])
         self.n, self.largest = int(n), max(counts, default=0)
         self._total = 1.0 if self.reduction == "sum" else float(total)
         if self.n == 0 or self._total <= 0:
@@ -115,60 +130,68 @@ class Objective:
                 else "the weights of these samples sum to zero: their mean is undefined"
             )
 
-    @property
-    def plan(self) -> ForwardPlan:
-        """How the forward pass is run; learned from the first batch."""
-        if self._plan is None:
-            next(self.batches())
-        assert self._plan is not None
-        return self._plan
+    quiet = True  # whether a pass for the value alone runs without gradients
 
-    def batches(self, *, after: int = 0) -> Iterator[Batch]:
-        """Yield every batch on the parameters' device with its exact share.
+    def with_gradients(self) -> "Objective":
+        """The same objective, evaluated with gradients on where its value alone is wanted."""
+        other = copy.copy(self)
+        other.quiet = False
+        return other
+
+    def unfolded(self) -> "Objective":
+        """The same objective with every module called as it is; see `ForwardPlan`."""
+        other = copy.copy(self)
+        other._plan = copy.copy(self.plan)
+        other._plan.folded = frozenset()
+        return other
+
+    def few(self, count: int) -> "Objective | None":
+        """The same objective over the first samples alone; None where there are none.
 
         Args:
-            after: of the batches that would be yielded, how many to leave out and not to prepare.
+            count: of samples, if the first batch can be divided; else it is taken as it is.
         """
-        for batch in self._pieces():
-            _, weight = self._count(batch)
-            # Empty, or all targets ignored: the criterion would return NaN, and count for nothing.
+        whole = self._whole is not None
+        for batch in self.source:
+            n, weight = self._count(batch)
             if weight == 0:
                 continue
-            if after > 0:
-                after -= 1
+            part = batch
+            if n > count and divisible(batch, n, whole=whole):
+                part = next(divided(batch, n, count, whole=whole))
+            n, weight = self._count(part)
+            if weight == 0:
                 continue
-            if self._whole is not None:
-                inputs, targets = detached(batch, self.vector.device), None
-            else:
-                inputs, targets = (_move(part, self.vector.device) for part in _pair(batch))
-            if self._plan is None:
-                with untouched(self.model), exact_arithmetic():
-                    self._plan = ForwardPlan(self.model, inputs, loss=self._whole)
-            share = 1.0 if self.reduction == "sum" else weight / self._total
-            yield Batch(self.plan.prepare(inputs), targets, share)
+            smaller = copy.copy(self)
+            smaller.ranks, smaller.source = ALONE, [part]
+            smaller.chunk, smaller.weight_decay = None, 0.0
+            smaller.n = smaller.largest = n
+            smaller._mine = n, weight, 1
+            smaller._total = 1.0 if self.reduction == "sum" else weight
+            return smaller
+        return None
 
-    def halve(self) -> int | None:
-        """Evaluate half as many samples together from here on.
+    def note(self, text: str, *, loud: bool = True) -> None:
+        """Add a sentence to the notes, once; a loud one is a warning in the log."""
+        if text not in self.notes:
+            self.notes.append(text)
+            log.log(logging.WARNING if loud else logging.INFO, "%s", text)
 
-        Returns:
-            The new `chunk`; None where batches hold one sample or cannot be divided.
-        """
-        if self.largest <= 1 or not self._divisible:
-            return None
-        self.largest = self.chunk = (self.largest + 1) // 2
-        return self.chunk
-
-    def batch_loss(self, batch: Batch, *, criterion: Criterion | None = None) -> Tensor:
+    def batch_loss(
+        self, batch: Batch, *, criterion: Criterion | None = None, hold: bool = True
+    ) -> Tensor:
         """The batch's term of the objective, a scalar with a graph.
 
         Args:
             batch: one of `batches()`.
             criterion: called in place of the objective's own, and reduced as that one.
+            hold: put back what the model keeps from call to call as plain attributes.
         """
         criterion = self.criterion if criterion is None else criterion
-        values = self.plan.run(self.model, batch.inputs)
-        if not isinstance(criterion, BatchLoss):  # whose forward pass ends with the loss
-            values = criterion(values, batch.targets)
+        with held_attributes(self.model) if hold else nullcontext():
+            values = self.plan.run(self.model, batch.inputs)
+            if not isinstance(criterion, BatchLoss):  # whose forward pass ends with the loss
+                values = criterion(values, batch.targets)
         if values.dim() > 0:
             values = values.sum() if self.reduction == "sum" else values.mean()
         return values * batch.share
@@ -183,14 +206,36 @@ class Objective:
         if self.reduction == "sum":
             return batch.share
         if self.reduction == "mean" and hasattr(self.criterion, "reduction"):
-            return batch.share / batch_weight(self.criterion, batch.targets, "mean")
-        return batch.share / (len(batch.targets) * elements)
+            weight = batch_weight(self.criterion, batch.targets, batch.count, "mean")
+            return batch.share / weight
+        return batch.share / (batch.count * elements)
 
     def loss(self) -> float:
         """L(w), by forward passes alone."""
-        with untouched(self.model), exact_arithmetic(), torch.no_grad():
-            mine = sum(self.batch_loss(batch).double() for batch in self.batches())
-            return self.ranks.totals(float(mine))[0] + self._penalty()
+        with untouched(self.model), exact_arithmetic():
+            mine = sum(self.value(batch) for batch in self.batches())
+            return self.total(float(mine))
+
+    def value(self, batch: Batch) -> Tensor:
+        """The batch's term of the objective without a graph, a float64 scalar."""
+        if not self.quiet:
+            with torch.enable_grad():
+                return self.batch_loss(batch).detach().double()
+        try:
+            with torch.no_grad():
+                return self.batch_loss(batch).double()
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+        # A model that differentiates inside needs its gradients here too.
+        with torch.enable_grad():
+            value = self.batch_loss(batch).detach().double()
+        self.quiet = False
+        return value
+
+    def total(self, mine: float) -> float:
+        """L(w) from the sum of this rank's terms."""
+        return self.ranks.totals(mine)[0] + self._penalty()
 
     def value_and_gradient(self) -> tuple[float, Tensor]:
         """L(w) and ∇L(w), shape (n,): a forward and a backward pass a batch, nothing kept.
@@ -234,69 +279,24 @@ class Objective:
         # A copy, not a new objective: counting its samples would take all ranks, and a rank may
         # need this one alone.
         exact = copy.copy(self)
-        exact.model, exact.criterion = copy.deepcopy(self.model).double(), criterion
+        exact.model, exact.criterion = in_double(self.model), criterion
+        exact.original = exact.model
         exact._whole = criterion if isinstance(criterion, BatchLoss) else None
         exact.vector = select_parameters(exact.model, self._patterns)
-        exact._source, exact._plan = InDouble(self._source), None
+        exact.source, exact._plan = InDouble(self.source), None
         return exact
 
-    def _count(self, batch: Any) -> tuple[int, float]:
-        """A batch's number of samples, and what its mean was divided by."""
-        if isinstance(self.criterion, BatchLoss):
-            length = batch_length(batch)
-            return 1 if length is None else length, self.criterion.weigh(batch)
-        _, targets = _pair(batch)
-        return len(targets), batch_weight(self.criterion, targets, self.reduction)
-
-    def _pieces(self) -> Iterator[Any]:
-        """The batches, divided where they are larger than `chunk`."""
-        for batch in self._source:
-            if self.chunk is None:
-                yield batch
-                continue
-            inputs, targets = _pair(batch)
-            for first in range(0, len(targets), self.chunk):
-                yield rows(inputs, first, self.chunk), rows(targets, first, self.chunk)
+    def _call_on_all(self, model: nn.Module) -> None:
+        """Run the model on every batch."""
+        device = next(model.parameters()).device
+        for batch in self.source:
+            if self._whole is not None:
+                self._whole(model, detached(batch, device))
+            else:
+                call_model(model, moved(pair(batch)[0], device))
 
     def _penalty(self) -> float:
         if not self.weight_decay:
             return 0.0
         squares = sum(p.detach().double().square().sum() for p in self.vector.tensors)
         return 0.5 * self.weight_decay * float(squares)
-
-
-def batch_weight(criterion: Criterion, targets: Any, reduction: str) -> float:
-    """What the criterion's mean over this batch was divided by.
-
-    A mean of means weighted by this is the mean over all samples, for ragged batches, ignored
-    targets and class weights alike (`torch.nn.CrossEntropyLoss` divides by the sum of the
-    weights of the targets it counts).
-    """
-    if reduction != "mean":
-        return float(len(targets))
-    indices = isinstance(targets, Tensor) and not targets.is_floating_point()
-    if not hasattr(criterion, "reduction"):
-        return float(len(targets))
-    if indices:
-        counted = targets[targets != getattr(criterion, "ignore_index", -100)]
-        weight = getattr(criterion, "weight", None)
-        if isinstance(weight, Tensor):
-            return float(weight.detach().double().cpu()[counted.cpu()].sum())
-        return float(counted.numel())
-    if isinstance(targets, Tensor) and not isinstance(criterion, nn.CrossEntropyLoss):
-        return float(targets.numel())
-    return float(len(targets))
-
-
-def _pair(batch: Any) -> tuple[Any, Any]:
-    if not isinstance(batch, tuple | list) or len(batch) != 2:
-        raise DataError(
-            f"a batch must be a pair (inputs, targets), not {type(batch).__name__}"
-            + (f" of {len(batch)}" if isinstance(batch, tuple | list | dict) else "")
-            + "; batches of another kind go with a loss of your own, BatchLoss(function)"
-        )
-    return batch[0], batch[1]
-
-
-def _move(value: Any, device: torch.device) -> Any:
-    return map_tensors(value, lambda tensor: tensor.to(device, non_blocking=True))

@@ -3,21 +3,27 @@
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Any, Self
+from collections.abc import Callable, Iterable
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from saddlescope.curvature.distributed import Ranks, SharedBatches
+from saddlescope.curvature.explaining import explain
+from saddlescope.curvature.guard import check_derivatives
 from saddlescope.curvature.memory import default_budget
 from saddlescope.curvature.objective import Criterion, Objective
+from saddlescope.curvature.parameters import Choice
 from saddlescope.curvature.products import strategy
 from saddlescope.curvature.products.batch_products import BatchProducts
 from saddlescope.curvature.products.linearisations import DoubleBackward, Lineariser
 from saddlescope.curvature.products.strategy import Programs, checked_samples
 from saddlescope.curvature.state import refuse_training_mode
+from saddlescope.curvature.verifying import verify_few, verify_loss, verify_source
 from saddlescope.errors import OperatorError
+
+_Result = TypeVar("_Result")
 
 
 class ObjectiveOperator(ABC):
@@ -34,27 +40,39 @@ class ObjectiveOperator(ABC):
         gradient_cost: gradients spent so far, by operation count.
     """
 
+    objective: Objective
+    products: BatchProducts
+    loss: float
+    gradient: Tensor
+    gradient_cost: float
+    _checked: bool
+
     def __init__(
         self,
         model: nn.Module,
         criterion: Criterion,
         batches: Iterable[Any],
         *,
-        parameters: Iterable[str] | str | None = None,
+        parameters: Choice | None = None,
         weight_decay: float = 0.0,
         reduction: str | None = None,
         memory_budget: int | None = None,
     ) -> None:
         refuse_training_mode(model)
-        objective = Objective(
-            model,
-            criterion,
-            batches,
-            parameters=parameters,
-            weight_decay=weight_decay,
-            reduction=reduction,
-        )
-        self._build(objective, memory_budget)
+        try:
+            objective = Objective(
+                model,
+                criterion,
+                batches,
+                parameters=parameters,
+                weight_decay=weight_decay,
+                reduction=reduction,
+                memory_budget=memory_budget,
+            )
+            self._build(objective, memory_budget)
+        except Exception as error:
+            explain(error, model, criterion, batches)
+            raise
 
     @classmethod
     def from_objective(cls, objective: Objective, *, memory_budget: int | None = None) -> Self:
@@ -77,7 +95,11 @@ class ObjectiveOperator(ABC):
     def matvec(self, vector: Tensor) -> Tensor:
         """The matrix times v, for v of shape (n,)."""
         self.gradient_cost += self.products.cost
-        return self.products(vector)
+        try:
+            return self.products(vector)
+        except Exception as error:
+            explain(error, self.objective.model, self.objective.criterion, self.objective.source)
+            raise
 
     def reference(self) -> Self | None:
         """The same matrix in float64 on a copy of the model; None where that cannot be had."""
@@ -165,21 +187,67 @@ class ObjectiveOperator(ABC):
         return max(0, self._budget - self.products.nbytes)
 
     def verify(self) -> None:
-        """Evaluate the loss again and compare: one fixed matrix needs one fixed loss.
+        """Refuse what is not one fixed matrix; see `verifying` and `guard`.
 
         Raises:
-            OperatorError: it differs by more than rounding; names the likely causes.
+            OperatorError: parameters or buffers changed after the operator was built, the loss is
+                another one in a second pass or when a batch is split, or its derivatives are not
+                those of its values; names the cause.
         """
-        again = self.products.loss_again()
+        self.products.refuse_changes()
+        objective = self.objective
+        self.products.within_memory(lambda: verify_loss(objective, self.loss))
         self.gradient_cost += 1.0 / 3.0
-        tolerance = 1e3 * torch.finfo(self.dtype).eps * max(1.0, abs(self.loss))
-        if not abs(again - self.loss) <= tolerance:
-            raise OperatorError(
-                f"the same samples gave the loss {self.loss:.9g} and then {again:.9g}: every "
-                "product would belong to another matrix. Likely causes: random augmentation in "
-                "the data set, a data loader that drops or resamples, dropout called with "
-                "training=True; fix the samples and switch randomness off"
+        if self._checked:
+            return
+        self._checked = True
+        verify_source(objective)
+        self._together(lambda: self.products.within_memory(lambda: verify_few(objective)))
+        self._note_unreached()
+        self._check_derivatives("start")
+
+    def check(self, vector: Tensor) -> None:
+        """Hold the derivatives to differences along a vector, for instance of the final Ritz ones.
+
+        Raises:
+            OperatorError: see `check_derivatives`.
+        """
+        self._check_derivatives("end", vector)
+
+    def _check_derivatives(self, when: str, vector: Tensor | None = None) -> None:
+        """Check once at the start and once at the end."""
+        if when not in self._done:
+            self._done.add(when)
+            cost = self._together(lambda: check_derivatives(self.objective, vector))
+            self.gradient_cost -= self.ranks.least(-(cost or 0.0))  # the most of all ranks
+
+    def _together(self, check: Callable[[], _Result]) -> _Result | None:
+        """Check this rank's samples; where one rank refuses, all do."""
+        result, refusal = None, None
+        try:
+            result = check()
+        except OperatorError as error:
+            refusal = error
+        if self.ranks.any(refusal is not None):
+            raise refusal or OperatorError("another process refuses its samples: see its message")
+        return result
+
+    def _note_unreached(self) -> None:
+        """Name the parameters that no gradient reaches."""
+        vector = self.objective.vector
+        reached = torch.stack([part.any() for part in vector.split(self.gradient)]).tolist()
+        names = [name for name, live in zip(vector.names, reached, strict=True) if not live]
+        if names and any(reached) and not self.objective.weight_decay:
+            rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            self.objective.note(
+                f"no gradient reaches {', '.join(names[:5])}{rest} (unused, or exactly zero here)",
+                loud=False,
             )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a careful reader should know of this matrix, one sentence each."""
+        return tuple(self.objective.notes)
 
     @abstractmethod
     def _lineariser(self) -> Lineariser:
@@ -192,6 +260,8 @@ class ObjectiveOperator(ABC):
         if not all(finite):
             name = vector.names[finite.index(False)]
             raise OperatorError(f"parameter {name} holds NaN or Inf: this checkpoint has diverged")
+        self._checked = False
+        self._done: set[str] = set()
         self.objective = objective
         self.size, self.dtype, self.device = vector.size, vector.dtype, vector.device
         self._budget = default_budget(self.device) if memory_budget is None else memory_budget
@@ -215,7 +285,8 @@ class HessianOperator(ObjectiveOperator):
         criterion: `criterion(outputs, targets)`, or a `BatchLoss`; see `Objective`.
         batches: iterable of (inputs, targets), with a `BatchLoss` of anything; ragged batches are
             weighted exactly.
-        parameters: name patterns of the parameters that make up w; None for all trainable.
+        parameters: that make up w, by patterns of their names or themselves; None for all
+            trainable ones.
         weight_decay: λ of an optional ½λ‖w‖² term, which adds λ to every eigenvalue.
         reduction: overrides what the criterion says of itself.
         memory_budget: bytes for what is retained between products; None takes a share of what is
@@ -248,7 +319,7 @@ class HessianOperator(ObjectiveOperator):
         criterion: Criterion,
         batches: Iterable[Any],
         *,
-        parameters: Iterable[str] | str | None = None,
+        parameters: Choice | None = None,
         weight_decay: float = 0.0,
         reduction: str | None = None,
         memory_budget: int | None = None,
@@ -264,6 +335,13 @@ class HessianOperator(ObjectiveOperator):
             reduction=reduction,
             memory_budget=memory_budget,
         )
+
+    def _check_derivatives(self, when: str, vector: Tensor | None = None) -> None:
+        if self._programs is None:
+            super()._check_derivatives(when, vector)
+        elif not self._programs.guarded(self.objective, when):
+            # Once a job, and so not counted: a row's cost must not depend on which rows came first.
+            self._together(lambda: check_derivatives(self.objective, vector))
 
     def _lineariser(self) -> Lineariser:
         return self._programs.linearise if self._programs else DoubleBackward

@@ -1,5 +1,7 @@
 """The flat parameter vector w: which tensors it is made of, and how to get in and out of it."""
 
+import copy
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -10,6 +12,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from saddlescope.errors import UsageError
+
+Choice = Iterable[str | Tensor] | str | Tensor
+"""Which parameters make up w: shell-style patterns of their names, or parameters themselves."""
 
 
 @dataclass(frozen=True)
@@ -55,26 +60,54 @@ class ParameterVector:
         """Join tensors of the parameters' shapes; None (no dependence) becomes zeros."""
         return torch.cat(
             [
-                (torch.zeros_like(like) if tensor is None else tensor).reshape(-1)
+                (torch.zeros_like(like) if tensor is None else strided(tensor)).reshape(-1)
                 for tensor, like in zip(tensors, self.tensors, strict=True)
             ]
         )
 
 
-def select_parameters(
-    model: nn.Module, patterns: Iterable[str] | str | None = None
-) -> ParameterVector:
+def as_patterns(model: nn.Module, patterns: Choice | None) -> tuple[str, ...] | None:
+    """Patterns as they are, tensors as the names of the parameters that they are; None stays so.
+
+    Raises:
+        UsageError: a tensor that is no parameter of the model, or neither of the two.
+    """
+    if patterns is None:
+        return None
+    given = (patterns,) if isinstance(patterns, str | Tensor) else tuple(patterns)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = []
+    for item in given:
+        if isinstance(item, Tensor):
+            if id(item) not in names:
+                raise UsageError(
+                    f"parameters holds a tensor of shape {tuple(item.shape)} that is no parameter "
+                    f"of {type(model).__name__}: give its parameters, or patterns of their names"
+                )
+            # Brackets keep a name from being read as a pattern.
+            found.append(re.sub(r"([*?[])", r"[\1]", names[id(item)]))
+        elif isinstance(item, str):
+            found.append(item)
+        else:
+            raise UsageError(
+                f"parameters holds a {type(item).__name__}: expected patterns of names such as "
+                "'layer3.*', or parameters of the model"
+            )
+    return tuple(found)
+
+
+def select_parameters(model: nn.Module, patterns: Choice | None = None) -> ParameterVector:
     """Collect the trainable parameters of `model`, all or those whose name matches a pattern.
 
     Args:
         model: any module.
-        patterns: shell-style name patterns ("layer3.*"); None takes every parameter.
+        patterns: shell-style name patterns ("layer3.*"), or parameters themselves; None takes
+            every parameter.
 
     Raises:
         UsageError: none is left, or they live on several dtypes or devices.
     """
-    patterns = (patterns,) if isinstance(patterns, str) else patterns
-    wanted = None if patterns is None else tuple(patterns)
+    wanted = as_patterns(model, patterns)
     named = [
         (name, parameter)
         for name, parameter in model.named_parameters()
@@ -84,12 +117,26 @@ def select_parameters(
     if not named:
         what = "trainable parameter" if wanted is None else f"trainable parameter matching {wanted}"
         raise UsageError(f"{type(model).__name__} has no {what}: nothing to take a Hessian of")
+    for name, parameter in named:
+        if parameter.is_inference():
+            raise UsageError(
+                f"parameter {name} was made under torch.inference_mode() and can have no gradient: "
+                "build the model outside of it, or measure copy.deepcopy(model)"
+            )
     for kind in ("dtype", "device"):
         seen = sorted({str(getattr(parameter, kind)) for _, parameter in named})
         if len(seen) > 1:
             raise UsageError(
                 f"parameters of {type(model).__name__} have several {kind}s ({', '.join(seen)}); "
                 f"a Hessian needs one: convert the model with .to() first"
+            )
+    for name, parameter in named:
+        if parameter.dtype.is_complex:
+            raise UsageError(
+                f"parameter {name} is complex ({parameter.dtype}), and a Hessian is that of a "
+                "function of real numbers: keep its real and imaginary part as a real parameter "
+                "(torch.view_as_real) and join them in the forward pass (torch.view_as_complex), "
+                "or leave it out with parameters=..."
             )
     if not named[0][1].dtype.is_floating_point or named[0][1].dtype.itemsize < 4:
         raise UsageError(
@@ -99,6 +146,25 @@ def select_parameters(
         )
     names, tensors = zip(*named, strict=True)
     return ParameterVector(names, tensors)
+
+
+def strided(tensor: Tensor) -> Tensor:
+    """A gradient as a dense tensor (that of a sparse embedding is none), its graph included."""
+    return tensor if tensor.layout == torch.strided else tensor.to_dense()
+
+
+def in_double(model: nn.Module) -> nn.Module:
+    """A copy of the model in float64, tensors that it keeps as plain attributes included.
+
+    Raises:
+        Exception: whatever the model's deepcopy raises where it cannot be copied.
+    """
+    exact = copy.deepcopy(model).double()
+    for module in exact.modules():
+        for name, value in list(vars(module).items()):
+            if type(value) is Tensor and value.is_floating_point():
+                setattr(module, name, value.double())
+    return exact
 
 
 def call_with(model: nn.Module, values: Mapping[str, Tensor], arguments: tuple[Any, ...]) -> Any:

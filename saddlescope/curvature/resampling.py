@@ -12,7 +12,6 @@ Jensen's inequality resampling pushes both outwards: E λ_max(H*) >= λ_max(H) a
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -24,6 +23,7 @@ from saddlescope.curvature.krylov.extreme import Ends, extreme_eigenvalues
 from saddlescope.curvature.krylov.seeds import derived_seed
 from saddlescope.curvature.named_operators import OperatorName, build_operator
 from saddlescope.curvature.objective import Criterion
+from saddlescope.curvature.parameters import Choice
 from saddlescope.curvature.products.strategy import Programs
 from saddlescope.curvature.samples import SampleBatches, as_samples
 from saddlescope.curvature.spectra import SpectrumRow, measure_subset
@@ -96,7 +96,7 @@ def bootstrap_spectra(
     level: float = 0.9,
     seed: int = 0,
     operator: OperatorName = "hessian",
-    parameters: Iterable[str] | str | None = None,
+    parameters: Choice | None = None,
     weight_decay: float = 0.0,
     batch_size: int = 256,
     memory_budget: int | None = None,
@@ -118,7 +118,8 @@ def bootstrap_spectra(
         level: nominal coverage; needs resamples >= 2/(1 − level) − 1.
         seed: of the draws and of the start vectors.
         operator: which matrix, see `build_operator`.
-        parameters: name patterns of the parameters that make up w; None for all trainable.
+        parameters: that make up w, by patterns of their names or themselves; None for all
+            trainable ones.
         weight_decay: factor of an optional L2 term.
         batch_size: samples per forward pass.
         memory_budget: see `HessianOperator`.

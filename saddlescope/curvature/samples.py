@@ -1,21 +1,34 @@
 """A data set as the instrument sees it: inputs by index, and one class number a sample."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves  # as torch.func does
 
+from saddlescope.curvature.batches import map_tensors
 from saddlescope.curvature.distributed import Ranks, ranks_of
+from saddlescope.curvature.items import collated, read_item
+from saddlescope.curvature.memory import default_budget, storage_bytes
+from saddlescope.curvature.sources import FROZEN, OTHER_SEED, random_state
 from saddlescope.errors import DataError, UsageError
+
+log = logging.getLogger("saddlescope.curvature")
+
+_READ_AGAIN = 8
+"""Items of a data set that are read a second time, to see whether they change."""
 
 
 @runtime_checkable
 class Samples(Protocol):
     """What `class_spectra` needs of a data set.
 
-    A `groups` attribute, if there is one, maps group names ("head") to class numbers.
+    A `groups` attribute, if there is one, maps group names ("head") to class numbers. One called
+    `fixed` that is true says that the inputs of an index never change: they are read anew at each
+    pass, and not kept.
     """
 
     @property
@@ -36,6 +49,8 @@ class TensorSamples:
         groups: group name to class numbers.
     """
 
+    fixed: ClassVar[bool] = True
+
     values: Tensor
     targets: Tensor
     groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -47,14 +62,14 @@ class TensorSamples:
 
 @dataclass(frozen=True)
 class _ListedSamples:
-    """A map-style data set of (input, class) pairs, read item by item when needed."""
+    """A map-style data set, see `read_item`, read item by item when needed."""
 
     dataset: Any
     targets: Tensor
     groups: Mapping[str, Sequence[int]]
 
-    def inputs(self, indices: Tensor) -> Tensor:
-        return torch.stack([torch.as_tensor(self.dataset[int(i)][0]) for i in indices])
+    def inputs(self, indices: Tensor) -> Any:
+        return collated([read_item(self.dataset, int(i))[0] for i in indices])
 
 
 @dataclass(frozen=True)
@@ -99,12 +114,12 @@ def as_samples(dataset: Any) -> Samples:
     elif isinstance(dataset, tuple | list) and len(dataset) == 2:
         samples = _pair(*dataset, groups=groups)
     elif hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
-        targets = torch.tensor([int(dataset[index][1]) for index in range(len(dataset))])
-        samples = _ListedSamples(dataset, targets, groups)
+        samples = _listed(dataset, groups)
     else:
         raise UsageError(
             f"cannot read samples from {type(dataset).__name__}: give a pair of tensors "
-            "(inputs, classes), a TensorDataset, or a data set whose items are (input, class)"
+            "(inputs, classes), a TensorDataset, or a data set whose items are (inputs, class) or "
+            "mappings with the class under 'labels'"
         )
     if samples.targets.dim() != 1 or samples.targets.is_floating_point():
         raise DataError(
@@ -112,6 +127,67 @@ def as_samples(dataset: Any) -> Samples:
             f"of shape {tuple(samples.targets.shape)}"
         )
     return samples
+
+
+@dataclass(frozen=True)
+class _KeptSamples:
+    """The items of a data set, read once.
+
+    Attributes:
+        values: inputs, tensors of shape (N, …) in the structure of an item's.
+        targets: class numbers, int64, shape (N,).
+        groups: group name to class numbers.
+        notes: what a reader of their rows should know.
+    """
+
+    fixed: ClassVar[bool] = True
+
+    values: Any
+    targets: Tensor
+    groups: Mapping[str, Sequence[int]]
+    notes: tuple[str, ...] = ()
+
+    def inputs(self, indices: Tensor) -> Any:
+        return map_tensors(self.values, lambda tensor: tensor[indices.to(tensor.device)])
+
+
+def _listed(dataset: Any, groups: Mapping[str, Sequence[int]]) -> Samples:
+    """Read every item once; where they fit they are kept, so that all rows see one draw."""
+    budget = default_budget(torch.device("cpu")) // 2  # stacked, they are there twice
+    targets: list[int] = []
+    kept: list[Any] = []
+    size, fits = 0, True
+    with random_state(None):
+        for index in range(len(dataset)):
+            values, label = read_item(dataset, index)
+            targets.append(label)
+            fits = fits and (one := _batch_of([values])) is not None
+            if fits:
+                size += storage_bytes(tree_leaves(one))
+                kept.append(values)
+                fits = size <= budget
+            if not fits:
+                kept.clear()
+    classes = torch.tensor(targets, dtype=torch.int64)
+    if not kept or (stacked := _batch_of(kept)) is None:
+        return _ListedSamples(dataset, classes, groups)
+    few = min(_READ_AGAIN, len(kept))
+    with random_state(OTHER_SEED):
+        again = _batch_of([read_item(dataset, index)[0] for index in range(few)])
+    first = map_tensors(stacked, lambda tensor: tensor[:few])
+    pairs = zip(tree_leaves(first), tree_leaves(again), strict=False)
+    fixed = again is not None and all(torch.equal(one, two) for one, two in pairs)
+    if not fixed:
+        log.warning("%s", FROZEN)
+    return _KeptSamples(stacked, classes, groups, () if fixed else (FROZEN,))
+
+
+def _batch_of(values: list[Any]) -> Any:
+    """Inputs of items as one batch; None where they make none, which is told when they are used."""
+    try:
+        return collated(values)
+    except DataError:
+        return None
 
 
 def _pair(values: Any, classes: Any, *, groups: Mapping[str, Sequence[int]]) -> TensorSamples:
@@ -155,6 +231,17 @@ class SampleBatches:
     def ranks(self) -> Ranks:
         """Who shares the samples."""
         return ranks_of(self.samples)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether every pass gives the same by construction."""
+        samples = self.samples.samples if isinstance(self.samples, SharedSamples) else self.samples
+        return bool(getattr(samples, "fixed", False))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of their rows should know."""
+        return tuple(getattr(self.samples, "notes", ()))
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
         mine = self.ranks.slice(self.indices)

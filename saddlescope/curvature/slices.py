@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -161,9 +162,16 @@ def alignments(
 
 @contextmanager
 def displaced(
-    objective: Objective, directions: Sequence[Tensor]
-) -> Iterator[Callable[[tuple[float, ...]], float]]:
+    objective: Objective,
+    directions: Sequence[Tensor],
+    measure: Callable[[], Any] | None = None,
+) -> Iterator[Callable[[tuple[float, ...]], Any]]:
     """Yield coefficients ↦ L(w + Σ coefficient·direction); w is as before when the block ends.
+
+    Args:
+        objective: the loss.
+        directions: shape (n,) each.
+        measure: what is evaluated there; None takes `objective.loss`.
 
     The parameters' `.data` point into one scratch vector meanwhile. Their own storage is never
     written, so they come back bit by bit, and with them their version counters.
@@ -179,12 +187,12 @@ def displaced(
     base = weights.flatten(origins)
     scratch = base.clone()
 
-    def loss_at(coefficients: tuple[float, ...]) -> float:
+    def loss_at(coefficients: tuple[float, ...]) -> Any:
         scratch.copy_(base)
         for coefficient, move in zip(coefficients, moves, strict=True):
             if coefficient:
                 scratch.add_(move, alpha=coefficient)
-        return objective.loss()
+        return objective.loss() if measure is None else measure()
 
     try:
         for parameter, view in zip(weights.tensors, weights.split(scratch), strict=True):

@@ -5,7 +5,7 @@ Fig. 4: all samples of the class, no augmentation, eval mode).
 """
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -16,10 +16,13 @@ from torch import nn
 from saddlescope.curvature.krylov.extreme import Ends, StopRule, Verdict, extreme_eigenvalues
 from saddlescope.curvature.named_operators import NamedOperator, OperatorName, build_operator
 from saddlescope.curvature.objective import Criterion, Objective
+from saddlescope.curvature.parameters import Choice
 from saddlescope.curvature.products.strategy import Programs, Strategy
 from saddlescope.curvature.samples import SampleBatches, Samples, as_samples
 from saddlescope.curvature.state import refuse_training_mode
 from saddlescope.curvature.subsets import Subset, count_samples, select_subsets, subset_indices
+from saddlescope.curvature.vanishing import ends_in_double
+from saddlescope.errors import OperatorError
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def subset_operator(
     subset: Subset,
     *,
     operator: OperatorName = "hessian",
-    parameters: Iterable[str] | str | None = None,
+    parameters: Choice | None = None,
     weight_decay: float = 0.0,
     batch_size: int = 256,
     memory_budget: int | None = None,
@@ -117,7 +120,8 @@ def subset_operator(
         samples: the data set.
         subset: which samples of it.
         operator: which matrix of their mean loss, see `build_operator`.
-        parameters: name patterns of the parameters that make up w; None for all trainable.
+        parameters: that make up w, by patterns of their names or themselves; None for all
+            trainable ones.
         weight_decay: factor of an optional L2 term.
         batch_size: samples per forward pass; changes nothing but memory and speed.
         memory_budget: see `HessianOperator`.
@@ -138,7 +142,10 @@ def subset_operator(
 def measure_operator(
     built: NamedOperator, subset: Subset, *, seed: int = 0, **options: Any
 ) -> SpectrumRow:
-    """Measure the matrix of a row.
+    """Measure the matrix of a row; in float64 where it vanishes in float32's rounding.
+
+    A class that is fitted so well that float32 rounds its probabilities to 0 and 1 has products of
+    rounding alone. Its row is measured in float64, on a copy of the model, and its `dtype` says so.
 
     Args:
         built: what `subset_operator` returned for `subset`, not used before if its
@@ -147,9 +154,14 @@ def measure_operator(
         seed: see `measure_subset`.
         **options: of `extreme_eigenvalues`.
     """
-    matrix, base = built.matrix, built.base
     start = zlib.crc32(f"{seed}/{subset.kind}/{subset.name}".encode())
-    ends = extreme_eigenvalues(matrix, seed=start, **options)
+    spent = 0.0
+    try:
+        ends = extreme_eigenvalues(built.matrix, seed=start, **options)
+    except OperatorError as error:
+        spent = built.matrix.gradient_cost
+        built, ends = ends_in_double(built, error, seed=start, **options)
+    matrix, base = built.matrix, built.base
     largest, smallest, both = ends.lambda_max, ends.lambda_min, ends.lambda_ratio
     return SpectrumRow(
         name=subset.name,
@@ -170,7 +182,7 @@ def measure_operator(
         gradient_norm=float(base.gradient.double().norm()),
         loss=base.loss,
         matvecs=ends.matvecs,
-        gradient_cost=round(matrix.gradient_cost, 2),
+        gradient_cost=round(spent + matrix.gradient_cost, 2),
         noise=ends.noise,
         stop_rule=ends.stop_rule,
         converged=ends.converged,
@@ -193,7 +205,7 @@ def measure_subset(
     *,
     seed: int = 0,
     operator: OperatorName = "hessian",
-    parameters: Iterable[str] | str | None = None,
+    parameters: Choice | None = None,
     weight_decay: float = 0.0,
     batch_size: int = 256,
     memory_budget: int | None = None,
@@ -210,7 +222,8 @@ def measure_subset(
         seed: of the table; each row derives its own start vector from it and its name, so a
             row's numbers do not depend on which other rows are measured.
         operator: which matrix of their mean loss, see `build_operator`.
-        parameters: name patterns of the parameters that make up w; None for all trainable.
+        parameters: that make up w, by patterns of their names or themselves; None for all
+            trainable ones.
         weight_decay: factor of an optional L2 term.
         batch_size: samples per forward pass; changes nothing but memory and speed.
         memory_budget: see `HessianOperator`.
@@ -274,7 +287,8 @@ def class_spectra(
             `memory_budget` (see `measure_subset`), and those of `extreme_eigenvalues`.
 
     Returns:
-        A DataFrame with the fields of `SpectrumRow` as columns.
+        A DataFrame with the fields of `SpectrumRow` as columns; `.attrs["notes"]` holds what a
+        careful reader should know of each row, as `Ends.notes` does.
 
     Raises:
         UsageError, DataError, OperatorError: see `select_subsets` and `HessianOperator`.
@@ -282,4 +296,7 @@ def class_spectra(
     rows = iter_spectra(
         model, criterion, dataset, classes=classes, groups=groups, strategy=strategy, **options
     )
-    return pd.DataFrame([row.columns() for row in rows])
+    found = list(rows)
+    frame = pd.DataFrame([row.columns() for row in found])
+    frame.attrs["notes"] = {f"{row.kind} {row.name}": row.ends.notes for row in found}
+    return frame

@@ -4,21 +4,24 @@ Rule 6 (leave no trace), rule 7 (refuse what is not one fixed matrix) and rule 8
 its math form, which has a double backward) of the instrument.
 """
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from saddlescope.errors import OperatorError
+from saddlescope.errors import OperatorError, UsageError
 
 _RANDOM_IN_TRAINING = (nn.modules.dropout._DropoutNd, nn.RReLU)
 
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Restore modes, `requires_grad`, `.grad`, buffers and RNG states when the block ends.
+    """Restore modes, `requires_grad`, `.grad`, buffers, attributes and RNG states at the end.
 
     Meanwhile a compiled model runs as it is written: compiled code has no second derivative.
     """
@@ -32,7 +35,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     cpu_rng = torch.get_rng_state()
     cuda_rng = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     try:
-        with _plain_calls(model):
+        with _plain_calls(model), held_attributes(model):
             yield
     finally:
         for module, training in modes:
@@ -49,6 +52,73 @@ def untouched(model: nn.Module) -> Iterator[None]:
         torch.set_rng_state(cpu_rng)
         if cuda_rng is not None:
             torch.cuda.set_rng_state_all(cuda_rng)
+
+
+@contextmanager
+def held_attributes(model: nn.Module) -> Iterator[list[str]]:
+    """Put back what the modules keep as plain attributes: caches, a state carried along.
+
+    Yields:
+        A list, which holds the names of those that had changed when the block has ended.
+    """
+    saved = [(name, module, dict(module.__dict__)) for name, module in model.named_modules()]
+    changed: list[str] = []
+    try:
+        yield changed
+    finally:
+        for name, module, before in saved:
+            now = module.__dict__
+            for key in [k for k in now if k not in before or now[k] is not before[k]]:
+                if key == "training":
+                    continue
+                changed.append(f"{name}.{key}" if name else key)
+                if key in before:
+                    now[key] = before[key]
+                else:
+                    del now[key]
+            for key in before.keys() - now.keys():
+                now[key] = before[key]
+
+
+@dataclass(eq=False)
+class Tensors:
+    """Parameters and buffers of a model as they are now, to tell later which of them changed.
+
+    Attributes:
+        model: whose.
+    """
+
+    model: nn.Module
+    _slots: list[tuple[str, dict[str, Any], str, Tensor, int, int]] = field(default_factory=list)
+    _buffers: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for prefix, module in self.model.named_modules():
+            for store in (module._parameters, module._buffers):
+                for key, tensor in store.items():
+                    if tensor is None:
+                        continue
+                    name = f"{prefix}.{key}" if prefix else key
+                    self._slots.append(
+                        (name, store, key, tensor, tensor.data_ptr(), tensor._version)
+                    )
+                    if store is module._buffers:
+                        self._buffers[name] = tensor.clone()
+
+    def changed(self) -> str | None:
+        """The name of the first that was replaced or written to, None if there is none.
+
+        A buffer that a forward pass wrote to and that was put back has not changed.
+        """
+        for name, store, key, tensor, pointer, version in self._slots:
+            now = store.get(key)
+            if now is None or now is not tensor or now.data_ptr() != pointer:
+                return name
+            if now._version != version:
+                before = self._buffers.get(name)
+                if before is None or not torch.equal(before, now):
+                    return name
+        return None
 
 
 @contextmanager
@@ -113,22 +183,52 @@ def tf32(*, allowed: bool) -> Iterator[None]:
 
 @contextmanager
 def exact_arithmetic() -> Iterator[None]:
-    """Float32 means float32: no TF32, no autocast; attention in its twice differentiable form."""
-    with (
-        tf32(allowed=False),
-        sdpa_kernel(SDPBackend.MATH),
-        torch.autocast("cuda", enabled=False),
-        torch.autocast("cpu", enabled=False),
-    ):
-        yield
+    """Float32 means float32: no TF32, no autocast; attention in its twice differentiable form.
+
+    Without gradients torch runs a TransformerEncoder on a path of its own, which is another
+    function at padded positions: off.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with (
+            _as_written(),
+            tf32(allowed=False),
+            sdpa_kernel(SDPBackend.MATH),
+            torch.autocast("cuda", enabled=False),
+            torch.autocast("cpu", enabled=False),
+        ):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The original of a model that `torch.compile` returned: a compiled one has one derivative."""
+    while isinstance(original := getattr(model, "_orig_mod", None), nn.Module):
+        model = original
+    return model
+
+
+def _as_written() -> AbstractContextManager[Any]:
+    """Run compiled modules and functions as they were written, where there can be any."""
+    if "torch._dynamo" not in sys.modules:  # importing it takes seconds
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def refuse_training_mode(model: nn.Module) -> None:
     """Refuse layers whose output is random or depends on the batch while in train mode.
 
     Raises:
+        UsageError: called under `torch.inference_mode()`, where nothing has a gradient.
         OperatorError: names the layer, why it changes the matrix, and what to do.
     """
+    if torch.is_inference_mode_enabled():
+        raise UsageError(
+            "curvature needs gradients, and this is called under torch.inference_mode(): call it "
+            "outside of that block"
+        )
     for name, module in model.named_modules():
         if not module.training:
             continue

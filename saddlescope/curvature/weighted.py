@@ -60,6 +60,16 @@ class WeightedOperator:
         if hasattr(self.operator, "verify"):
             self.operator.verify()
 
+    def check(self, vector: Tensor) -> None:
+        """Pass a vector on to A's check of its derivatives."""
+        if hasattr(self.operator, "check"):
+            self.operator.check(self._weights * vector)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a careful reader should know of A."""
+        return tuple(getattr(self.operator, "notes", ()))
+
     @property
     def ranks(self) -> Ranks:
         """Who shares the samples."""

@@ -94,6 +94,16 @@ class WeingartenOperator:
         if hasattr(self.hessian, "verify"):
             self.hessian.verify()
 
+    def check(self, vector: Tensor) -> None:
+        """Pass a vector on to the Hessian's check of its derivatives."""
+        if hasattr(self.hessian, "check"):
+            self.hessian.check(self._correct(vector))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a careful reader should know of the Hessian."""
+        return tuple(getattr(self.hessian, "notes", ()))
+
     @property
     def ranks(self) -> Ranks:
         """Who shares the samples."""

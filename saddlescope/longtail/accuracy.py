@@ -55,11 +55,14 @@ def shot_accuracy(
         shots: name to classes, as `splits.shots` returns it.
 
     Returns:
-        One number a shot, NaN for a shot without classes, and "avg".
+        One number a shot, NaN for a shot without classes, and "avg". Classes that have no test
+        samples, of which the accuracy is NaN, are left out of the means.
     """
     values = np.asarray(per_class, dtype=np.float64)
-    result = {
-        name: float(values[list(classes)].mean()) if classes else math.nan
-        for name, classes in shots.items()
-    }
-    return result | {"avg": float(values.mean())}
+    result = {name: _mean(values[list(classes)]) for name, classes in shots.items()}
+    return result | {"avg": _mean(values)}
+
+
+def _mean(values: npt.NDArray[np.float64]) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from saddlescope.errors import DataError
 from saddlescope.runs import atomic_path, write_json
 
-_FORMAT = 1
+_FORMAT = 2
+"""Of the files, and of what decoding gives: 2 turns images as their EXIF says."""
 
 
 class DecodedImages:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset
 
 from saddlescope.errors import DataError
@@ -30,7 +30,9 @@ _AT_A_TIME = 64
 
 
 def decode(path: Path, *, shrink_to: int | None) -> Image.Image:
-    """Read an image file as RGB.
+    """Read an image file as RGB, turned as its EXIF orientation says.
+
+    Grey values of 16 bits are scaled to 8: 65535 is white.
 
     Raises:
         DataError: missing, broken, of another format, or too large to be a photograph.
@@ -40,7 +42,7 @@ def decode(path: Path, *, shrink_to: int | None) -> Image.Image:
             if shrink_to is not None:
                 # Lets a JPEG be decoded at a half, a quarter or an eighth where that is enough.
                 image.draft("RGB", (2 * shrink_to, 2 * shrink_to))
-            rgb = image.convert("RGB")
+            rgb = _upright(_eight_bits(image).convert("RGB"))
     except Image.DecompressionBombError:
         raise DataError(f"{path}: more pixels than a photograph has; not read") from None
     except UnidentifiedImageError:
@@ -49,6 +51,26 @@ def decode(path: Path, *, shrink_to: int | None) -> Image.Image:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: cannot be read as an image: {reason}") from None
     return rgb if shrink_to is None else shrink(rgb, shrink_to)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The image with 8 bits a channel: Pillow's own conversion cuts 16 of them off at 255."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image).astype(np.int64).clip(0, 65535)
+    grey = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    grey.info = image.info
+    return grey
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # broken EXIF data raise many types, and say nothing: the pixels are there
+        return image
 
 
 @dataclass(frozen=True, eq=False)

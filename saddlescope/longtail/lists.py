@@ -22,6 +22,9 @@ _LINE = re.compile(
     r"(?P<path>.+?)\s+(?P<label>[0-9]{1,9})(?:\s+(?P<weight>[-+]?(?:[0-9.]+(?:e[-+]?[0-9]+)?|inf|nan)))?",
     re.IGNORECASE,
 )
+_MARK = "\ufeff"
+"""Which editors of Windows put at the head of a file; it is no part of a path."""
+
 _LONGEST = 1 << 30
 """Bytes of a list file; iNaturalist's has 30 MB."""
 
@@ -51,7 +54,7 @@ def read_list(file: Path, *, root: Path) -> Listing:
             the root or repeats a path; it names the line.
     """
     try:
-        lines = read_text(file, limit=_LONGEST).splitlines()
+        lines = read_text(file, limit=_LONGEST).removeprefix(_MARK).splitlines()
     except DataError as error:
         raise DataError(f"list file {error}") from None
     paths: list[str] = []
@@ -60,7 +63,7 @@ def read_list(file: Path, *, root: Path) -> Listing:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        path, label, weight = _parsed(line, where=f"{file}, line {number}")
+        path, label, weight = _parsed(line, root=root, where=f"{file}, line {number}")
         paths.append(path)
         labels.append(label)
         weights.append(weight)
@@ -115,15 +118,21 @@ def read_folder(
     return Listing(folder, tuple(paths), tuple(labels)), names
 
 
-def _parsed(line: str, *, where: str) -> tuple[str, int, float | None]:
+def _parsed(line: str, *, root: Path, where: str) -> tuple[str, int, float | None]:
     match = _LINE.fullmatch(line.strip())
     if match is None:
         raise DataError(
             f"{where}: {line.strip()[:80]!r} is not `path label`, the label an integer from 0"
         )
     path = PurePosixPath(match["path"])
-    if path.is_absolute() or ".." in path.parts:
-        raise DataError(f"{where}: {path} leaves the image root; paths are relative to it")
+    if path.is_absolute():
+        # As it was written, or with its links followed: either may be what the list's maker saw.
+        for start in (root.absolute(), root.resolve()):
+            if path.is_relative_to(start):
+                path = path.relative_to(start)
+                break
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise DataError(f"{where}: {path} leaves the image root {root}; paths are relative to it")
     weight = None if match["weight"] is None else float(match["weight"])
     if weight is not None and not 0 <= weight < math.inf:
         raise DataError(f"{where}: weight {weight}: expected a number of at least 0")

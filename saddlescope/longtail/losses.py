@@ -9,14 +9,15 @@ of weights, and each is twice differentiable.
 
 import difflib
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import torch
 from torch import nn
 
 from saddlescope.errors import UsageError
+from saddlescope.longtail.counts import class_counts
+from saddlescope.longtail.cross_entropy import CountedCrossEntropy, fitting, within
 
 LDAM_FORMS: Final = ("released", "original")
 """What LDAM scales: the margin alone, or the logits too."""
@@ -25,29 +26,7 @@ _LARGEST: Final = 1e30
 """Of an option: with more float32 overflows, whatever the logits."""
 
 
-class ShiftedCrossEntropy(nn.Module, ABC):
-    """Cross-entropy of logits that depend on the class counts.
-
-    Attributes:
-        reduction: "mean", "sum" or "none" over the samples.
-    """
-
-    def __init__(self, reduction: str) -> None:
-        super().__init__()
-        self.reduction = reduction
-
-    @abstractmethod
-    def shifted(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The logits (N, C) that the cross-entropy is taken of."""
-
-    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Loss of logits (N, C) for targets (N,): a scalar, or (N,) with reduction "none"."""
-        return nn.functional.cross_entropy(
-            self.shifted(logits, targets), targets, reduction=self.reduction
-        )
-
-
-class LDAM(ShiftedCrossEntropy):
+class LDAM(CountedCrossEntropy):
     """Label-distribution-aware margins m_j = max_margin · (n_min / n_j)^(1/4).
 
     With z the logits and y the target, form "released" is CE(z − scale·m_y·e_y): only the
@@ -65,6 +44,7 @@ class LDAM(ShiftedCrossEntropy):
         UsageError: an unknown form.
     """
 
+    takes_probabilities = False
     scaled_margins: torch.Tensor
 
     def __init__(
@@ -76,20 +56,20 @@ class LDAM(ShiftedCrossEntropy):
         scale: float = 30.0,
         form: str = "released",
     ) -> None:
-        super().__init__(reduction)
+        super().__init__(len(counts), reduction=reduction)
         if form not in LDAM_FORMS:
             raise UsageError(f"unknown LDAM form {form!r}: choose from {', '.join(LDAM_FORMS)}")
         self.logit_scale = 1.0 if form == "released" else scale
         self.register_buffer("scaled_margins", scale * max_margin * (counts.min() / counts) ** 0.25)
 
     def shifted(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """logit_scale·z − scale·m_y·e_y, shape (N, C)."""
-        margins = self.scaled_margins.to(logits.dtype)[targets]
-        at_target = torch.zeros_like(logits).scatter(1, targets[:, None], margins[:, None])
+        """logit_scale·z − scale·m_y·e_y, shape (N, C, *d)."""
+        margins, places = self.scaled_margins.to(logits.dtype)[targets], targets.unsqueeze(1)
+        at_target = torch.zeros_like(logits).scatter(1, places, margins.unsqueeze(1))
         return self.logit_scale * logits - at_target
 
 
-class VectorScaled(ShiftedCrossEntropy):
+class VectorScaled(CountedCrossEntropy):
     """VS: CE(Δ_j·z_j + tau·log π_j) with Δ_j = (n_j / n_max)^gamma and π_j = n_j / Σn.
 
     Args:
@@ -105,13 +85,13 @@ class VectorScaled(ShiftedCrossEntropy):
     def __init__(
         self, counts: torch.Tensor, *, reduction: str, gamma: float = 0.05, tau: float = 0.75
     ) -> None:
-        super().__init__(reduction)
+        super().__init__(len(counts), reduction=reduction)
         self.register_buffer("factors", (counts / counts.max()) ** gamma)
         self.register_buffer("offsets", tau * (counts / counts.sum()).log())
 
     def shifted(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
-        """Δ·z + tau·log π, shape (N, C)."""
-        return logits * self.factors.to(logits.dtype) + self.offsets.to(logits.dtype)
+        """Δ·z + tau·log π, shape (N, C, *d)."""
+        return logits * _by_class(self.factors, logits) + _by_class(self.offsets, logits)
 
 
 class LogitAdjusted(VectorScaled):
@@ -125,6 +105,11 @@ class LogitAdjusted(VectorScaled):
 
     def __init__(self, counts: torch.Tensor, *, reduction: str, tau: float = 0.75) -> None:
         super().__init__(counts, reduction=reduction, gamma=0.0, tau=tau)
+
+
+def _by_class(table: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Numbers of the classes, shape (C,), to go with logits (N, C, *d)."""
+    return table.to(logits.dtype).reshape(-1, *[1] * (logits.dim() - 2))
 
 
 class Reweighted(nn.Module):
@@ -143,36 +128,56 @@ class Reweighted(nn.Module):
         UsageError: β out of range.
     """
 
+    takes_probabilities = False
+    classes: int
+    ignore_index: int
     class_weights: torch.Tensor
 
     def __init__(
-        self, loss: nn.Module, counts: torch.Tensor, *, reduction: str, beta: float = 0.9999
+        self,
+        loss: "CountedCrossEntropy | Reweighted",
+        counts: torch.Tensor,
+        *,
+        reduction: str,
+        beta: float = 0.9999,
     ) -> None:
         super().__init__()
         if not 0.0 <= beta < 1.0:
             raise UsageError(f"beta = {beta}: expected a number from 0 up to, not including, 1")
         self.loss, self.reduction = loss, reduction
+        self.classes, self.ignore_index = loss.classes, loss.ignore_index
         # expm1 and log1p: 1 − β^n loses digits where β is near 1.
         inverse = 1.0 / -torch.expm1(counts * math.log(beta)) if beta else torch.ones_like(counts)
         self.register_buffer("class_weights", inverse / inverse.mean())
 
     def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Loss of logits (N, C) for targets (N,): a scalar, or (N,) with reduction "none"."""
-        values = self.loss(logits, targets) * self.class_weights.to(logits.dtype)[targets]
+        """The loss of logits (N, C, *d): a scalar, or (N, *d) with reduction "none".
+
+        Raises:
+            UsageError, DataError: see `CountedCrossEntropy`.
+        """
+        targets = fitting(logits, targets, self)
+        weights = self.class_weights.to(logits.dtype)[within(targets, self.classes)]
+        values = self.loss(logits, targets) * weights  # 0 where the target is ignored
         if self.reduction == "none":
             return values
-        return values.sum() if self.reduction == "sum" else values.mean()
+        if self.reduction == "sum":
+            return values.sum()
+        return values.sum() / (targets != self.ignore_index).sum()
 
 
-def _class_balanced(counts: torch.Tensor, *, reduction: str, beta: float = 0.9999) -> nn.Module:
-    return Reweighted(nn.CrossEntropyLoss(reduction="none"), counts, reduction=reduction, beta=beta)
+def _class_balanced(counts: torch.Tensor, *, reduction: str, beta: float = 0.9999) -> Reweighted:
+    loss = CountedCrossEntropy(len(counts), reduction="none")
+    return Reweighted(loss, counts, reduction=reduction, beta=beta)
 
 
-def _cross_entropy(counts: torch.Tensor, *, reduction: str) -> nn.Module:  # noqa: ARG001
-    return nn.CrossEntropyLoss(reduction=reduction)
+def _cross_entropy(counts: torch.Tensor, *, reduction: str) -> CountedCrossEntropy:
+    return CountedCrossEntropy(len(counts), reduction=reduction)
 
 
-_LOSSES: Final[Mapping[str, tuple[Callable[..., nn.Module], tuple[str, ...]]]] = {
+_Factory = Callable[..., CountedCrossEntropy | Reweighted]
+
+_LOSSES: Final[Mapping[str, tuple[_Factory, tuple[str, ...]]]] = {
     "ce": (_cross_entropy, ()),
     "ldam": (LDAM, ("max_margin", "scale", "form")),
     "la": (LogitAdjusted, ("tau",)),
@@ -212,7 +217,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
 
 def make_loss(
     name: str,
-    counts: Sequence[int],
+    counts: Any,
     *,
     reduction: str = "mean",
     reweight_beta: float | None = None,
@@ -220,9 +225,12 @@ def make_loss(
 ) -> nn.Module:
     """Build a loss, to be called as loss(logits (N, C), targets (N,)).
 
+    Dense outputs (N, C, *d) with targets (N, *d) do too; targets of −100 are not counted; "ce",
+    "la" and "vs" take probabilities of the logits' shape as targets, as mixup makes them.
+
     Args:
         name: "ce", "ldam", "la", "vs" or "cb".
-        counts: training images of each class, length C.
+        counts: training images of each class, C of them in any form that `class_counts` reads.
         reduction: "mean" or "sum" over the samples, or "none"; kept as an attribute.
         reweight_beta: also weigh each sample by the class-balanced weight of this β, as deferred
             re-weighting (DRW, Cao et al. 2019) does in its last epochs.
@@ -237,6 +245,7 @@ def make_loss(
         raise UsageError(f"unknown loss {name!r}: {hint}choose from {', '.join(_LOSSES)}")
     if reduction not in ("mean", "sum", "none"):
         raise UsageError(f"reduction={reduction!r}: choose from mean, sum, none")
+    counts = class_counts(counts)
     if not counts or min(counts) < 1:
         raise UsageError(f"loss {name!r} needs at least 1 training image in every class")
     check_options(name, options)

@@ -120,6 +120,12 @@ def _source(
 ) -> SourceData:
     _refuse_missing(train)
     _refuse_missing(test)
+    untested = sorted(set(range(len(names))) - set(test.labels))
+    if untested:
+        options.report(
+            f"no test image of {len(untested)} of {len(names)} classes (first: {untested[0]}): "
+            "accuracies are means over the other classes"
+        )
     return SourceData(
         train=_files(train, options),
         test=_files(test, options),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,6 +17,8 @@ class ImageSamples:
         source: the images.
         groups: group name to class numbers.
     """
+
+    fixed: ClassVar[bool] = True
 
     source: Images
     groups: Mapping[str, Sequence[int]]

@@ -1,19 +1,28 @@
 """Bring your own network: `--model package.module:factory --data package.module:dataset`."""
 
 import importlib
+import logging
 import os
 import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from saddlescope.curvature.batches import map_tensors
+from saddlescope.curvature.explaining import check_call, described, first_line
 from saddlescope.curvature.samples import Samples, as_samples
-from saddlescope.errors import DataError, UsageError
+from saddlescope.curvature.state import exact_arithmetic, uncompiled, untouched
+from saddlescope.errors import DataError, SaddlescopeError, UsageError
 from saddlescope.measurement.target import Target
 from saddlescope.training import load_checkpoint, weights_digest
 from saddlescope.training.checkpoints import load_weights
+
+log = logging.getLogger("saddlescope.measurement")
 
 
 def foreign_target(
@@ -26,8 +35,12 @@ def foreign_target(
 ) -> Target:
     """Build a target from import paths.
 
+    Inputs are converted to the network's floating-point type, a compiled network is measured as it
+    was written, and of a network that returns a mapping its `logits` are; each is said in the log.
+
     Args:
-        model: "package.module:factory"; the factory takes no argument and returns a module.
+        model: "package.module:factory"; a module, or a function without arguments that returns
+            one.
         data: "package.module:dataset"; a data set (see `curvature.samples.as_samples`), or a
             function without arguments that returns one.
         checkpoint: weights to load: `torch.save`d tensors or `.safetensors`; None keeps what the
@@ -36,22 +49,23 @@ def foreign_target(
         device: where to compute.
 
     Raises:
-        UsageError: nothing importable under that name, or it is not what it should be.
-        DataError: a checkpoint that is not this model's.
+        UsageError: nothing importable under that name, or it fails, or is not what it should be;
+            or the network cannot be called on the data, or returns no class scores.
+        DataError: a checkpoint that is not this model's, or a data set that fails, or has classes
+            that the network has no output for.
     """
-    network = _load(model, "--model")()
-    if not isinstance(network, nn.Module):
-        raise UsageError(f"--model {model}: returned {type(network).__name__}, not a torch module")
+    network = _network(model)
     if checkpoint is not None:
         load_weights(network, load_checkpoint(checkpoint), origin=str(checkpoint))
     dataset = _load(data, "--data")
-    if callable(dataset) and not hasattr(dataset, "__getitem__"):
-        dataset = dataset()
+    if isinstance(dataset, type) or (callable(dataset) and not hasattr(dataset, "__getitem__")):
+        dataset = _called(dataset, f"--data {data}", DataError)
     network = network.to(device).eval()
+    samples = _in_the_type_of(network, _checked(_read(dataset, data), data))
     return Target(
         model=network,
-        criterion=nn.CrossEntropyLoss(),
-        samples=_checked(as_samples(dataset), data),
+        criterion=_criterion(network, samples, model),
+        samples=samples,
         identity={
             "run": model,
             "method": "",
@@ -64,6 +78,54 @@ def foreign_target(
     )
 
 
+class LogitsCrossEntropy(nn.CrossEntropyLoss):
+    """Cross-entropy of what a network returns under "logits" in a mapping."""
+
+    def forward(self, outputs: Mapping[str, Tensor], targets: Tensor) -> Tensor:  # type: ignore[override]
+        """The loss of `outputs["logits"]`, shape (N, C)."""
+        return super().forward(outputs["logits"], targets)
+
+
+@dataclass(frozen=True)
+class _Converted:
+    """Samples with their floating-point inputs in one type."""
+
+    samples: Samples
+    dtype: torch.dtype
+
+    @property
+    def targets(self) -> Tensor:
+        return self.samples.targets
+
+    @property
+    def groups(self) -> Mapping[str, Sequence[int]]:
+        return getattr(self.samples, "groups", {})
+
+    @property
+    def fixed(self) -> bool:
+        return bool(getattr(self.samples, "fixed", False))
+
+    def inputs(self, indices: Tensor) -> Any:
+        return map_tensors(
+            self.samples.inputs(indices),
+            lambda t: t.to(self.dtype) if t.is_floating_point() else t,
+        )
+
+
+def _network(model: str) -> nn.Module:
+    """What `--model` names, as it was written."""
+    network = _load(model, "--model")
+    if not isinstance(network, nn.Module):
+        if not callable(network):
+            raise UsageError(f"--model {model}: is a {type(network).__name__}, not a function")
+        network = _called(network, f"--model {model}", UsageError)
+    if not isinstance(network, nn.Module):
+        raise UsageError(f"--model {model}: returned {type(network).__name__}, not a torch module")
+    if (plain := uncompiled(network)) is not network:
+        log.info("--model %s: compiled; measured as it was written", model)
+    return plain
+
+
 def _load(path: str, option: str) -> Any:
     module_name, separator, attribute = path.partition(":")
     if not separator or not module_name or not attribute:
@@ -73,14 +135,49 @@ def _load(path: str, option: str) -> Any:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
-            f"{option} {path}: importing {module_name} failed: {type(error).__name__}: {error}"
+            f"{option} {path}: importing {module_name} failed: {first_line(error)}{_where(error)}"
         ) from error
     try:
         return getattr(module, attribute)
     except AttributeError:
         raise UsageError(f"{option} {path}: {module_name} has no {attribute!r}") from None
+
+
+def _called(function: Callable[[], Any], name: str, kind: type[SaddlescopeError]) -> Any:
+    """What a function without arguments returns.
+
+    Raises:
+        SaddlescopeError: of the kind; it failed.
+    """
+    try:
+        return function()
+    except SaddlescopeError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise kind(f"{name}: calling it failed: {first_line(error)}{_where(error)}") from error
+
+
+def _where(error: BaseException) -> str:
+    """The place in the user's own files that raised an error, in words."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [
+        frame
+        for frame in frames
+        if frame.filename.startswith(os.getcwd() + os.sep)
+        and "site-packages" not in frame.filename
+        and frame.filename != __file__
+    ]
+    return f" ({os.path.relpath(own[-1].filename)}, line {own[-1].lineno})" if own else ""
+
+
+def _read(dataset: Any, origin: str) -> Samples:
+    """The data set as samples, its errors with the option in front."""
+    try:
+        return as_samples(dataset)
+    except (UsageError, DataError) as error:
+        raise type(error)(f"--data {origin}: {error}") from error
 
 
 def _checked(samples: Samples, origin: str) -> Samples:
@@ -89,3 +186,55 @@ def _checked(samples: Samples, origin: str) -> Samples:
     if int(samples.targets.min()) < 0:
         raise DataError(f"--data {origin}: class numbers must be >= 0")
     return samples
+
+
+def _in_the_type_of(network: nn.Module, samples: Samples) -> Samples:
+    """The samples, converted where the network has another floating-point type."""
+    wanted = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
+    found: set[torch.dtype] = set()
+
+    def see(tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point():
+            found.add(tensor.dtype)
+        return tensor
+
+    map_tensors(samples.inputs(torch.zeros(1, dtype=torch.int64)), see)
+    if wanted is None or found <= {wanted}:
+        return samples
+    words = [str(dtype).removeprefix("torch.") for dtype in (*found, wanted)]
+    log.info("inputs converted from %s to %s, the network's", ", ".join(words[:-1]), words[-1])
+    return _Converted(samples, wanted)
+
+
+def _criterion(network: nn.Module, samples: Samples, origin: str) -> nn.CrossEntropyLoss:
+    """Cross-entropy for what the network returns, tried on the first sample.
+
+    Raises:
+        UsageError: the network fails on it, or returns something else than class scores.
+        DataError: there are classes that it has no output for.
+    """
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    first = torch.zeros(1, dtype=torch.int64)
+    inputs = map_tensors(samples.inputs(first), lambda tensor: tensor.to(device))
+    with untouched(network), exact_arithmetic():
+        # Whatever the network returns has a sum: only its own failure is of interest yet.
+        outputs = check_call(network, lambda *_: torch.zeros(()), inputs, None)
+    criterion: nn.CrossEntropyLoss = nn.CrossEntropyLoss()
+    scores = outputs
+    if isinstance(outputs, Mapping) and isinstance(outputs.get("logits"), Tensor):
+        log.info("--model %s: returns %s; its 'logits' are taken", origin, described(outputs))
+        criterion, scores = LogitsCrossEntropy(), outputs["logits"]
+    if not isinstance(scores, Tensor) or scores.dim() != 2 or not scores.is_floating_point():
+        raise UsageError(
+            f"--model {origin}: returned {described(outputs)} for one sample: expected class "
+            "scores, a tensor of shape (1, number of classes), or a mapping that has them under "
+            "'logits'; name a factory whose network returns only them"
+        )
+    highest = int(samples.targets.max())
+    if highest >= scores.shape[1]:
+        raise DataError(
+            f"class number {highest} in the data, but --model {origin} has {scores.shape[1]} "
+            f"outputs, for classes 0 to {scores.shape[1] - 1}: count classes from 0, or give the "
+            "model more outputs"
+        )
+    return criterion

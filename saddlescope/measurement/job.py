@@ -188,11 +188,12 @@ class SpectrumJob:
         """
         if self.path is None:
             return {}
+        asked = set(self.row_keys())
         with one_writer(self.path, patience=LOCK_PATIENCE):
             parts = part_files(self.path)
-            stored = _by_key(read_spectrum(self.path) if self.path.is_file() else [])
+            stored = _by_key(read_spectrum(self.path) if self.path.is_file() else [], asked)
             # All of them before any goes into the table.
-            stored |= _by_key([row for part in parts for row in read_part(part)])
+            stored |= _by_key([row for part in parts for row in read_part(part)], asked)
             identity = self.target.identity
             finished = {key: row for key, row in stored.items() if not is_outdated(row, identity)}
             self.outdated.update(stored.keys() - finished.keys())
@@ -207,7 +208,8 @@ class SpectrumJob:
         if self.path is None:
             return
         with one_writer(self.path, patience=LOCK_PATIENCE):
-            stored = _by_key(read_spectrum(self.path) if self.path.is_file() else [])
+            rows = read_spectrum(self.path) if self.path.is_file() else []
+            stored = _by_key(rows, set(self.row_keys()))
             others = {key: row for key, row in stored.items() if key not in self.outdated}
             write_spectrum(self.path, in_order(others | finished, self.row_keys()))
 
@@ -276,5 +278,11 @@ class SpectrumJob:
         }
 
 
-def _by_key(rows: list[dict[str, Any]]) -> Rows:
-    return {row_key(row): row for row in rows}
+def _by_key(rows: list[dict[str, Any]], asked: set[Key]) -> Rows:
+    """Rows by the key that they are asked for by: float32's where it had to be float64."""
+    return {_key(row, asked): row for row in rows}
+
+
+def _key(row: dict[str, Any], asked: set[Key]) -> Key:
+    own, of_model = row_key(row), row_key(row | {"dtype": "float32"})
+    return of_model if own not in asked and of_model in asked else own

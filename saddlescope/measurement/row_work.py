@@ -83,6 +83,8 @@ class RowWork:
             eigenvectors=eigenvectors,
             **self.settings.iteration(),
         )
+        if row.dtype != str(self.built.matrix.dtype).removeprefix("torch."):
+            self.built = self.built.in_double() or self.built  # for the views too
         if eigenvectors:
             self.measured = row
         return row

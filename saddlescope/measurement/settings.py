@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from saddlescope.curvature.krylov.extreme import default_atol
 from saddlescope.curvature.named_operators import OperatorName
 from saddlescope.curvature.resampling import interval_rank
 from saddlescope.errors import UsageError
@@ -29,7 +30,7 @@ class Settings:
     confidence: float = 0.999
     certify: bool = False
     max_matvecs: int = 200
-    atol: float = 1e-5
+    atol: float | None = None
     operator: OperatorName = "hessian"
     parameters: tuple[str, ...] | None = None
     weight_decay: float = 0.0
@@ -40,10 +41,15 @@ class Settings:
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0.0):
             raise UsageError(f"weight_decay = {self.weight_decay}: expected a number >= 0")
 
+    @property
+    def floor(self) -> float:
+        """`atol`, or what it is by default."""
+        return default_atol(self.rtol) if self.atol is None else self.atol
+
     def column(self) -> str:
         """The `settings` column: "rtol=0.01 atol=1e-05 confidence=0.999 certify=0 …"."""
         return (
-            f"rtol={self.rtol:g} atol={self.atol:g} confidence={self.confidence:g} "
+            f"rtol={self.rtol:g} atol={self.floor:g} confidence={self.confidence:g} "
             f"certify={int(self.certify)} max_matvecs={self.max_matvecs}"
         )
 
@@ -70,7 +76,7 @@ class Settings:
             "confidence": self.confidence,
             "certify": self.certify,
             "max_matvecs": self.max_matvecs,
-            "atol": self.atol,
+            "atol": self.floor,
         }
 
 

@@ -47,8 +47,8 @@ def view_settings(view: str, settings: Settings, options: ViewSettings, rule: Up
         "density": f"steps={options.steps} probes={options.density_probes}",
         "trace": f"probes={options.trace_probes}",
         "eigenvalues": (
-            f"k={options.k} rtol={settings.rtol:g} atol={settings.atol:g} "
-            f"max_matvecs={settings.max_matvecs}"
+            f"k={options.k} rtol={settings.rtol:g} atol={settings.floor:g} "
+            f"confidence={settings.confidence:g} max_matvecs={settings.max_matvecs}"
         ),
         "kato-temple": row,
         "eigenvectors": row,
@@ -71,7 +71,7 @@ def expected_gradients(view: str, options: ViewSettings, *, products: int) -> fl
     return {
         "density": 2.0 * options.steps * options.density_probes,
         "trace": 2.0 * options.trace_probes,
-        "eigenvalues": 2.0 * 2.0 * max(products, 2 * options.k),
+        "eigenvalues": 2.0 * 2.0 * 2.0 * max(products, 2 * options.k),
         "kato-temple": 2.0 * products,
         "eigenvectors": 0.0,
         "slices": 2.0 * (options.points + SECOND_DIFFERENCE) / 3.0,

@@ -99,16 +99,23 @@ def eigenvalues_view(work: RowWork) -> Records:
                 k=min(work.options.k, matrix.size),
                 end=end,
                 rtol=settings.rtol,
-                atol=settings.atol,
+                atol=settings.floor,
+                confidence=settings.confidence,
                 max_matvecs=settings.max_matvecs,
                 seed=seed,
             )
 
         found, cost = work.count(outermost)
-        pairs = zip(found.values.tolist(), found.residuals.tolist(), strict=True)
-        for rank, (value, residual) in enumerate(pairs, start=1):
+        columns = (found.values, found.lower, found.upper, found.residuals)
+        pairs = zip(*(column.tolist() for column in columns), strict=True)
+        for rank, (value, lower, upper, residual) in enumerate(pairs, start=1):
             record = {"end": end, "rank": rank, "eigenvalue": value, "residual": residual}
-            record |= {"matvecs": found.matvecs, "converged": found.converged}
+            record |= {"eigenvalue_lower": lower, "eigenvalue_upper": upper}
+            record |= {
+                "confidence": found.confidence,
+                "matvecs": found.matvecs,
+                "converged": found.converged,
+            }
             records.append(record | {"gradient_cost": cost})
     return records
 

@@ -180,7 +180,17 @@ VIEW_COLUMNS: Final[dict[str, tuple[str, ...]]] = {
         "density_spread",
     ),
     "trace": ("trace", "trace_error", "probes", "matvecs"),
-    "eigenvalues": ("end", "rank", "eigenvalue", "residual", "matvecs", "converged"),
+    "eigenvalues": (
+        "end",
+        "rank",
+        "eigenvalue",
+        "eigenvalue_lower",
+        "eigenvalue_upper",
+        "residual",
+        "confidence",
+        "matvecs",
+        "converged",
+    ),
     "kato-temple": (
         "end",
         "value",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from saddlescope.errors import DataError, SaddlescopeError
 from saddlescope.runs import write_bytes
+from saddlescope.training.foreign_weights import entry_of, fitted, say_what_was_taken_off
 from saddlescope.training.sealing import opened, refuse_hostile, sealed
 
 
@@ -92,20 +93,21 @@ def refuse_other_than_tensors(state: Mapping[str, Any], *, origin: str) -> None:
 
 def state_dict_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """The model's tensors in a checkpoint: the dict itself, or its usual entry."""
-    for key in ("model", "state_dict", "model_state_dict"):
-        if isinstance(content.get(key), Mapping):
-            return dict(content[key])
-    return dict(content)
+    return entry_of(content)[1]
 
 
 def load_weights(model: nn.Module, content: Mapping[str, Any], *, origin: str) -> None:
     """Load a checkpoint into a model, all or nothing.
 
+    Entries and names as other programs write them are understood, see `foreign_weights`.
+
     Raises:
         DataError: keys or shapes differ; names the first of them.
     """
-    found, wanted = state_dict_of(content), model.state_dict()
+    wanted = model.state_dict()
+    entry, found = entry_of(content)
     refuse_other_than_tensors(found, origin=origin)
+    found, prefixes = fitted(found, wanted)
     missing = [key for key in wanted if key not in found]
     extra = [key for key in found if key not in wanted]
     shapes = [
@@ -127,6 +129,7 @@ def load_weights(model: nn.Module, content: Mapping[str, Any], *, origin: str) -
         model.load_state_dict(found)
     except RuntimeError as error:  # a tensor without storage, or in a layout that cannot be copied
         raise DataError(f"{origin}: {str(error).splitlines()[-1].strip()}") from None
+    say_what_was_taken_off(entry, prefixes, origin=origin)
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:

@@ -43,4 +43,4 @@ def network(dtype=torch.float64, n=30, smooth=True):
 
 
 def operator_of(objective):
-    return HessianOperator(objective.model, objective.criterion, objective._source)
+    return HessianOperator(objective.model, objective.criterion, objective.source)

@@ -69,11 +69,109 @@ def test_running_out_is_a_result():
     assert found.values.shape == (5,)
 
 
-def test_fewer_distinct_eigenvalues_than_asked_for():
-    operator = MatrixOperator(with_spectrum([2.0, 2.0, -1.0, -1.0, -1.0]))
-    found = top_eigenpairs(operator, k=4)
+@st.composite
+def repeated(draw):
+    """A spectrum with few levels, each taken many times or split into a cluster."""
+    size = draw(st.integers(1, 60))
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    levels = rng.normal(size=draw(st.integers(1, size))) * 10 ** rng.uniform(-3, 3)
+    values = rng.choice(levels, size)
+    kind = draw(st.sampled_from(["exact", "rounded", "low rank", "clustered"]))
+    if kind == "rounded":
+        values = np.round(values, 1)
+    elif kind == "low rank":
+        values *= rng.random(size) < 0.3
+    elif kind == "clustered":
+        values = values + 1e-7 * np.abs(values).max() * rng.normal(size=size)
+    return values
+
+
+@given(repeated(), st.integers(0, 10**6), st.sampled_from(["max", "min"]), st.data())
+def test_repeated_and_clustered_eigenvalues_come_as_often_as_they_are_there(
+    values, seed, end, data
+):
+    k = data.draw(st.integers(1, min(len(values), 8)))
+    dtype = data.draw(st.sampled_from([torch.float64, torch.float32]))
+    rtol = data.draw(st.sampled_from([1e-2, 1e-4, 1e-7]))
+    exact = with_spectrum(values, seed)
+    operator = MatrixOperator(exact.to(dtype), exact=exact)
+    found = top_eigenpairs(
+        operator, k=k, end=end, rtol=rtol, seed=seed, confidence=1 - 1e-9, max_matvecs=2000
+    )
+    wanted = np.linalg.eigvalsh(exact.numpy())
+    wanted = wanted[:k] if end == "min" else wanted[::-1][:k]
+    scale = np.abs(values).max()
+    assert found.values.shape == found.residuals.shape == (k,)
+    assert (found.lower <= wanted + 1e-12 * scale).all()
+    assert (wanted <= found.upper + 1e-12 * scale).all()
+    inner, outer = (found.upper, found.lower) if end == "min" else (found.lower, found.upper)
+    assert np.abs(inner - found.values) == pytest.approx(found.noise, abs=1e-9 * scale)
+    identity = found.vectors @ found.vectors.T
+    torch.testing.assert_close(
+        identity, torch.eye(k).to(dtype), rtol=0, atol=1e3 * torch.finfo(dtype).eps
+    )
+    if found.converged:
+        # Each residual passed, and the bound stands off by its tolerance and the coupling.
+        room = np.maximum(rtol * np.abs(wanted), 1e-3 * rtol * scale) + 4 * found.noise
+        assert (np.abs(found.values - wanted) <= room).all()
+        assert (np.abs(outer - found.values) <= (2 + np.sqrt(k)) * room.max() + found.noise).all()
+
+
+@pytest.mark.parametrize("end", ["max", "min"])
+@pytest.mark.parametrize("k", [1, 3, 5, 6])
+def test_a_five_fold_end(k, end):
+    """SciPy and LOBPCG find five; one Krylov space shows one, or three as rounding brings them."""
+    values = np.concatenate([np.full(5, -1.0), np.linspace(0.0, 2.0, 195)])
+    values = values if end == "min" else -values
+    found = top_eigenpairs(MatrixOperator(with_spectrum(values)), k=k, end=end, rtol=1e-6)
+    wanted = [-1.0] * min(k, 5) + [0.0] * (k - 5)
     assert found.converged
-    np.testing.assert_allclose(found.values, [2.0, -1.0], atol=1e-12)
+    np.testing.assert_allclose(found.values if end == "min" else -found.values, wanted, atol=1e-9)
+    outer = found.lower if end == "min" else -found.upper
+    np.testing.assert_allclose(outer, wanted, atol=3e-6)
+
+
+def test_an_eigenvalue_that_one_krylov_space_skips():
+    """Ten residuals below 1 % were taken for the ten outermost eigenvalues: one was missing."""
+    values = np.sort(network_like(200))
+    found = top_eigenpairs(MatrixOperator(with_spectrum(values)), k=10, end="min")
+    assert found.converged
+    np.testing.assert_allclose(found.values, values[:10], rtol=1e-2)
+
+
+@pytest.mark.parametrize("value", [0.0, -2.5])
+@pytest.mark.parametrize("k", [1, 4, 6])
+def test_a_multiple_of_the_identity(value, k):
+    found = top_eigenpairs(MatrixOperator(value * torch.eye(6).double()), k=k)
+    assert found.converged
+    np.testing.assert_allclose(found.values, value, atol=1e-14)
+    np.testing.assert_allclose([found.lower, found.upper], value, atol=1e-8)
+
+
+def test_misses_are_as_rare_as_stated():
+    """At confidence 0.5, and stopping as early as the bound allows, some are missed, not half."""
+    misses, trials = 0, 120
+    for seed in range(trials):
+        rng = np.random.default_rng(seed)
+        values = np.sort(np.concatenate([[-1.0] * 3, [-0.97] * 3, rng.uniform(-0.9, 1, 24)]))
+        found = top_eigenpairs(
+            MatrixOperator(with_spectrum(values, seed)),
+            k=2, end="min", rtol=0.02, seed=seed, confidence=0.5,
+        )  # fmt: skip
+        assert found.converged
+        misses += bool((found.lower > values[:2] + 1e-9).any())
+    assert misses <= 0.5 * trials
+
+
+@pytest.mark.parametrize("factor", [1e-300, 1e-170, 1e-162, 1e200])
+def test_entries_whose_squares_are_no_numbers(factor):
+    values = np.sort(network_like(60))
+    operator = MatrixOperator(factor * with_spectrum(values))
+    found = top_eigenpairs(operator, k=3, end="min", rtol=1e-6)
+    assert found.converged
+    np.testing.assert_allclose(found.values / factor, values[:3], rtol=1e-6)
+    assert (found.lower / factor <= values[:3] * (1 - 1e-12)).all()
+    assert (found.upper / factor >= values[:3] * (1 + 1e-12)).all()
 
 
 def test_refusals():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from saddlescope.curvature.krylov.extreme import extreme_eigenvalues
+from saddlescope.curvature.krylov.temple import temple_bounds
 from saddlescope.curvature.symmetric import MatrixOperator
 from saddlescope.errors import UsageError
 
@@ -61,6 +62,63 @@ def test_scaling_the_operator_scales_the_results_and_nothing_else(exponent, cert
                 expected, rel=1e-8, abs=1e-11 * factor
             )
     assert two.lambda_ratio.value == pytest.approx(one.lambda_ratio.value, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "factor"),
+    [
+        *(
+            (torch.float64, f)
+            for f in (1e-300, 1e-250, 1e-170, 1e-162, 1e-150, 1e150, 1e200, 1e290)
+        ),
+        *((torch.float32, f) for f in (1e-34, 1e-30, 1e-23, 1e-20, 1e19, 1e30)),
+    ],
+)
+@pytest.mark.parametrize("memory", [None, 25])
+def test_entries_whose_squares_are_no_numbers(dtype, factor, memory):
+    """A norm that underflows to 0 ended the run at once: an interval of no width, *positive*."""
+    plain = with_spectrum(BULK)
+    operator = MatrixOperator((factor * plain.matrix).to(dtype))
+    memory = None if memory is None else memory * len(BULK) * dtype.itemsize
+    ends = extreme_eigenvalues(
+        operator, rtol=1e-6, certify=True, basis_memory=memory, eigenvectors=True
+    )
+    truth = torch.linalg.eigvalsh(operator.matrix.double() / factor)
+    assert ends.verdict == "negative-curvature"
+    tight = 1e-6 if dtype == torch.float64 else 1e-4
+    for end, right in ((ends.lambda_min, truth[0]), (ends.lambda_max, truth[-1])):
+        assert end.value / factor == pytest.approx(float(right), rel=tight)
+        assert end.lower / factor - 1e-12 <= right <= end.upper / factor + 1e-12
+    for bound, right in zip(
+        (lambda b: (b.lambda_min, b.lambda_max))(temple_bounds(operator, ends)),
+        (truth[0], truth[-1]),
+        strict=True,
+    ):
+        assert bound.gap > 0
+        assert bound.lower / factor <= right + 1e-12
+        assert bound.upper / factor >= right - 1e-12
+
+
+def test_a_matrix_of_zeros():
+    ends = extreme_eigenvalues(MatrixOperator(torch.zeros(9, 9).double()))
+    assert ends.lambda_min.lower == ends.lambda_max.upper == 0.0
+    assert ends.verdict == "unresolved"
+
+
+@pytest.mark.parametrize("rtol", [1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize("certify", [False, True])
+def test_the_floor_follows_rtol_and_is_named_where_it_decided(rtol, certify):
+    """λ_min is a hundredth of λ_max: a fixed floor of 1e-5·‖H‖ stopped at 1e-3 of it."""
+    operator = with_spectrum([*torch.linspace(-0.9, 0.9, 90).tolist(), -1.0, 100.0])
+    word = "interval" if certify else "residual"
+    fine = extreme_eigenvalues(operator, rtol=rtol, certify=certify, max_matvecs=90)
+    assert fine.stop_rule == word
+    error = fine.lambda_min.half_width if certify else fine.lambda_min.residual
+    assert error <= rtol
+    coarse = extreme_eigenvalues(operator, rtol=rtol, atol=0.1, certify=certify, max_matvecs=90)
+    assert coarse.stop_rule == f"{word}-floor"
+    assert coarse.matvecs < fine.matvecs
+    assert coarse.converged
 
 
 def test_certified_stop_reaches_the_asked_interval():

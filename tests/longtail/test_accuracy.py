@@ -55,3 +55,11 @@ def test_an_empty_shot_is_nan_and_leaves_the_average_alone():
     assert result["many"] == result["avg"] == 0.75
     assert math.isnan(result["medium"])
     assert math.isnan(result["few"])
+
+
+def test_classes_without_test_samples_are_left_out_of_the_means():
+    shots = {"many": np.array([0, 1]), "few": [2], "none": np.array([], dtype=int)}
+    result = shot_accuracy([0.5, 1.0, math.nan], shots)
+    assert result["many"] == result["avg"] == 0.75
+    assert math.isnan(result["few"])
+    assert math.isnan(result["none"])

@@ -164,3 +164,71 @@ def test_a_build_that_fails_leaves_no_cache_and_a_damaged_one_is_refused(tmp_pat
         pixels.write_bytes(pixels.read_bytes()[:-1])
     with pytest.raises(DataError, match="not a cache of decoded images; delete it"):
         load_data("list", root=root, tail_threshold=2, files=files)
+
+
+GREY = (np.arange(30 * 40).reshape(30, 40) * 50).astype(np.uint16)
+
+
+@pytest.mark.parametrize("kind", ["png", "pgm", "pgm of 12 bits", "pgm of 8 bits"])
+def test_sixteen_bits_of_grey_are_not_white(tmp_path, kind):
+    path = tmp_path / f"grey.{kind[:3]}"
+    most = {"png": 65535, "pgm": 65535, "pgm of 12 bits": 4095, "pgm of 8 bits": 255}[kind]
+    values = np.rint(GREY / 65535 * most).astype(np.uint16)
+    if kind == "png":
+        Image.fromarray(values).save(path)
+    else:
+        stored = values.astype(np.uint8 if most == 255 else ">u2").tobytes()
+        path.write_bytes(b"P5\n40 30\n%d\n" % most + stored)
+    pixels = np.asarray(decode(path, shrink_to=None))
+    assert pixels.shape == (30, 40, 3)
+    assert np.abs(pixels - (values / most * 255)[..., None]).max() <= 1.0
+    assert decode(path, shrink_to=15).size == (20, 15)
+
+
+def test_floating_point_pixels_are_refused(tmp_path):
+    path = tmp_path / "depth.ppm"
+    path.write_bytes(b"Pf\n2 2\n-1.0\n" + np.ones(4, "<f4").tobytes())
+    with pytest.raises(DataError, match=r"depth\.ppm: cannot be read .*floating-point"):
+        decode(path, shrink_to=None)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_images_are_turned_as_their_exif_says(tmp_path, suffix):
+    """A photograph taken upright, stored in each of the eight ways, comes out upright."""
+    upright = np.zeros((40, 32, 3), np.uint8)
+    upright[:16, :, 0] = upright[:, :16, 1] = 255  # red above, green on the left
+    stored = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
+        5: upright.transpose(1, 0, 2), 6: np.rot90(upright),
+        7: np.rot90(upright, 2).transpose(1, 0, 2), 8: np.rot90(upright, 3),
+    }  # fmt: skip
+    for orientation, pixels in stored.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = tmp_path / f"{orientation}.{suffix}"
+        quality = {} if suffix == "png" else {"quality": 95}
+        Image.fromarray(np.ascontiguousarray(pixels)).save(path, exif=exif, **quality)
+        found = np.asarray(decode(path, shrink_to=None)).astype(int)
+        assert found.shape == upright.shape, orientation
+        for row, column in ((4, 4), (4, 28), (36, 4), (36, 28)):
+            assert np.abs(found[row, column] - upright[row, column]).max() < 40, orientation
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_broken_exif_leaves_the_image_as_it_is(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(np.full((8, 9, 3), 90, np.uint8)).save(
+        path, exif=b"Exif\0\0MM\0*\xff\xff\xff\xff"
+    )
+    assert decode(path, shrink_to=None).size == (9, 8)
+
+
+def test_a_class_without_test_images_is_said(tmp_path):
+    root = write_lists(tmp_path, [6, 4, 2])
+    lines = (root / "test.txt").read_text().splitlines()
+    (root / "test.txt").write_text("\n".join(line for line in lines if not line.endswith(" 2")))
+    said = []
+    assert load(root, report=said.append).num_classes == 3
+    assert said == [
+        "no test image of 1 of 3 classes (first: 2): accuracies are means over the other classes"
+    ]

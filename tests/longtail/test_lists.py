@@ -79,3 +79,28 @@ def test_folders_that_are_no_classes(tmp_path):
         read_folder(tmp_path / "empty")
     with pytest.raises(DataError, match="'cat' is not one of the training set's"):
         read_folder(tmp_path / "empty", classes=("dog",))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_path(tmp_path):
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa.png 0\r\nb.png 1\r\n")
+    assert read_list(tmp_path / "list.txt", root=tmp_path).paths == ("a.png", "b.png")
+
+
+def test_absolute_paths_inside_the_root(tmp_path, monkeypatch):
+    real = tmp_path / "real"
+    real.mkdir()
+    (tmp_path / "link").symlink_to(real)
+    file = tmp_path / "list.txt"
+    for root in (real, tmp_path / "link"):
+        file.write_text(f"{root}/a.png 0\n{real}/x/b.png 1\nc.png 1\n")
+        assert read_list(file, root=root).paths == ("a.png", "x/b.png", "c.png")
+    monkeypatch.chdir(tmp_path)
+    file.write_text(f"a.png 0\n{real}/x/b.png 1\n")
+    assert read_list(file, root=real.relative_to(tmp_path)).paths[1] == "x/b.png"
+    for outside in (f"{tmp_path}/a.png", f"{real}/../a.png", str(real), f"{real}er/a.png"):
+        file.write_text(f"{outside} 0\n")
+        with pytest.raises(DataError, match="leaves the image root"):
+            read_list(file, root=real)
+    file.write_text(f"a.png 0\n{real}/a.png 1\n")
+    with pytest.raises(DataError, match=r"a\.png stands twice"):
+        read_list(file, root=real)

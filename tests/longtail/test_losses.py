@@ -1,10 +1,14 @@
+import collections
 import math
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from saddlescope.errors import UsageError
+from saddlescope.errors import DataError, UsageError
 from saddlescope.longtail import make_loss
+from saddlescope.longtail.counts import class_counts
 
 COUNTS = (500, 120, 31, 5)
 LOGITS = torch.randn(7, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 3
@@ -139,3 +143,127 @@ def test_the_rarest_class_has_the_largest_margin():
 def test_what_cannot_be_meant_is_named(name, counts, options, message):
     with pytest.raises(UsageError, match=message):
         make_loss(name, counts, **options)
+
+
+NAMES = ("ce", "ldam", "la", "vs", "cb")
+OPTIONS = [(name, {}) for name in NAMES] + [
+    ("ldam", {"form": "original"}),
+    ("vs", {"reweight_beta": 0.9}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS)
+@pytest.mark.parametrize("shape", [(4,), (3,), (5, 4), (2, 3, 2)])
+def test_dense_outputs_are_so_many_samples(name, options, shape):
+    """(N, C, L) with L = C was taken for another class axis: a wrong number."""
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(2, 4, *shape, generator=generator, dtype=torch.float64)
+    targets = torch.randint(4, (2, *shape), generator=generator)
+    flat = logits.movedim(1, -1).reshape(-1, 4), targets.reshape(-1)
+    for reduction in ("mean", "sum", "none"):
+        loss = make_loss(name, COUNTS, reduction=reduction, **options)
+        wanted = loss(*flat)
+        wanted = wanted.reshape(targets.shape) if reduction == "none" else wanted
+        torch.testing.assert_close(loss(logits, targets), wanted)
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS)
+@pytest.mark.parametrize("classes", [4, 120])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int16])
+def test_what_is_ignored_counts_for_nothing(name, options, classes, dtype):
+    counts = [200 - i for i in range(classes)]
+    logits = torch.randn(7, classes, generator=torch.Generator().manual_seed(0))
+    ignored = TARGETS.clone()
+    ignored[[1, 4]] = -100
+    kept = [0, 2, 3, 5, 6]
+    for reduction in ("mean", "sum"):
+        loss = make_loss(name, counts, reduction=reduction, **options)
+        wanted = loss(logits[kept], TARGETS[kept])
+        torch.testing.assert_close(loss(logits, ignored.to(dtype)), wanted)
+    each = make_loss(name, counts, reduction="none", **options)(logits, ignored)
+    assert each[[1, 4]].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["ce", "la", "vs"])
+def test_probabilities_mix_the_losses_of_their_labels(name):
+    """Each is a cross-entropy of logits without the target, so it is linear in the labels."""
+    one, two = TARGETS, TARGETS.flip(0)
+    hot = torch.nn.functional.one_hot
+    mixed = 0.7 * hot(one, 4).double() + 0.3 * hot(two, 4).double()
+    loss = make_loss(name, COUNTS)
+    wanted = 0.7 * loss(LOGITS, one) + 0.3 * loss(LOGITS, two)
+    torch.testing.assert_close(loss(LOGITS, mixed), wanted)
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS)
+@pytest.mark.parametrize(
+    ("logits", "targets", "error", "message"),
+    [
+        (
+            torch.zeros(6, 1),
+            torch.zeros(6).long(),
+            UsageError,
+            r"logits of shape \(6, 1\): expected",
+        ),
+        (torch.zeros(6, 5), torch.zeros(6).long(), UsageError, r"logits of shape \(6, 5\)"),
+        (torch.zeros(4), torch.tensor(1), UsageError, r"logits of shape \(4,\)"),
+        (torch.zeros(6, 4), torch.zeros(6, 1).long(), UsageError, r"targets of shape \(6, 1\)"),
+        (torch.zeros(6, 4), torch.zeros(5).long(), UsageError, r"targets of shape \(5,\)"),
+        (torch.zeros(2, 4, 3), torch.zeros(2, 4).long(), UsageError, r"expected \(2, 3\)"),
+        (torch.zeros(3, 4), torch.tensor([0, 4, 1]), DataError, "class number 4 in the targets"),
+        (torch.zeros(3, 4), torch.tensor([0, -1, -100]), DataError, "class number -1"),
+    ],
+)
+def test_one_line_and_never_a_wrong_number(name, options, logits, targets, error, message):
+    with pytest.raises(error, match=message):
+        make_loss(name, COUNTS, **options)(logits, targets)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("ldam", {}), ("cb", {}), ("vs", {"reweight_beta": 0.9})]
+)
+def test_probabilities_where_the_loss_knows_none(name, options):
+    with pytest.raises(UsageError, match="takes class numbers, and the targets are float32"):
+        make_loss(name, COUNTS, **options)(torch.zeros(3, 4), torch.full((3, 4), 0.25))
+
+
+LABELS = [0] * 50 + [2] * 5 + [1] * 20
+COUNTED = {
+    "list": [50, 20, 5],
+    "bincount": np.bincount(LABELS),
+    "torch": torch.bincount(torch.tensor(LABELS)),
+    "floats": np.array([50.0, 20.0, 5.0]),
+    "Counter": collections.Counter(reversed(LABELS)),
+    "value_counts": pd.Series(LABELS).value_counts(ascending=True),
+    "Series": pd.Series([50, 20, 5]),
+    "numpy ints": list(np.bincount(LABELS)),
+}
+
+
+@pytest.mark.parametrize("kind", COUNTED)
+def test_counts_as_people_hold_them(kind):
+    assert class_counts(COUNTED[kind]) == [50, 20, 5]
+    logits, targets = torch.randn(4, 3), torch.tensor([0, 1, 2, 2])
+    for name in NAMES:
+        wanted = make_loss(name, [50, 20, 5])(logits, targets)
+        assert torch.equal(make_loss(name, COUNTED[kind])(logits, targets), wanted)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        (collections.Counter(LABELS).values(), "a dict_values, which has no order"),
+        ({50, 20, 5}, "a set, which has no order"),
+        ([0.66, 0.27, 0.07], "count of class 0 is 0.66: expected a whole number"),
+        ([50, float("nan")], "count of class 1 is nan"),
+        ([50, "many"], "count of class 1 is 'many'"),
+        (np.ones((2, 3)), "count of class 0 is"),
+        ({0: 50, 2: 5}, "none for class 1, but one for 2"),
+        ({"cat": 50, "dog": 5}, "none for class 0, but one for '"),
+        ([50, 0], "at least 1 training image in every class"),
+        ([], "at least 1 training image in every class"),
+    ],
+)
+def test_counts_that_tell_no_classes(counts, message):
+    with pytest.raises(UsageError, match=message):
+        make_loss("la", counts)

@@ -78,14 +78,17 @@ def outer_bound(
         A lower bound on λ_min. Mirror (−α) for an upper bound on λ_max.
     """
     diagonal, couplings = np.asarray(alphas, float), np.asarray(betas, float)
+    scale = float(max(np.abs(diagonal).max(), couplings.max(), rounding))
+    if scale == 0.0:
+        return 0.0
+    # In units of T, so that no square of an entry underflows or overflows.
+    diagonal, couplings, rounding = diagonal / scale, couplings / scale, rounding / scale
     lowest = float(eigvalsh_tridiagonal(diagonal, couplings[:-1])[0])
-    scale = max(np.abs(diagonal).max(), couplings.max())
     if couplings[-1] + rounding == 0.0:  # an invariant subspace: θ_min is an eigenvalue
-        return lowest
-    return _first_crossing(
+        return scale * lowest
+    return scale * _first_crossing(
         lambda points: log_christoffel(points, diagonal, couplings, rounding=rounding),
         lowest,
-        scale,
         delta,
     )
 
@@ -113,6 +116,9 @@ def outer_bound_after_restarts(
     zeros, steps = np.append(ritz, dropped), np.asarray(betas, float)
     if steps[-1] + rounding == 0.0:
         return float(ritz.min())
+    scale = float(max(np.abs(zeros).max(), steps.max(), rounding))
+    ritz, zeros, steps = ritz / scale, zeros / scale, steps / scale
+    coupled, rounding = coupled / scale, rounding / scale
     if steps[-1] > 0.0:  # what couples the Ritz vectors does not depend on the last β's error
         coupled = coupled * (1.0 + rounding / steps[-1])
     steps = steps + rounding
@@ -128,20 +134,21 @@ def outer_bound_after_restarts(
 
     # The last coordinate of a converged Ritz vector is known to some digits only.
     safe = delta * (1.0 - _SLACK)
-    return _first_crossing(log_square, float(zeros.min()), float(np.abs(zeros).max()), safe)
+    return scale * _first_crossing(log_square, float(zeros.min()), safe)
 
 
 def _first_crossing(
-    log_square: Callable[[np.ndarray], np.ndarray], lowest: float, scale: float, delta: float
+    log_square: Callable[[np.ndarray], np.ndarray], lowest: float, delta: float
 ) -> float:
     """The point left of `lowest` where a function that grows leftwards reaches log 1/δ².
 
+    All is in units of the matrix's norm.
     Its distance spans many magnitudes: bracket it on a geometric grid, then refine the bracket.
     The outer edge is returned, so that the grid never flatters the bound.
     """
     target = -2.0 * math.log(delta)
     exponents = np.linspace(-17.0, 3.0 + target, 2 * _GRID)
-    grid, near, far = scale * 10.0**exponents, 0.0, math.inf
+    grid, near, far = 10.0**exponents, 0.0, math.inf
     for _ in range(4):
         crossed = log_square(lowest - grid) >= target
         index = int(np.argmax(crossed)) if crossed.any() else len(grid) - 1
@@ -178,7 +185,7 @@ def log_christoffel(
     for alpha, beta in zip(diagonal, couplings, strict=True):
         divisor = beta + rounding
         following = ((points - alpha) * current - previous_coupling * before) / divisor
-        before, current, previous_coupling = current, following, beta * beta / divisor
+        before, current, previous_coupling = current, following, beta * (beta / divisor)
         size = np.maximum(np.abs(current), np.sqrt(total))
         before, current, total = before / size, current / size, total / size**2
         total = total + current**2

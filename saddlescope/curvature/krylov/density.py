@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.special import ndtr
+from scipy.special import ndtr, stdtrit
 from torch import Tensor
 
 from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
@@ -31,13 +31,27 @@ class ProbeEstimate:
 
     Attributes:
         value: the mean.
-        standard_error: of the mean, from the spread over probes; NaN for a single probe.
+        standard_error: of the mean; NaN for a single probe. From few probes it is itself an
+            estimate: read `interval`.
         probes: how many.
     """
 
     value: float
     standard_error: float
     probes: int
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """Student's interval for what the mean estimates, with probes − 1 degrees of freedom.
+
+        For 95 % it reaches 2.8 standard errors to either side at 5 probes, and 2.0 at 60.
+
+        Raises:
+            UsageError: no probability between 0 and 1.
+        """
+        if not 0.0 < confidence < 1.0:
+            raise UsageError(f"confidence = {confidence}: expected a probability between 0 and 1")
+        reach = float(stdtrit(max(self.probes - 1, 1), 0.5 + 0.5 * confidence))
+        return self.value - reach * self.standard_error, self.value + reach * self.standard_error
 
 
 class Band(NamedTuple):
@@ -150,6 +164,10 @@ def trace(
 ) -> ProbeEstimate:
     """tr(A) by Hutchinson's estimator with Rademacher probes.
 
+    One probe's variance is 2·Σ_i≠j a_ij² (Avron & Toledo, J. ACM 58, 2011), and the variances of
+    the n numbers z_i·(A·z)_i over the probes add up to half of it. From them the standard error is
+    known far better at few probes than from the spread of the few estimates.
+
     Args:
         operator: of size n.
         probes: products for the random part.
@@ -158,7 +176,8 @@ def trace(
         seed: of sketch and probes.
 
     Returns:
-        The estimate with its standard error: random error of the probes, not rounding.
+        The estimate with its standard error: random error of the probes, not rounding. The error
+        is skewed where a few eigenvalues dominate; `interval` allows for that.
 
     Raises:
         UsageError: probes below 1, deflation negative or not below n.
@@ -177,13 +196,26 @@ def trace(
         basis = torch.linalg.qr(torch.stack(sketch, dim=1)).Q.T.contiguous()
     exact = sum(_dot(q, operator.matvec(q)) for q in basis)
     values = np.empty(probes)
+    mean = torch.zeros(operator.size, dtype=torch.float64, device=operator.device)
+    departures = 0.0  # from the mean, squared and added up as in Welford's algorithm
     for index in range(probes):
-        probe = _signs(operator, seed, index)
-        probe = probe - (basis @ probe) @ basis
-        values[index] = exact + _dot(probe, operator.matvec(probe))
+        signs = _signs(operator, seed, index)
+        probe = signs - (basis @ signs) @ basis
+        product = operator.matvec(probe)
+        terms = signs.double() * (product - (basis @ product) @ basis).double()
+        values[index] = exact + float(terms.sum())
+        if index == 0:  # what the rest is measured in, so that no square underflows
+            unit = float(terms.abs().max()) or 1.0
+        terms /= unit
+        before = terms - mean
+        mean += before / (index + 1)
+        departures += _dot(before, terms - mean)
     if not np.isfinite(values).all():
         raise OperatorError("a product behind the trace is NaN or Inf: check weights and inputs")
-    return _mean_over_probes(values)
+    error = math.nan
+    if probes > 1:
+        error = unit * math.sqrt(2.0 * departures / (probes - 1) / probes)
+    return ProbeEstimate(float(values.mean()), error, probes)
 
 
 def probe_start(size: int, seed: int, index: int) -> Tensor:
@@ -231,8 +263,8 @@ def _dot(a: Tensor, b: Tensor) -> float:
 
 
 def _mean_over_probes(values: np.ndarray) -> ProbeEstimate:
-    count = len(values)
-    error = float(values.std(ddof=1)) / math.sqrt(count) if count > 1 else math.nan
+    count, unit = len(values), float(np.abs(values).max()) or 1.0
+    error = unit * float((values / unit).std(ddof=1)) / math.sqrt(count) if count > 1 else math.nan
     return ProbeEstimate(float(values.mean()), error, count)
 
 

@@ -1,28 +1,44 @@
-"""The k outermost eigenpairs at one end of a spectrum, and eigenvectors on disk.
+"""The k outermost eigenvalues at one end of a spectrum, each as often as it is one.
 
-A Ritz pair's residual ‖A·x − θ·x‖ comes with the Lanczos process, β·|last coordinate of x|, and
-some eigenvalue is that near (Parlett, The Symmetric Eigenvalue Problem, 1980, §4.5). It does not
-say which one: `extreme_eigenvalues` bounds the ends themselves.
+A Krylov space holds one vector of each eigenspace, so Lanczos alone shows a repeated eigenvalue
+once, with a residual of nothing and no sign that anything is missing. So what has converged is
+locked, X (k orthonormal vectors), and the search goes on from a fresh random vector in the rest,
+C = P·A·P with P = I − XᵀX. Whatever it finds further out is locked too. It ends when nothing more
+can be there. In the basis of X and its complement
+
+    A = ( Θ   Eᵀ )     Θ = X·A·Xᵀ diagonal,  ‖E‖ = ‖A·Xᵀ − XᵀΘ‖, the residuals,
+        ( E   C  )
+
+so by Weyl's inequality the eigenvalues of A are those of Θ and C together, each within ‖E‖. The
+fresh vector is uniform on the sphere of C's space and independent of X, so the probabilistic bound
+of `bounds` holds for C as for any matrix: with the stated probability no eigenvalue of C lies
+beyond μ. Then the j-th eigenvalue of A from the end (here the low one), repeated ones counted as
+often as they are, lies in
+
+    min(θ_j, μ) − ‖E‖ <= λ_j <= θ_j,
+
+the right side for certain (Cauchy's interlacing), the left one on that event. The run is done when
+μ has passed θ_k but for the tolerance. The s-th run may miss with probability (1 − confidence)/
+(s·(s + 1)); over any number of runs that adds up to less than 1 − confidence.
+
+Sources: Parlett, The Symmetric Eigenvalue Problem (1980), §10.1 and §11.5; `bounds` for μ.
 """
 
-import json
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from saddlescope.curvature.distributed import ranks_of
-from saddlescope.curvature.krylov.extreme import Ends
-from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
+from saddlescope.curvature.krylov.extreme import check_options, default_atol
+from saddlescope.curvature.krylov.lanczos import random_start
+from saddlescope.curvature.krylov.locking import LockedSearch
+from saddlescope.curvature.krylov.seeds import derived_seed
 from saddlescope.curvature.memory import basis_capacity
 from saddlescope.curvature.symmetric import SymmetricOperator
 from saddlescope.errors import UsageError
-from saddlescope.runs import write_bytes
 
 _BESIDE = 7
 """Vectors beside the k wanted: three at the other end, and some to iterate with."""
@@ -33,20 +49,33 @@ class Eigenpairs:
     """The k outermost eigenpairs at one end, from the end inwards.
 
     Attributes:
-        values: Ritz values, shape (k,), float64.
-        residuals: ‖A·x − θ·x‖ of each, shape (k,), float64: an eigenvalue lies that near.
-        vectors: unit Ritz vectors, shape (k, n), in the operator's dtype.
+        values: Ritz values θ, shape (k,), float64; a repeated eigenvalue as often as it is one.
+        lower: below which the eigenvalue of this rank does not lie, shape (k,), float64.
+        upper: above which it does not lie. At each end the outer side holds with probability
+            `confidence` for all ranks together, and is infinite where products ran out before it
+            was known; the inner side is rigorous, up to the measured rounding.
+        residuals: ‖A·x − θ·x‖ of each, shape (k,), float64: some eigenvalue lies that near.
+        vectors: orthonormal Ritz vectors, shape (k, n), in the operator's dtype.
         end: which end.
+        confidence: see `lower` and `upper`.
+        noise: absolute rounding error of a product, contained in them.
         matvecs: products used.
-        converged: whether all residuals passed.
+        converged: whether all residuals passed and no further eigenvalue can be among the k but
+            for the tolerance.
+        notes: what a careful reader should know, one sentence each.
     """
 
     values: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
     residuals: np.ndarray
     vectors: Tensor
     end: Literal["max", "min"]
+    confidence: float
+    noise: float
     matvecs: int
     converged: bool
+    notes: tuple[str, ...] = ()
 
 
 def top_eigenpairs(
@@ -55,32 +84,39 @@ def top_eigenpairs(
     k: int,
     end: Literal["max", "min"] = "max",
     rtol: float = 1e-2,
-    atol: float = 1e-5,
+    atol: float | None = None,
+    confidence: float = 0.999,
     max_matvecs: int = 300,
     seed: int = 0,
     basis_memory: int | None = None,
 ) -> Eigenpairs:
     """The k largest (or smallest) eigenvalues, algebraically, with their eigenvectors.
 
-    One Krylov space is extended until all k residuals pass. It holds one vector of each
-    eigenspace, so a repeated eigenvalue comes once; where the space is exhausted with fewer
-    than k distinct eigenvalues, these are all there are and fewer than k pairs come back.
+    Repeated eigenvalues come as often as they are there: what has converged is locked, and the
+    search goes on from fresh random vectors in the rest until, with probability `confidence`, no
+    eigenvalue further out than the k-th by more than its tolerance has been left behind. The last
+    of these runs finds nothing and costs about as much as the first.
 
     Args:
         operator: of size n.
         k: how many, at most n.
         end: "max" or "min".
-        rtol: a residual passes below this share of its |θ| …
-        atol: … or below this share of ‖T‖, or below the rounding of the operator's dtype.
-        max_matvecs: give up after this many products; `converged` then says so.
-        seed: of the start vector.
+        rtol: a pair passes when its residual is below this share of its |θ| …
+        atol: … or below this share of ‖T‖, or below the rounding of a product; None takes
+            `default_atol(rtol)`.
+        confidence: probability that none of the intervals misses, all ranks together.
+        max_matvecs: give up after this many products; `converged` then says so, and fewer than k
+            pairs come back where fewer were found.
+        seed: of the start vectors.
         basis_memory: bytes that the basis may occupy; beyond them it is restarted with the k pairs
-            kept. None takes a share of what is free.
+            kept. None takes a share of what is free. The pairs take 2k vectors beside it.
 
     Raises:
         UsageError: an option out of range, or k pairs that do not fit into the basis.
         OperatorError: see `Lanczos`.
     """
+    atol = default_atol(rtol) if atol is None else atol
+    check_options(rtol, atol, confidence, max_matvecs)
     if not 1 <= k <= operator.size:
         raise UsageError(f"k = {k}: expected 1 to {operator.size} (n)")
     if end not in ("max", "min"):
@@ -89,32 +125,49 @@ def top_eigenpairs(
         raise UsageError(f"max_matvecs = {max_matvecs}: k = {k} pairs need at least as many")
     if hasattr(operator, "verify"):
         operator.verify()
-    epsilon = float(torch.finfo(operator.dtype).eps)
-    start = random_start(operator.size, seed=seed)
-    lanczos = Lanczos(operator, start, capacity=_capacity(operator, k, max_matvecs, basis_memory))
-    kept = {"low": k} if end == "min" else {"high": k}
-    converged = False
-    while not converged and lanczos.steps < max_matvecs:
-        if lanczos.full:
-            lanczos.restart(**kept)
-        lanczos.step()
-        if lanczos.steps < k and not lanczos.exhausted:
-            continue
-        theta, coordinates = lanczos.eigh()
-        outer = np.argsort(theta if end == "min" else -theta, kind="stable")[:k]
-        residuals = np.maximum(
-            lanczos.betas[-1] * np.abs(coordinates[-1, outer]), epsilon * lanczos.scale
-        )
-        floor = max(atol, 8 * epsilon) * lanczos.scale
-        passed = residuals <= np.maximum(rtol * np.abs(theta[outer]), floor)
-        converged = lanczos.exhausted or lanczos.ranks.first_says(bool(passed.all()))
+    search = LockedSearch(operator, k=k, sign=1 if end == "min" else -1, rtol=rtol, atol=atol)
+    capacity = _capacity(operator, k, max_matvecs, basis_memory)
+    # Of the first run the seed's own vector, as that of `extreme_eigenvalues`.
+    edge = search.run(
+        random_start(operator.size, seed=seed), 0.5 * (1.0 - confidence), capacity, max_matvecs
+    )
+    runs = 1
+    while edge == -math.inf and search.products < max_matvecs:
+        runs += 1
+        start = random_start(operator.size, seed=derived_seed(seed, "deflated", runs))
+        miss = (1.0 - confidence) / (runs * (runs + 1))
+        edge = search.run(start, miss, capacity, max_matvecs)
+    if hasattr(operator, "check"):
+        operator.check(search.vectors.sum(0))
+    return _result(operator, search, end, confidence, edge)
+
+
+def _result(
+    operator: SymmetricOperator,
+    search: LockedSearch,
+    end: Literal["max", "min"],
+    confidence: float,
+    edge: float,
+) -> Eigenpairs:
+    """What was found, and the intervals that a bound on the rest gives."""
+    sign = 1.0 if end == "min" else -1.0
+    notes: list[str] = list(getattr(operator, "notes", ()))
+    noise = search.noise(notes)
+    inner = search.values + noise
+    outer = np.minimum(search.values, edge) - search.coupling() - noise
+    lower, upper = (outer, inner) if end == "min" else (-inner, -outer)
     return Eigenpairs(
-        values=theta[outer],
-        residuals=residuals,
-        vectors=lanczos.combine(coordinates[:, outer]),
+        values=sign * search.values,
+        lower=lower,
+        upper=upper,
+        residuals=search.residuals,
+        vectors=search.vectors,
         end=end,
-        matvecs=lanczos.steps,
-        converged=converged,
+        confidence=confidence,
+        noise=noise,
+        matvecs=search.products,
+        converged=search.certified(edge),
+        notes=tuple(notes),
     )
 
 
@@ -132,45 +185,3 @@ def _capacity(operator: SymmetricOperator, k: int, max_matvecs: int, memory: int
             f"{max(1, capacity - _BESIDE)} pairs, free memory, or restrict the parameters"
         )
     return capacity
-
-
-def save_eigenvectors(
-    path: str | Path, found: Ends | Eigenpairs, *, metadata: Mapping[str, Any] | None = None
-) -> None:
-    """Write eigenvectors, eigenvalues and residuals as safetensors, atomically.
-
-    The file holds `vectors` (k, n), `values` (k,) and `residuals` (k,); of `Ends` the rows are
-    v_max and v_min. Read it with `safetensors.torch.load_file`. Equal content gives equal bytes.
-
-    Args:
-        path: of the file.
-        found: `Ends` measured with `eigenvectors=True`, or `Eigenpairs`.
-        metadata: kept as text in the file's header; the row names are added as `rows`.
-
-    Raises:
-        UsageError: `Ends` without eigenvectors.
-    """
-    if isinstance(found, Ends):
-        if found.eigenvectors is None:
-            raise UsageError("no eigenvectors to save: measure with eigenvectors=True")
-        both = (found.lambda_max, found.lambda_min)
-        vectors, rows = found.eigenvectors, "v_max v_min"
-        values, residuals = [e.value for e in both], [e.residual for e in both]
-    else:
-        vectors, rows = found.vectors, f"{len(found.values)} from {found.end} inwards"
-        values, residuals = found.values.tolist(), found.residuals.tolist()
-    tensors = {
-        "vectors": vectors.detach().cpu().contiguous(),
-        "values": torch.tensor(values, dtype=torch.float64),
-        "residuals": torch.tensor(residuals, dtype=torch.float64),
-    }
-    header = {key: str(value) for key, value in {**(metadata or {}), "rows": rows}.items()}
-    write_bytes(path, _in_order(save(tensors, metadata=header)))
-
-
-def _in_order(content: bytes) -> bytes:
-    """The same safetensors file with its header sorted: it comes in another order each time."""
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8:end]), sort_keys=True, ensure_ascii=False).encode()
-    header += b" " * (-len(header) % 8)  # the tensors that follow stay aligned
-    return len(header).to_bytes(8, "little") + header + content[end:]

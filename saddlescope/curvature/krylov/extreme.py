@@ -17,13 +17,16 @@ from torch import Tensor
 from saddlescope.curvature.distributed import ranks_of
 from saddlescope.curvature.krylov.bounds import Estimate, ratio, start_component
 from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
+from saddlescope.curvature.krylov.noise import product_noise
 from saddlescope.curvature.krylov.outer import OuterBounds
 from saddlescope.curvature.memory import basis_capacity
 from saddlescope.curvature.symmetric import SymmetricOperator
-from saddlescope.errors import OperatorError, UsageError
+from saddlescope.errors import UsageError
 
 Verdict = Literal["negative-curvature", "unresolved", "positive", "not-converged"]
-StopRule = Literal["residual", "residual-floor", "interval", "exhausted", "max-matvecs"]
+StopRule = Literal[
+    "residual", "residual-floor", "interval", "interval-floor", "exhausted", "max-matvecs"
+]
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,10 @@ class Ends:
         noise: absolute rounding error of a product, by which the intervals were widened.
         stop_rule: why the iteration ended: "residual" (both residuals below rtol·|θ|),
             "residual-floor" (one of them only below the floor set by noise and atol),
-            "interval" (both intervals narrow enough), "exhausted" (the Krylov space is
-            invariant to rounding: no product adds to it), "max-matvecs" (out of products).
-        converged: whether it ended by one of the first four.
+            "interval" and "interval-floor" (the same of the intervals' half-widths),
+            "exhausted" (the Krylov space is invariant to rounding: no product adds to it),
+            "max-matvecs" (out of products).
+        converged: whether it ended by another than the last.
         verdict: what the interval of λ_min supports.
         eigenvectors: shape (2, n): v_max, v_min; None unless asked for.
         notes: what a careful reader should know, one sentence each.
@@ -64,7 +68,7 @@ def extreme_eigenvalues(
     operator: SymmetricOperator,
     *,
     rtol: float = 1e-2,
-    atol: float = 1e-5,
+    atol: float | None = None,
     confidence: float = 0.999,
     certify: bool = False,
     max_matvecs: int = 200,
@@ -78,11 +82,12 @@ def extreme_eigenvalues(
     """Compute λ_max, λ_min and λ_ratio of a symmetric operator, with bounds.
 
     Args:
-        operator: see `SymmetricOperator`; its `verify()` is called first if it has one.
+        operator: see `SymmetricOperator`; its `verify()` is called first if it has one, and its
+            `check(vector)` on the final Ritz vectors; its `notes` are handed on.
         rtol: stop when both residuals (with `certify`, both intervals' half-widths) are below
             this share of their own Ritz value …
         atol: … or below this share of ‖T‖, or below the noise: a semidefinite operator must
-            stop too.
+            stop too. None takes `default_atol(rtol)`; `stop_rule` says when this has decided.
         confidence: joint probability of the row's intervals, λ_ratio included.
         certify: stop on the intervals instead of the residuals.
         max_matvecs: give up after this many products.
@@ -105,7 +110,8 @@ def extreme_eigenvalues(
         UsageError: an option out of range.
         OperatorError: NaN, Inf, or products that are not those of one symmetric matrix.
     """
-    _check_options(rtol, atol, confidence, max_matvecs)
+    atol = default_atol(rtol) if atol is None else atol
+    check_options(rtol, atol, confidence, max_matvecs)
     if hasattr(operator, "verify"):
         operator.verify()
     epsilon = float(torch.finfo(operator.dtype).eps)
@@ -144,11 +150,16 @@ def extreme_eigenvalues(
         )
         if lanczos.ranks.first_says(small):
             within = (errors <= rtol * np.abs(theta)).all()
-            stop = "interval" if certify else ("residual" if within else "residual-floor")
+            if certify:
+                stop = "interval" if within else "interval-floor"
+            else:
+                stop = "residual" if within else "residual-floor"
             break
 
     total_noise = max(noise or 0.0, lanczos.noise)
-    notes: list[str] = []
+    if hasattr(operator, "check"):
+        operator.check(lanczos.combine(weights.sum(1)))
+    notes: list[str] = list(getattr(operator, "notes", ()))
     if noise is None:
         total_noise += _measure_noise(operator, lanczos, weights, notes)
     if delta < 10 * epsilon:
@@ -176,7 +187,17 @@ def extreme_eigenvalues(
     )
 
 
-def _check_options(rtol: float, atol: float, confidence: float, max_matvecs: int) -> None:
+def default_atol(rtol: float) -> float:
+    """The share of ‖T‖ that is precise enough where an end is near 0.
+
+    It follows `rtol`, so that a finer `rtol` is not overruled by a floor nobody asked for: an end
+    of a thousandth of the other's size is still measured to `rtol`.
+    """
+    return 1e-3 * rtol
+
+
+def check_options(rtol: float, atol: float, confidence: float, max_matvecs: int) -> None:
+    """Refuse options of an iteration that are out of range."""
     if not 0.0 < rtol < 1.0:
         raise UsageError(f"rtol = {rtol}: expected a number between 0 and 1")
     if not 0.0 <= atol < 1.0:
@@ -228,23 +249,7 @@ def _measure_noise(
     mixture = weights.sum(1)
     mixture /= np.linalg.norm(mixture)
     vector, product = lanczos.combine(mixture), lanczos.image(mixture)
-    error = None
-    if hasattr(operator, "product_error"):
-        error = operator.product_error(vector, product)
-    elif hasattr(operator, "reference") and (reference := operator.reference()) is not None:
-        error = float((product.double() - reference.matvec(vector.double())).norm())
-        if hasattr(operator, "gradient_cost"):
-            operator.gradient_cost += getattr(reference, "gradient_cost", 0.0)
-    if error is None:
-        notes.append("noise: no float64 reference at hand; taken from the asymmetry alone")
-        return 0.0
-    scale = lanczos.scale
-    if not error <= 0.1 * scale:
-        raise OperatorError(
-            f"a product differs from its float64 value by {error:.3g} where ‖H‖ is about "
-            f"{scale:.3g}: the model is random, or its arithmetic is not {operator.dtype}"
-        )
-    return math.sqrt(2.0) * error
+    return math.sqrt(2.0) * product_noise(operator, vector, product, lanczos.scale, notes)
 
 
 def _intervals(

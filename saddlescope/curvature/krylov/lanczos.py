@@ -17,7 +17,7 @@ dropped decides how many products a restart costs, see `farthest_from`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -59,17 +59,30 @@ class Lanczos:
         operator: a symmetric operator of size n.
         start: shape (n,), any scale.
         capacity: vectors the basis can hold, besides the residual's.
+        scale: a norm whose rounding the products hold even where they are smaller: of a deflated
+            operator, that of the whole one.
+        project: onto the operator's space, where that is not all of R^n. A product leaves it by
+            the rounding of the whole, which near a breakdown is all there is.
 
     Attributes:
         alphas: ⟨q_k, A·q_k⟩ of every step taken.
         betas: β_2 … of every step taken; the last one is the norm of the current residual.
         dropped: Ritz values given up in restarts.
         asymmetry: largest departure from symmetry seen, in the units of A.
-        scale: ‖T‖ from above within a factor of two, the largest absolute row sum so far.
+        scale: ‖T‖ from above within a factor of two, the largest absolute row sum so far, or what
+            is known of the operator beforehand.
         exhausted: the basis spans an invariant subspace; no further step is possible.
     """
 
-    def __init__(self, operator: SymmetricOperator, start: Tensor, *, capacity: int) -> None:
+    def __init__(
+        self,
+        operator: SymmetricOperator,
+        start: Tensor,
+        *,
+        capacity: int,
+        scale: float = 0.0,
+        project: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         if start.shape != (operator.size,):
             raise UsageError(
                 f"start vector of shape {tuple(start.shape)}; expected ({operator.size},)"
@@ -84,7 +97,9 @@ class Lanczos:
         self.betas: list[float] = []
         self.dropped: list[float] = []
         self.asymmetry = 0.0
-        self.scale = 0.0
+        self.scale = scale
+        self._project = project
+        self._own_scale = 0.0
         self.exhausted = False
         self.columns = 0
         self._projected = np.zeros((self.capacity + 1, self.capacity + 1))
@@ -144,14 +159,19 @@ class Lanczos:
             residual.sub_(known[k - 1], alpha=coupling[-1])
         departure = known @ residual
         residual.addmv_(known.T, departure, alpha=-1.0)
+        if self._project is not None:
+            residual.copy_(self._project(residual))
         beta = torch.linalg.vector_norm(residual)
-        residual.div_(beta)
 
         alpha, departure = alpha + departure[k], departure[:k].abs()
         most = departure.max() if k > 0 else torch.zeros_like(beta)
         # The one synchronisation of the step: three scalars come to the host together.
         scalars = self.ranks.from_first(torch.stack((alpha, beta, most)))
         alpha, norm, asymmetry = scalars.tolist()
+        finfo = torch.finfo(self.operator.dtype)
+        if not math.sqrt(finfo.tiny) / finfo.eps < norm < math.inf:
+            norm = float(self.ranks.from_first(scaled_norm(residual)))
+        residual.div_(norm)
         if not (math.isfinite(alpha) and math.isfinite(norm)):
             raise OperatorError(
                 f"product {k + 1} is NaN or Inf: the loss is not twice differentiable in finite "
@@ -162,7 +182,8 @@ class Lanczos:
         self._projected[k, k] = alpha
         self._projected[k, k + 1] = self._projected[k + 1, k] = norm
         self.columns = k + 1
-        self.scale = max(self.scale, float(np.abs(self.projected).sum(0).max()))
+        self._own_scale = max(self._own_scale, float(np.abs(self.projected).sum(0).max()))
+        self.scale = max(self.scale, self._own_scale)
         self.asymmetry = max(self.asymmetry, asymmetry)
         if self.asymmetry > ASYMMETRY_LIMIT * self.scale:
             raise OperatorError(
@@ -172,7 +193,7 @@ class Lanczos:
                 "that change from pass to pass"
             )
         # Relative to ‖T‖, so that scaling the operator changes nothing.
-        floor = 10 * torch.finfo(self.operator.dtype).eps * self.scale
+        floor = 10 * finfo.eps * self._own_scale
         if norm <= floor or self.columns == self.operator.size:
             self.exhausted = True
 
@@ -217,12 +238,26 @@ class Lanczos:
         return matrix @ self._basis[: self.columns]
 
     def image(self, weights: np.ndarray) -> Tensor:
-        """A·Σ_j weights_j·q_j without a product, from A·Q = Q·T + β·q_{k+1}·e_kᵀ; shape (n,)."""
+        """A·Σ_j weights_j·q_j without a product, from A·Q = Q·T + β·q_{k+1}·e_kᵀ.
+
+        Weights and result have the shapes of `combine`.
+        """
         k = self.columns
-        image = np.append(self.projected @ weights, self.betas[-1] * weights[-1])
+        image = np.concatenate([self.projected @ weights, self.betas[-1] * weights[-1:]])
         held = k if self.exhausted else k + 1  # after a breakdown q_{k+1} does not exist
-        coordinates = torch.as_tensor(image[:held]).to(self._basis)
+        coordinates = torch.as_tensor(np.ascontiguousarray(image[:held].T)).to(self._basis)
         return coordinates @ self._basis[:held]
+
+
+def scaled_norm(vector: Tensor) -> Tensor:
+    """‖v‖ whose squares neither underflow nor overflow, float64, shape ().
+
+    The plain norm of a vector of entries below 1e-162 (in float32 1e-23) is 0.
+    """
+    largest = vector.abs().max().double()
+    if largest == 0.0:
+        return largest
+    return largest * torch.linalg.vector_norm(vector.double() / largest)
 
 
 def _empty_basis(vectors: int, operator: SymmetricOperator) -> Tensor:

@@ -1,6 +1,7 @@
 """The outer bounds of one Lanczos run: at every step the sharpest that its steps so far allow."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -26,8 +27,13 @@ class OuterBounds:
         self._delta, self._dimension = delta, dimension
         self.low, self.high = -math.inf, math.inf
 
-    def update(self, lanczos: Lanczos) -> None:
-        """Take the run's last step into account."""
+    def update(self, lanczos: Lanczos, *, signs: Sequence[int] = (1, -1)) -> None:
+        """Take the run's last step into account.
+
+        Args:
+            lanczos: the run.
+            signs: of the ends to bound, 1 for the low one, −1 for the high one.
+        """
         values, vectors = lanczos.eigh()
         if lanczos.columns == self._dimension:  # all eigenvalues, to noise
             self.low, self.high = float(values[0]), float(values[-1])
@@ -36,18 +42,20 @@ class OuterBounds:
         if lanczos.dropped:
             coupled = lanczos.betas[-1] * np.abs(vectors[-1])
             dropped = np.asarray(lanczos.dropped)
-            low, high = (
-                sign
+            found = {
+                sign: sign
                 * outer_bound_after_restarts(
                     sign * values, coupled, sign * dropped, lanczos.betas, **known
                 )
-                for sign in (1.0, -1.0)
-            )
+                for sign in signs
+            }
         else:
             alphas = np.asarray(lanczos.alphas)
-            low, high = (
-                sign * outer_bound(sign * alphas, lanczos.betas, **known) for sign in (1.0, -1.0)
-            )
+            found = {
+                sign: sign * outer_bound(sign * alphas, lanczos.betas, **known) for sign in signs
+            }
         # A bound that a Ritz value has crossed was a miss, one of those 1 − confidence allows.
-        self.low = max(self.low, low) if self.low <= values[0] else low
-        self.high = min(self.high, high) if self.high >= values[-1] else high
+        if 1 in found:
+            self.low = max(self.low, found[1]) if self.low <= values[0] else found[1]
+        if -1 in found:
+            self.high = min(self.high, found[-1]) if self.high >= values[-1] else found[-1]

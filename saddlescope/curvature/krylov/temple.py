@@ -29,8 +29,9 @@ from torch import Tensor
 
 from saddlescope.curvature.distributed import ranks_of
 from saddlescope.curvature.krylov.bounds import start_component
+from saddlescope.curvature.krylov.deflation import Deflated
 from saddlescope.curvature.krylov.extreme import Ends
-from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
+from saddlescope.curvature.krylov.lanczos import Lanczos, random_start, scaled_norm
 from saddlescope.curvature.krylov.outer import OuterBounds
 from saddlescope.curvature.krylov.seeds import derived_seed
 from saddlescope.curvature.memory import basis_capacity
@@ -106,7 +107,7 @@ def temple_bounds(
     """
     if ends.eigenvectors is None:
         raise UsageError("Kato-Temple needs eigenvectors: measure with eigenvectors=True")
-    deflated = _Deflated(operator, ends.eigenvectors)
+    deflated = _away_from(operator, ends.eigenvectors)
     high, low = _both_ends(deflated)
     left, noise = operator.size - len(deflated.vectors), ends.noise
     outer = OuterBounds(
@@ -122,8 +123,16 @@ def temple_bounds(
         )
         capacity = int(ranks_of(operator).least(capacity))
         start = random_start(operator.size, seed=derived_seed(seed, "kato-temple"))
-        start = deflated.project(start.to(operator.device))
-        lanczos = Lanczos(deflated, start, capacity=min(capacity, limit))
+        start = deflated.start(start)
+        # What is left may be small, or nothing: the rounding is that of the whole.
+        scale = max(abs(high.value), abs(low.value))
+        lanczos = Lanczos(
+            deflated,
+            start,
+            capacity=min(capacity, limit),
+            scale=scale,
+            project=deflated.project,
+        )
         settled = False
         while not (settled or lanczos.exhausted) and lanczos.steps < max_matvecs:
             if lanczos.full:
@@ -145,32 +154,13 @@ def temple_bounds(
     )
 
 
-class _Deflated:
-    """P·A·P for the projection P away from orthonormal vectors.
-
-    Attributes:
-        vectors: y_max and y_min, shape (2, n); y_min alone where both are one vector.
-        images: A times each of them, float64.
-    """
-
-    def __init__(self, operator: SymmetricOperator, vectors: Tensor) -> None:
-        self.size, self.dtype, self.device = operator.size, operator.dtype, operator.device
-        self.ranks = ranks_of(operator)
-        self._operator = operator
-        top, bottom = vectors.to(operator.device).double()
-        bottom = bottom / bottom.norm()
-        top = top - (top @ bottom) * bottom
-        kept = [top / top.norm(), bottom] if float(top.norm()) > 0.5 else [bottom]
-        self.vectors = torch.stack(kept).to(operator.dtype)
-        self.images = torch.stack([operator.matvec(vector).double() for vector in self.vectors])
-
-    def matvec(self, vector: Tensor) -> Tensor:
-        return self.project(self._operator.matvec(self.project(vector)))
-
-    def project(self, vector: Tensor) -> Tensor:
-        """P·v."""
-        vectors = self.vectors.to(vector.dtype)
-        return vector - (vectors @ vector) @ vectors
+def _away_from(operator: SymmetricOperator, vectors: Tensor) -> Deflated:
+    """The operator without y_max and y_min, or y_min alone where both are one vector."""
+    top, bottom = vectors.to(operator.device).double()
+    bottom = bottom / bottom.norm()
+    top = top - (top @ bottom) * bottom
+    kept = [top / top.norm(), bottom] if float(top.norm()) > 0.5 else [bottom]
+    return Deflated(operator, torch.stack(kept))
 
 
 @dataclass(frozen=True)
@@ -206,7 +196,8 @@ class _End:
     def correction(self, edge: float, noise: float) -> float:
         """At most ‖r‖²/gap."""
         gap = self.gap(edge, noise)
-        return (self.residual + noise) ** 2 / gap if gap > 0.0 else math.inf
+        error = self.residual + noise  # whose square may be less than the least number there is
+        return error * (error / gap) if gap > 0.0 else math.inf
 
     def settled(self, edge: float, ritz: float, *, noise: float, rtol: float) -> bool:
         """Whether more products are of no use: the bound is sharp, or the gap is known.
@@ -230,12 +221,12 @@ class _End:
         )
 
 
-def _both_ends(deflated: _Deflated) -> tuple[_End, _End]:
+def _both_ends(deflated: Deflated) -> tuple[_End, _End]:
     """The high and the low end."""
-    vectors = deflated.vectors.double()
-    values = (vectors * deflated.images).sum(1)
-    residuals = (deflated.images - values[:, None] * vectors).norm(dim=1)
-    found = list(zip(values.tolist(), residuals.tolist(), strict=True))
+    vectors, images = deflated.vectors.double(), deflated.images.double()
+    values = (vectors * images).sum(1)
+    residuals = map(scaled_norm, images - values[:, None] * vectors)
+    found = list(zip(values.tolist(), map(float, residuals), strict=True))
     if len(found) == 1:
         (value, residual) = found[0]
         return _End(-1.0, -value, residual, None), _End(1.0, value, residual, None)

@@ -17,7 +17,7 @@ from saddlescope.curvature.memory import available_bytes, is_out_of_memory
 from saddlescope.curvature.objective import Objective
 from saddlescope.curvature.products.linearisations import Linearisation, Lineariser
 from saddlescope.curvature.products.replay import free_recordings
-from saddlescope.curvature.state import exact_arithmetic, untouched
+from saddlescope.curvature.state import Tensors, exact_arithmetic, untouched
 from saddlescope.errors import MemoryLimitError, OperatorError
 
 log = logging.getLogger("saddlescope.curvature")
@@ -46,21 +46,30 @@ class BatchProducts:
         self._linearise = linearise
         self._budget = memory_budget
         self._kept: list[Linearisation] = []
-        self._within_memory(self._gather)
-        self._versions = [parameter._version for parameter in objective.vector.tensors]
+        self._tensors = [Tensors(objective.model)]
+        if objective.original is not objective.model:
+            self._tensors.append(Tensors(objective.original))
+        self.within_memory(self._gather)
 
     def __call__(self, vector: Tensor) -> Tensor:
         """M·v for v of shape (n,)."""
-        parameters = self.objective.vector
-        if [parameter._version for parameter in parameters.tensors] != self._versions:
-            raise OperatorError(
-                "the model's parameters changed after the operator was built; build it anew"
-            )
-        return self._within_memory(lambda: self._product(vector))
+        self.refuse_changes()
+        return self.within_memory(lambda: self._product(vector))
 
-    def loss_again(self) -> float:
-        """L(w), by forward passes alone."""
-        return self._within_memory(self.objective.loss)
+    def refuse_changes(self) -> None:
+        """Refuse to answer for a model that is not what it was.
+
+        Raises:
+            OperatorError: a parameter or buffer was written to or replaced; names it.
+        """
+        for tensors in self._tensors:
+            name = tensors.changed()
+            if name is not None:
+                raise OperatorError(
+                    f"{name} changed after the operator was built (an optimiser step, a loaded "
+                    "checkpoint, BatchNorm in train mode?): its products would be those of the old "
+                    "weights; build it anew"
+                )
 
     def _gather(self) -> None:
         """Linearise every batch once: loss, gradient, and what is kept."""
@@ -112,7 +121,7 @@ class BatchProducts:
             total.add_(vector, alpha=self.objective.weight_decay)
         return self.objective.ranks.total(total)
 
-    def _within_memory(self, work: Callable[[], _Result]) -> _Result:
+    def within_memory(self, work: Callable[[], _Result]) -> _Result:
         """Do the work; where memory runs out, do it again with less, as often as it takes."""
         while True:
             try:

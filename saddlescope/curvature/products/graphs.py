@@ -29,9 +29,21 @@ class RecordingError(TraceError):
     """It cannot even be recorded, at whatever batch size."""
 
 
-def cleaned(module: GraphModule) -> GraphModule:
-    """Drop operations without effect and those nobody reads (convolutions that were folded)."""
+def cleaned(module: GraphModule, *, after: int) -> tuple[GraphModule, list[torch.Tensor]]:
+    """Drop operations without effect and those nobody reads (convolutions that were folded).
+
+    Tensors that are neither buffer nor parameter (one kept on a module as it is, one that the
+    criterion closes over) become inputs of the graph.
+
+    Args:
+        module: a recording.
+        after: number of the inputs that they follow.
+
+    Returns:
+        The recording, and the values of these inputs.
+    """
     graph = module.graph
+    constants = _lifted(module, after)
     # First, so that what they write into counts as unwritten below.
     for node in list(graph.nodes):
         if node.target is torch.ops.aten._efficientzerotensor.default:
@@ -43,12 +55,31 @@ def cleaned(module: GraphModule) -> GraphModule:
         source = _same_value(node)
         if source is not None and not {node, source} & written:
             _replace(node, source)
-    if any(node.op == "get_attr" for node in graph.nodes):
-        raise TraceError("the model makes tensors of its own that are neither buffer nor parameter")
     graph.eliminate_dead_code(
         is_impure_node=lambda node: node.op in ("placeholder", "output") or overwrites(node)
     )
-    return module
+    return module, constants
+
+
+def _lifted(module: GraphModule, after: int) -> list[torch.Tensor]:
+    """Make inputs of a recording's constants; returns their values."""
+    graph = module.graph
+    last = [node for node in graph.nodes if node.op == "placeholder"][after - 1]
+    values: dict[str, tuple[torch.Tensor, Node]] = {}
+    for node in list(graph.nodes):
+        if node.op != "get_attr":
+            continue
+        name = str(node.target)
+        if name not in values:
+            value = getattr(module, name)
+            if not isinstance(value, torch.Tensor):
+                raise TraceError(f"the recording holds {name}, which is no tensor")
+            with graph.inserting_after(last):
+                last = graph.placeholder(f"constant{name}")
+            last.meta["val"] = value
+            values[name] = value.detach(), last
+        _replace(node, values[name][1])
+    return [value for value, _ in values.values()]
 
 
 def overwrites(node: Node) -> bool:

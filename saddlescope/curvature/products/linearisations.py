@@ -15,8 +15,9 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.memory import StorageMeter, storage_bytes
+from saddlescope.curvature.memory import metered, storage_bytes
 from saddlescope.curvature.objective import Batch, Criterion, Objective
+from saddlescope.curvature.parameters import strided
 from saddlescope.curvature.products.convolutions import TwiceDifferentiable
 from saddlescope.curvature.products.tracing import TracedProgram
 from saddlescope.errors import OperatorError
@@ -56,22 +57,31 @@ class DoubleBackward:
     exact = False
 
     def __init__(self, objective: Objective, batch: Batch) -> None:
-        meter = StorageMeter()
         self._parameters = objective.vector.tensors
-        with meter.graph():
+
+        def differentiate() -> list[Tensor]:
             with TwiceDifferentiable():
                 self.loss = differentiable_loss(objective, batch)
-            self.gradient: list[Tensor | None] = list(
-                torch.autograd.grad(
+            try:
+                gradient = torch.autograd.grad(
                     self.loss, self._parameters, create_graph=True, allow_unused=True
                 )
-            )
+            except RuntimeError as error:
+                if "use_reentrant=True" not in str(error):
+                    raise
+                raise OperatorError(
+                    "torch.utils.checkpoint(..., use_reentrant=True) cannot be differentiated "
+                    "twice: call it with use_reentrant=False"
+                ) from error
+            self.gradient: list[Tensor | None] = [g if g is None else strided(g) for g in gradient]
+            return [self.loss, *(g for g in self.gradient if g is not None)]
+
+        self.nbytes = metered(differentiate)
         if all(part is None for part in self.gradient):
             raise OperatorError(
                 "the loss depends on none of the parameters: does it call another model than the "
                 "one it is given, or do the chosen parameters take no part?"
             )
-        self.nbytes = meter.nbytes
 
     def apply(self, parts: list[Tensor]) -> list[Tensor | None]:
         """See `Linearisation`."""
@@ -171,12 +181,11 @@ def pull_back(
     ]
     if not live:
         return [None] * len(sources)
-    return list(
-        torch.autograd.grad(
-            [value for value, _ in live],
-            sources,
-            grad_outputs=[weight for _, weight in live],
-            retain_graph=True,
-            allow_unused=True,
-        )
+    found = torch.autograd.grad(
+        [value for value, _ in live],
+        sources,
+        grad_outputs=[weight for _, weight in live],
+        retain_graph=True,
+        allow_unused=True,
     )
+    return [part if part is None else strided(part) for part in found]

@@ -15,15 +15,17 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from saddlescope.curvature.batches import BatchLoss, batch_length
+from saddlescope.curvature.batches import BatchLoss
 from saddlescope.curvature.forward import call_model
+from saddlescope.curvature.memory import is_out_of_memory
 from saddlescope.curvature.objective import Batch, Criterion, Objective
 from saddlescope.curvature.products.graphs import RecordingError, TraceError
 from saddlescope.curvature.products.linearisations import DoubleBackward, Linearisation, Traced
+from saddlescope.curvature.products.recording import first_line
 from saddlescope.curvature.products.replay import recorded_size
 from saddlescope.curvature.products.tracing import PRIME, TWO_SIZES, TracedProgram
 from saddlescope.curvature.state import exact_arithmetic, untouched
-from saddlescope.errors import UsageError
+from saddlescope.errors import SaddlescopeError, UsageError
 
 Strategy = Literal["auto", "double-backward", "traced"]
 log = logging.getLogger("saddlescope.curvature")
@@ -108,6 +110,7 @@ class Programs:
         self._traces = strategy == "traced"
         self._programs: dict[object, TracedProgram | None] = {}
         self._named: list[object] = []
+        self._guarded: set[object] = set()
 
     @property
     def traced(self) -> bool:
@@ -131,7 +134,15 @@ class Programs:
                 "traced" if self._traces else "double backward", len(rows), TRACING_PAYS_FROM_ROWS,
             )  # fmt: skip
             return
-        gradient = 3.0 * _forward_operations(objective, next(objective.batches()))
+        try:
+            gradient = 3.0 * _forward_operations(objective, next(objective.batches()))
+        except Exception as error:  # anybody's forward pass, under a counter of its operations
+            if is_out_of_memory(error) or isinstance(error, SaddlescopeError):
+                raise
+            log.info(
+                "products: double backward (operations cannot be counted: %s)", first_line(error)
+            )
+            return
         operations = operations_saved(rows, gradient=gradient)
         self._traces = operations >= TRACING_PAYS_FROM
         log.info(
@@ -140,6 +151,19 @@ class Programs:
             max(operations, 0.0),
             TRACING_PAYS_FROM,
         )
+
+    def guarded(self, objective: Objective, when: str) -> bool:
+        """Whether the derivatives of this job's loss were checked already; from now on they are.
+
+        Args:
+            objective: of any row.
+            when: which of the job's checks is meant.
+        """
+        key = (when, id(objective.original), id(objective.criterion), objective.vector.names)
+        done = key in self._guarded
+        self._named.append((objective.original, objective.criterion))
+        self._guarded.add(key)
+        return done
 
     def linearise(self, objective: Objective, batch: Batch) -> Linearisation:
         """Linearise a batch in the way this job has chosen."""
@@ -200,7 +224,7 @@ def _checked_program(
     objective: Objective, inputs: Tensor, targets: Tensor, sizes: tuple[int, ...]
 ) -> TracedProgram:
     """A program whose product is that of double backward."""
-    few = Batch(objective.plan.prepare(inputs[:2].contiguous()), targets[:2], 1.0)
+    few = Batch(objective.plan.prepare(inputs[:2].contiguous()), targets[:2], 1.0, len(targets[:2]))
     program = TracedProgram(
         objective.model,
         objective.vector,
@@ -216,11 +240,12 @@ def _checked_program(
         if program.exact:
             return program
         difference = _difference(program, objective, objective, few)
-    except (RuntimeError, TypeError) as error:
-        if len(sizes) > 1:
+    except Exception as error:
+        if is_out_of_memory(error):
             raise
-        # A number of the graph was wrongly taken for the batch size's.
-        raise TraceError(str(error).partition("\n")[0]) from error
+        # A number of the graph was wrongly taken for the batch size's, or two samples alone cannot
+        # be evaluated: double backward does without either.
+        raise TraceError(first_line(error)) from error
     if not difference <= TRACE_TOLERANCE * torch.finfo(objective.vector.dtype).eps:
         raise TraceError(f"its product differs from double backward's by {difference}")
     return program
@@ -252,7 +277,7 @@ def _exact_forward_agrees(program: TracedProgram, objective: Objective, few: Bat
         difference = _difference(program, objective, objective.double(), few)
     except (RuntimeError, TypeError, NotImplementedError) as error:
         # A model that cannot be copied, or an operation that does not run in this layout.
-        log.info("products: no float64 forward pass (%s)", str(error).partition("\n")[0])
+        log.info("products: no float64 forward pass (%s)", first_line(error))
         return False
     return difference <= TRACE_TOLERANCE * torch.finfo(torch.float32).eps
 
@@ -270,7 +295,7 @@ def _difference(
     inputs = few.inputs.to(dtype) if few.inputs.is_floating_point() else few.inputs
     targets = few.targets.to(dtype) if few.targets.is_floating_point() else few.targets
     with untouched(trusted.model), exact_arithmetic(), torch.enable_grad():
-        twice = DoubleBackward(trusted, Batch(inputs, targets, few.share))
+        twice = DoubleBackward(trusted, Batch(inputs, targets, few.share, few.count))
         truth = twice.apply(trusted.vector.split(probe.to(dtype)))
     found, expected = vector.flatten(mine).double(), trusted.vector.flatten(truth).double()
     return float((found - expected).norm()) / max(
@@ -282,11 +307,12 @@ def _forward_operations(objective: Objective, batch: Batch) -> float:
     """Floating-point operations of one sample's forward pass, convolutions and products only."""
     inputs = batch.inputs
     counter = FlopCounterMode(display=False)
-    with untouched(objective.model), exact_arithmetic(), torch.no_grad(), counter:
+    # With gradients: a model may differentiate inside.
+    with untouched(objective.model), exact_arithmetic(), torch.enable_grad(), counter:
         if isinstance(objective.criterion, BatchLoss):
             objective.batch_loss(batch)
-            shared = batch_length(inputs) or 1
+            shared = batch.count
         else:
             call_model(objective.model, inputs[:1] if isinstance(inputs, Tensor) else inputs)
-            shared = 1 if isinstance(inputs, Tensor) else len(batch.targets)
+            shared = 1 if isinstance(inputs, Tensor) else batch.count
     return float(counter.get_total_flops()) / shared

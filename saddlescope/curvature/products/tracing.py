@@ -27,12 +27,18 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import grad_and_value
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx import GraphModule
 
 from saddlescope.curvature.forward import ForwardPlan
 from saddlescope.curvature.parameters import ParameterVector, call_with
 from saddlescope.curvature.products.division import divide
-from saddlescope.curvature.products.graphs import RecordingError, cleaned, free_batch_size
+from saddlescope.curvature.products.graphs import (
+    RecordingError,
+    TraceError,
+    cleaned,
+    free_batch_size,
+)
+from saddlescope.curvature.products.recording import first_line, record
 from saddlescope.curvature.products.replay import CudaGraphs, Recordings, Replay
 
 PRIME = (211,)
@@ -83,19 +89,20 @@ class TracedProgram:
         points = [p.detach() for p in vector.tensors]
         self._criterion = criterion
         others = _others(model, vector, criterion)
-        graphs = []
+        self._constants: list[Tensor] = []
+        graphs: list[GraphModule] = []
         for size in sizes:
             batch = [_resized(inputs, size), _resized(targets, size), points[0].new_ones(size)]
             directions = [torch.zeros_like(p) for p in points]
-            try:
-                traced = make_fx(function, tracing_mode="fake")(points, others, *batch, directions)
-            except Exception as error:
-                # Tracing runs anybody's forward pass on fake tensors: anything may be raised.
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise RecordingError(f"recording failed ({reason})") from error
-            graphs.append(cleaned(traced))
+            traced = record(function, points, others, *batch, directions)
+            module, constants = cleaned(traced, after=len(points) + len(others))
+            graphs.append(module)
+            if graphs[1:] and len(constants) != len(self._constants):
+                raise TraceError("the tensors that the model makes depend on the batch size")
+            self._constants = constants
         free_batch_size([module.graph for module in graphs], sizes)
-        self.parts = divide(graphs[0], first_direction=len(points) + len(others) + 3)
+        first = len(points) + len(others) + len(self._constants) + 3
+        self.parts = divide(graphs[0], first_direction=first)
         self.exact = vector.dtype == torch.float32 and self.parts.exact_forward is not None
         self.recordings = Recordings(CudaGraphs())
         self._parameters = len(points)
@@ -130,7 +137,7 @@ class TracedProgram:
         """
         points = [p.detach() for p in vector.tensors]
         others = _others(model, vector, self._criterion)
-        given = (*points, *others, inputs, targets, weights)
+        given = (*points, *others, *self._constants, inputs, targets, weights)
         forward = self.parts.exact_forward if exact else self.parts.forward
         assert forward is not None
         with torch.no_grad():
@@ -219,8 +226,12 @@ def _elements(
     inputs: Tensor,
     targets: Tensor,
 ) -> int:
-    with torch.no_grad():
+    try:
         values = criterion(plan.run(model, inputs[:1]), targets[:1])
+    except Exception as error:  # anybody's forward pass
+        raise RecordingError(
+            f"one sample alone cannot be evaluated ({first_line(error)})"
+        ) from error
     return values.numel() if values.dim() > 0 else 0
 
 

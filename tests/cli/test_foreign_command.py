@@ -1,0 +1,169 @@
+"""`--model` and `--data` as people write them: measured right, or one line with the true cause."""
+
+import csv
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from saddlescope.cli.main import app
+from saddlescope.curvature import HessianOperator
+from saddlescope.curvature.reference import dense_matrix
+
+SOURCE = """
+import torch
+from torch import nn
+
+X, Y = torch.randn(12, 6, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+
+class Wrapped(nn.Module):
+    def __init__(self, wrap):
+        super().__init__()
+        self.inner, self.wrap = net(), wrap
+    def forward(self, x):
+        return self.wrap(self.inner(x))
+
+def logits(): return Wrapped(lambda z: {"logits": z, "hidden": z})
+def pair(): return Wrapped(lambda z: (z, z))
+def scores(): return Wrapped(lambda z: {"scores": z})
+def one(): return Wrapped(lambda z: z[:, 0])
+def compiled(): return torch.compile(net(), backend="aot_eager")
+def double(): return net().double()
+def gate(): return nn.Sequential(nn.Linear(6, 4), nn.Hardsigmoid(), nn.Linear(4, 3))
+def needs(width): return nn.Linear(width, 3)
+def fails(): return {}["encoder"]
+def leaves(): raise SystemExit("usage: train.py FILE")
+module = net()
+NUMBER = 5
+
+def data(): return X, Y
+def data64(): return X.double(), Y
+def from_one(): return X, Y + 1
+def missing(): return open("images.npy")
+class Keyed(torch.utils.data.Dataset):
+    def __len__(self): return 12
+    def __getitem__(self, i): return {"x": X[i], "labels": int(Y[i])}
+class Rows(torch.utils.data.Dataset):
+    def __len__(self): return 12
+    def __getitem__(self, i): return X[i], int(Y[i])
+class Broken(Rows):
+    def __getitem__(self, i): return X[i], int(Y[i]) // (5 - i)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(SOURCE)
+    (tmp_path / "exits.py").write_text("import sys\nsys.exit('no GPU')\n")
+    (tmp_path / "typo.py").write_text("import torch\nx = torhc.ones(3)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("mine", "exits", "typo"):
+        sys.modules.pop(name, None)
+    yield tmp_path
+    sys.modules.pop("mine", None)
+
+
+def spectrum(model, data, *options):
+    arguments = ["spectrum", "--model", model, "--data", data, "--classes", "none", *options]
+    return CliRunner().invoke(app, arguments)
+
+
+def truth():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    x = torch.randn(12, 6, generator=torch.Generator().manual_seed(0)).double()
+    operator = HessianOperator(model, nn.CrossEntropyLoss(), [(x, torch.arange(12) % 3)])
+    return np.linalg.eigvalsh(dense_matrix(operator).numpy())
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "said"),
+    [
+        ("mine:net", "mine:data", ""),
+        ("mine:module", "mine:data", ""),
+        ("mine:logits", "mine:data", "its 'logits' are taken"),
+        ("mine:compiled", "mine:data", "measured as it was written"),
+        ("mine:net", "mine:data64", "converted from float64 to float32"),
+        ("mine:double", "mine:data", "converted from float32 to float64"),
+        ("mine:net", "mine:Rows", ""),
+    ],
+)
+def test_what_simply_works(folder, model, data, said):
+    done = spectrum(model, data)
+    assert done.exit_code == 0, done.stderr
+    (row,) = csv.DictReader(io.StringIO(done.stdout))
+    values = truth()
+    assert float(row["lambda_min_lower"]) <= values[0] <= float(row["lambda_min_upper"])
+    assert float(row["lambda_max_lower"]) <= values[-1] <= float(row["lambda_max_upper"])
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "code", "words"),
+    [
+        ("mine:pair", "mine:data", 2, "returned tuple of 2: float32 (1, 3)"),
+        ("mine:scores", "mine:data", 2, "returned dict of scores: float32 (1, 3)"),
+        ("mine:one", "mine:data", 2, "returned float32 (1,) for one sample: expected class scores"),
+        ("mine:net", "mine:Keyed", 2, "unexpected keyword argument 'x'"),
+        ("mine:net", "mine:from_one", 4, "class number 3 in the data, but --model mine:net has 3"),
+        ("mine:gate", "mine:data", 1, "1 (Hardsigmoid) has no second derivative"),
+        ("mine:needs", "mine:data", 2, "calling it failed: TypeError: needs() missing 1 required"),
+        ("mine:fails", "mine:data", 2, "failed: KeyError: 'encoder' (mine.py, line 26)"),
+        ("mine:leaves", "mine:data", 2, "failed: SystemExit: usage: train.py FILE"),
+        ("mine:NUMBER", "mine:data", 2, "is a int, not a function"),
+        (
+            "exits:net",
+            "mine:data",
+            2,
+            "importing exits failed: SystemExit: no GPU (exits.py, line 2",
+        ),
+        ("typo:net", "mine:data", 2, "NameError: name 'torhc' is not defined (typo.py, line 2)"),
+        (
+            "mine:net",
+            "mine:missing",
+            4,
+            "--data mine:missing: calling it failed: FileNotFoundError",
+        ),
+        ("mine:net", "mine:Broken", 4, "item 5 of Broken cannot be read: ZeroDivisionError"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_one_line_with_the_true_cause(folder, model, data, code, words):
+    done = spectrum(model, data)
+    assert done.exit_code == code, done.stderr
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("saddlescope: ")]
+    assert len(lines) == 1, done.stderr
+    assert words in lines[0]
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+
+
+def test_in_a_process_of_its_own(folder):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+    torch.save({"state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}}, "w.pt")
+    done = subprocess.run(
+        [sys.executable, "-m", "saddlescope", "spectrum", "--model", "mine:logits", "--data",
+         "mine:data", "--classes", "none", "--checkpoint", "w.pt"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert "Traceback" not in done.stderr
+    assert "not a checkpoint of this Wrapped: 4 missing (first: inner.0.weight)" in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "saddlescope", "spectrum", "--model", "mine:net", "--data",
+         "mine:data", "--classes", "none", "--checkpoint", "w.pt"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "w.pt: read the entry 'state_dict', took 'module.' (DataParallel" in done.stderr

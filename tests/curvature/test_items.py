@@ -1,0 +1,128 @@
+"""Data sets whose items are mappings, tuples or pairs, held to the same samples as tensors."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from saddlescope.curvature import class_spectra
+from saddlescope.curvature.items import collated, read_item
+from saddlescope.curvature.samples import as_samples
+from saddlescope.errors import DataError
+
+GENERATOR = torch.Generator().manual_seed(1)
+IDS = torch.randint(0, 9, (12, 5), generator=GENERATOR)
+MASK = torch.ones(12, 5, dtype=torch.long)
+MASK[::2, 3:] = 0
+CLASSES = torch.arange(12) % 3
+
+
+class Classifier(nn.Module):
+    """As in Hugging Face: keyword arguments, a mapping of logits."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding, self.out = nn.Embedding(9, 4), nn.Linear(4, 3)
+
+    def forward(self, input_ids, attention_mask):
+        mask = attention_mask.unsqueeze(-1)
+        mean = (self.embedding(input_ids) * mask).sum(1) / mask.sum(1)
+        return {"logits": self.out(torch.tanh(mean))}
+
+
+class Items(torch.utils.data.Dataset):
+    def __init__(self, make):
+        self.make = make
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        return self.make(index)
+
+
+def inputs_of(index):
+    return {"input_ids": IDS[index], "attention_mask": MASK[index]}
+
+
+KINDS = {
+    "pair of a mapping": lambda i: (inputs_of(i), int(CLASSES[i])),
+    "pair of a tuple": lambda i: ((IDS[i], MASK[i]), CLASSES[i]),
+    "pair of arrays": lambda i: ((IDS[i].numpy(), MASK[i].numpy()), np.int64(CLASSES[i])),
+    "labels": lambda i: inputs_of(i) | {"labels": int(CLASSES[i])},
+    "label": lambda i: inputs_of(i) | {"label": CLASSES[i]},
+    "lists": lambda i: {k: v.tolist() for k, v in inputs_of(i).items()} | {"label": CLASSES[i]},
+}
+
+
+def criterion(outputs, targets):
+    return F.cross_entropy(outputs["logits"], targets)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_samples_give_the_same_rows(kind):
+    model = Classifier().eval()
+    table = class_spectra(model, criterion, Items(KINDS[kind]), classes=[1], batch_size=5)
+    exact = Classifier().double().eval()
+    for name, indices in (("all", torch.arange(12)), ("1", torch.arange(1, 12, 3))):
+
+        def loss(*weights, indices=indices):
+            named = dict(zip(dict(exact.named_parameters()), weights, strict=True))
+            outputs = torch.func.functional_call(exact, named, (IDS[indices], MASK[indices]))
+            return criterion(outputs, CLASSES[indices])
+
+        weights = tuple(exact.parameters())
+        blocks = torch.autograd.functional.hessian(loss, weights)
+        n = [w.numel() for w in weights]
+        matrix = torch.cat(
+            [
+                torch.cat([b.reshape(n[i], n[j]) for j, b in enumerate(row)], 1)
+                for i, row in enumerate(blocks)
+            ]
+        )
+        truth = torch.linalg.eigvalsh(matrix)
+        row = table[table["name"] == name].iloc[0]
+        assert row["n"] == len(indices)
+        assert row["lambda_min_lower"] <= truth[0] <= row["lambda_min_upper"]
+        assert row["lambda_max_lower"] <= truth[-1] <= row["lambda_max_upper"]
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ((1.0, 2, 3), "item 0 of list is a tuple of 3: expected"),
+        ("text", "item 0 of list is a str: expected"),
+        ({"x": 1.0}, "is a mapping of x: its class is expected under one of labels, label"),
+        ((1.0, [1, 2]), "the class of item 0 of list is a list: expected one class number"),
+        ((1.0, 0.5), "is a float 0.5: expected one class number"),
+        ((1.0, "cat"), "is a str 'cat': expected one class number"),
+        ((1.0, torch.tensor([1, 2])), "is a Tensor: expected one class number"),
+    ],
+)
+def test_items_that_are_no_samples(item, message):
+    with pytest.raises(DataError, match=message):
+        as_samples([item, item, item])
+
+
+def test_an_item_that_cannot_be_read_names_its_index_and_the_cause():
+    def make(index):
+        if index == 7:
+            raise FileNotFoundError(2, "No such file or directory", "cat.png")
+        return IDS[index], 0
+
+    with pytest.raises(DataError, match=r"item 7 of Items cannot be read: FileNotFound.*cat\.png"):
+        as_samples(Items(make))
+
+
+def test_batches_of_items():
+    assert read_item([({"a": 1.5}, np.int32(4))], 0) == ({"a": 1.5}, 4)
+    both = collated([{"a": 1.5, "b": (IDS[0], 2)}, {"a": 2.5, "b": (IDS[1], 3)}])
+    assert torch.equal(both["a"], torch.tensor([1.5, 2.5]))
+    assert torch.equal(both["b"][0], IDS[:2])
+    assert torch.equal(both["b"][1], torch.tensor([2, 3]))
+    with pytest.raises(DataError, match=r"inputs\['a'\] of a data set have several shapes"):
+        collated([{"a": IDS[0]}, {"a": IDS[0, :2]}])
+    with pytest.raises(DataError, match="inputs of a data set are str"):
+        collated(["a", "b"])
