@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from saddlescope.errors import DataError, UsageError
-from saddlescope.runs.atomic import to_json, write_json, write_text
+from saddlescope.runs.atomic import atomic_path, to_json, write_text
 from saddlescope.runs.reading import read_bytes, read_json, read_text
 from saddlescope.runs.schema import SPECTRUM_COLUMNS
 
@@ -66,11 +66,13 @@ def rewrite_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def write_spectrum(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write spectrum rows as CSV and, beside it, as JSON; each file atomically.
 
+    Neither is replaced before both are on disk: where there is no room, both stay as they were.
     Floats are written with `repr`, so that reading them back gives the same bits.
     """
     rows = [{column: row[column] for column in SPECTRUM_COLUMNS} for row in rows]
-    write_text(path, spectrum_csv(rows))
-    write_json(path.with_suffix(".json"), rows)
+    with atomic_path(path) as table, atomic_path(path.with_suffix(".json")) as copy:
+        table.write_bytes(spectrum_csv(rows).encode("utf-8", "backslashreplace"))
+        copy.write_bytes((to_json(rows, indent=2) + "\n").encode("utf-8", "backslashreplace"))
 
 
 def refuse_foreign_table(path: Path, columns: Sequence[str]) -> None:

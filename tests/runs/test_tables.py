@@ -97,3 +97,21 @@ def test_provenance_names_versions_and_no_paths_of_the_machine(monkeypatch):
     assert found["command"] == ["saddlescope", "train", "x.toml"]
     assert found["libraries"]["torch"].startswith("2.")
     assert found["seed"] == 3
+
+
+def test_without_room_for_both_files_both_stay_as_they_were(tmp_path, monkeypatch):
+    path = tmp_path / "t.csv"
+    write_spectrum(path, [ROW])
+    before = [file.read_bytes() for file in (path, path.with_suffix(".json"))]
+
+    def full(self, content):
+        if self.name.startswith(".t.json"):
+            raise OSError(28, "No space left on device")
+        with open(self, "wb") as handle:
+            handle.write(content)
+
+    monkeypatch.setattr(type(path), "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        write_spectrum(path, [ROW, ROW])
+    assert [file.read_bytes() for file in (path, path.with_suffix(".json"))] == before
+    assert len(list(tmp_path.iterdir())) == 2

@@ -51,9 +51,10 @@ def finish(*words: object) -> None:
 
 
 @functools.cache
-def whole(kind: str) -> tuple[Path, float]:
+def whole(kind: str, place: Path) -> tuple[Path, float]:
     """An unbroken one, and how long it took."""
-    folder = Path(tempfile.mkdtemp(prefix="torture-whole-"))
+    folder = place / f"whole-{kind}"
+    folder.mkdir()
     if kind == "sweep":
         (folder / "s.toml").write_text(SWEEP)
     began = time.monotonic()
@@ -103,8 +104,8 @@ def same_run(one: Path, two: Path) -> None:
         raise FaultError(f"left behind: {left[0].name}")
 
 
-def _killed(kind: str, rng: random.Random, runs: str) -> str:
-    reference, seconds = whole(kind)
+def _killed(kind: str, bench: Bench, rng: random.Random, runs: str) -> str:
+    reference, seconds = whole(kind, bench.work.parent)
     with tempfile.TemporaryDirectory(prefix="torture-kill-") as name:
         folder = Path(name)
         if kind == "sweep":
@@ -117,19 +118,19 @@ def _killed(kind: str, rng: random.Random, runs: str) -> str:
     return "resumed"
 
 
-def train(_: Bench, rng: random.Random) -> str:
+def train(bench: Bench, rng: random.Random) -> str:
     """`train`, killed up to three times."""
-    return _killed("train", rng, "run")
+    return _killed("train", bench, rng, "run")
 
 
-def sweep(_: Bench, rng: random.Random) -> str:
+def sweep(bench: Bench, rng: random.Random) -> str:
     """A sweep of two runs side by side."""
-    return _killed("sweep", rng, "out/s-*")
+    return _killed("sweep", bench, rng, "out/s-*")
 
 
-def demo(_: Bench, rng: random.Random) -> str:
+def demo(bench: Bench, rng: random.Random) -> str:
     """The demo."""
-    return _killed("demo", rng, "demo/digits-lt-*")
+    return _killed("demo", bench, rng, "demo/digits-lt-*")
 
 
 def spectrum(bench: Bench, rng: random.Random) -> str:
