@@ -191,7 +191,7 @@ class Lanczos:
                 f"{self.asymmetry:.3g} where ‖H‖ is about {self.scale:.3g} (product {k + 1}). "
                 f"Likely causes: products that are rounding only in {self.operator.dtype} (a class "
                 "that is fitted whole: measure it in float64), or an operator of your own that is "
-                "random or not symmetric"
+                "random (dropout, augmentation) or not symmetric"
             )
         # Relative to ‖T‖, so that scaling the operator changes nothing.
         floor = 10 * finfo.eps * self._own_scale
