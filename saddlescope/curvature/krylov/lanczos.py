@@ -189,8 +189,9 @@ class Lanczos:
             raise OperatorError(
                 f"products are not those of one symmetric matrix: ⟨u,Hv⟩ and ⟨v,Hu⟩ differ by "
                 f"{self.asymmetry:.3g} where ‖H‖ is about {self.scale:.3g} (product {k + 1}). "
-                "Likely causes: dropout or BatchNorm in train mode, random augmentation, data "
-                "that change from pass to pass"
+                f"Likely causes: products that are rounding only in {self.operator.dtype} (a class "
+                "that is fitted whole: measure it in float64), or an operator of your own that is "
+                "random (dropout, augmentation) or not symmetric"
             )
         # Relative to ‖T‖, so that scaling the operator changes nothing.
         floor = 10 * finfo.eps * self._own_scale
