@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from saddlescope.curvature import Ends, HessianOperator, Programs, extreme_eigenvalues
+from saddlescope.curvature.state import tf32
 from saddlescope.measurement import Target
 from saddlescope.models import build_model
 
@@ -106,6 +107,7 @@ def untrained(network: str, sizes: Iterable[int]) -> Iterator[tuple[nn.Module, T
         yield model, images, torch.randint(100, (size,), generator=generator)
 
 
+@tf32(allowed=False)
 def measure_cost(
     target: Target,
     batches: Iterable[tuple[Tensor, Tensor]],

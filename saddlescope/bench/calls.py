@@ -7,6 +7,7 @@ operations as they are called, and takes torch's `meta` tensors, which have shap
 for those of a device that is not there: what is read from them is answered with ones.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 import torch
@@ -74,8 +75,7 @@ class DeviceCalls(TorchDispatchMode):
         comes = arrives and packet is aten._to_copy and given and not here
         if comes and not kwargs.get("non_blocking"):
             self.waits.append("copy to the device")
-        # A mask without content is taken to hold true everywhere.
-        with fx_config.patch(meta_nonzero_assume_all_nonzero=True):  # type: ignore[attr-defined]
+        with _assumptions() if self.device == "meta" else nullcontext():
             result = func(*args, **kwargs)
         if (here or arrives) and not func.is_view and packet not in _NO_KERNEL:
             self.launches += 1
@@ -118,6 +118,14 @@ class _MadeThere(TorchFunctionMode):
         ):
             self._calls.waits.append(func.__name__)
         return func(*args, **kwargs)
+
+
+def _assumptions() -> AbstractContextManager[object]:
+    """A mask without content holds true everywhere."""
+    patched: AbstractContextManager[object] = fx_config.patch(  # type: ignore[attr-defined]
+        meta_nonzero_assume_all_nonzero=True
+    )
+    return patched
 
 
 def _answer(packet: Any, args: Any, kwargs: Any) -> Any:

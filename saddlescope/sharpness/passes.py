@@ -81,7 +81,8 @@ class Passes:
                     self._keep(found, name, add(kept, self._taken()))
                     found.answer = _sum_up(found.answer, result)
                     continue
-                losses = dict(by_group(result, self.radii))  # a mapping may compute when asked
+                with torch.enable_grad():  # a mapping may compute when it is asked
+                    losses = dict(by_group(result, self.radii))
                 names = [name for name in losses if self.radii[name] > 0.0]
                 plain = [loss_of(losses, name) for name in losses if self.radii[name] == 0.0]
                 ascents = {name: loss_of(losses, name) for name in names}
@@ -122,11 +123,13 @@ class Passes:
             with self.exchange.passes(len(self.radii), ascent=False, last=last):
                 with torch.enable_grad():
                     result = call()
+                    if not found.own:
+                        losses = result if isinstance(result, Mapping) else {name: result}
+                        loss = loss_of(losses, name)
                 if found.own:
                     total = add(total, self._taken())
                 else:
-                    losses = result if isinstance(result, Mapping) else {name: result}
-                    backward([loss_of(losses, name)], scaler=self.scaler)
+                    backward([loss], scaler=self.scaler)
         if found.own:
             assert total is not None
             return total

@@ -193,7 +193,7 @@ class CapturedSteps(Steps):
                 if group["momentum"] and state.get("momentum_buffer") is None:
                     state["momentum_buffer"] = torch.zeros_like(parameter)
         fixed = [*self._state(), *(group["lr"] for group in self.optimizer.param_groups)]
-        addresses = [tensor.data_ptr() for tensor in fixed]
+        addresses = [value.data_ptr() for value in fixed if isinstance(value, Tensor)]
         if addresses != self._addresses:
             self._recordings.clear()
             self._addresses = addresses

@@ -26,8 +26,19 @@ epochs = 40
 OURS = [sys.executable, "-P", "-m", "saddlescope"]
 
 
-def start(*words, **options):
-    return subprocess.Popen([*OURS, *map(str, words)], text=True, **options)
+@pytest.fixture
+def start():
+    """Start the command; none outlives its test."""
+    begun = []
+
+    def begin(*words, **options):
+        begun.append(subprocess.Popen([*OURS, *map(str, words)], text=True, **options))
+        return begun[-1]
+
+    yield begin
+    for process in begun:
+        process.kill()
+        process.communicate()
 
 
 def below(process):
@@ -60,7 +71,9 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="re
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_takes_its_children_along_and_its_folder_none_of_its_modules(tmp_path):
+def test_a_killed_sweep_takes_its_children_along_and_its_folder_none_of_its_modules(
+    tmp_path, start
+):
     for name in ("torch", "numpy", "json", "saddlescope", "runpy"):
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w')\n")
     recipe, out = tmp_path / "s.toml", tmp_path / "out"
@@ -68,7 +81,8 @@ def test_a_killed_sweep_takes_its_children_along_and_its_folder_none_of_its_modu
     words = ("train", recipe, "-o", out)
     process = start(*words, cwd=tmp_path, stderr=subprocess.DEVNULL)
     metrics = RunFolder(out / "s-sgd-seed0").metrics_file
-    until(metrics.is_file)
+    until(lambda: metrics.is_file() or process.poll() is not None)
+    assert process.poll() is None
     children = below(process.pid)
     process.kill()
     process.wait()
@@ -87,7 +101,7 @@ def test_a_killed_sweep_takes_its_children_along_and_its_folder_none_of_its_modu
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_demo_that_is_told_to_end_or_killed_ends_with_all_its_processes(tmp_path, number):
+def test_a_demo_that_is_told_to_end_or_killed_ends_with_all_its_processes(tmp_path, start, number):
     process = start("demo", "-o", tmp_path / "demo", "--jobs", "1", stderr=subprocess.PIPE)
     until(lambda: list(tmp_path.glob("demo/*/metrics.jsonl")))
     children = below(process.pid)

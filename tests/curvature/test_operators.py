@@ -331,9 +331,9 @@ def test_cost_is_counted_by_operations():
     model, data = convolutional(), images(23)
     operator = HessianOperator(model, nn.CrossEntropyLoss(), [data])
     ends = extreme_eigenvalues(operator)
-    # The derivatives are held to differences on 4 samples, at the start and at the end: a graph, a
+    # The derivatives are held to differences on 2 samples, at the start and at the end: a graph, a
     # product and two gradients.
-    guard = 2 * 5 * 4 / 23
+    guard = 2 * 5 * 2 / 23
     assert operator.gradient_cost == pytest.approx(1 + 1 / 3 + 2 * ends.matvecs + guard)
     streamed = HessianOperator(model, nn.CrossEntropyLoss(), [data], memory_budget=0)
     streamed.matvec(torch.ones(streamed.size).double())

@@ -312,7 +312,7 @@ def test_every_reduction_and_batches_filled_up(name, filled, monkeypatch):
         targets = F.one_hot(targets, 4).double()
     if filled:
         monkeypatch.setattr(strategy, "_size", lambda program, *_: 16 if program.elements else None)
-        monkeypatch.setattr(tracing, "cuda_graph", rerun)
+        monkeypatch.setattr(tracing, "CudaGraphs", lambda: rerun)
     batches = [(inputs, targets)] if filled else split_batches((inputs, targets), 8, 3)
     traced = traced_operator(model, batches, criterion)
     plain = HessianOperator(model, criterion, batches)
@@ -330,7 +330,7 @@ def test_replay_can_be_left_out(replay, sizes, monkeypatch):
     """For benchmarks: the same product, launched kernel by kernel."""
     model, batch = convolutional(), images(11)
     monkeypatch.setattr(strategy, "_size", lambda *_: 16)
-    monkeypatch.setattr(tracing, "cuda_graph", rerun)
+    monkeypatch.setattr(tracing, "CudaGraphs", lambda: rerun)
     programs = Programs("traced", replay=replay)
     operator = HessianOperator(model, CRITERION, [batch], programs=programs)
     probe = torch.ones(operator.size, dtype=torch.float64)

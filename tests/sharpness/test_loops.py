@@ -5,6 +5,7 @@ and a step of size 0.1 ends at (2.67, 3.56).
 """
 
 import weakref
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -59,6 +60,27 @@ class TestForms:
         answer = sam(w, rho=None, radii={"x": 0.5}).step(closure=lambda: {"x": half_square(w)})
         assert {k: float(v) for k, v in answer.items()} == {"x": 12.5}
         same(w, SAM)
+
+    def test_losses_that_are_computed_when_asked_for(self):
+        """One pass for each group and point: no perturbed pass computes the others' loss."""
+        w, asked = weight(), []
+
+        class Lazy(Mapping):
+            def __getitem__(self, name):
+                if name not in ("head", "tail"):
+                    raise KeyError(name)
+                asked.append(name)
+                return half_square(w) / 2
+
+            def __iter__(self):
+                return iter(("head", "tail"))
+
+            def __len__(self):
+                return 2
+
+        sam(w, rho=None, radii={"head": 0.5, "tail": 0.5}).step(Lazy)
+        same(w, SAM)
+        assert asked == ["head", "tail"] * 2
 
     @pytest.mark.parametrize("clears", [True, False])
     def test_an_ordinary_closure(self, clears):

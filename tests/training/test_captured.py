@@ -6,6 +6,7 @@ import logging
 import pytest
 import torch
 
+from saddlescope.bench.calls import DeviceCalls
 from saddlescope.errors import Interrupted, UsageError
 from saddlescope.runs import METHODS, RunFolder, read_rows
 from saddlescope.sharpness import SharpnessAware
@@ -121,12 +122,35 @@ def test_one_recording_for_each_composition_and_stage():
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("operation not permitted when stream is capturing")]
+    ("method", "overrides"), [("sgd", ()), ("imbsam", ()), CASES[6], CASES[-1]]
 )
-def test_steps_that_cannot_be_recorded_are_taken_all_the_same(caplog, error):
+def test_nothing_in_a_recorded_step_waits(monkeypatch, method, overrides):
+    """A wait would make its capture fail; an epoch waits for nothing either, but its beginning."""
+    asked = recipe(method, *overrides)
+    here = made(CapturedSteps, asked)
+    # There is no fused SGD without a device; of the others this one waits least.
+    monkeypatch.setitem(globals(), "base_options", lambda *_: {"lr": 0.05, "foreach": True})
+    monkeypatch.setattr(
+        torch.Tensor, "cpu",
+        lambda tensor: here.data.train.labels if tensor.device.type == "meta" else tensor,
+    )  # fmt: skip
+    there = made(CapturedSteps, asked, "meta", record=warmed_up)
+    monkeypatch.undo()
+    there.begin(0)
+    parts = there.order(0)[: 2 * SIZE].split(SIZE)
+    images = there.images(parts)
+    with DeviceCalls():
+        there.take(parts[0], next(images))
+    with DeviceCalls() as calls:
+        there.take(parts[1], next(images))
+    assert calls.waits == []
+    assert calls.launches > 50
+
+
+def test_steps_that_cannot_be_recorded_are_taken_all_the_same(caplog):
     def refuse(function):
         function()  # a warm-up, and then the capture fails
-        raise error
+        raise RuntimeError("operation not permitted when stream is capturing")
 
     asked = recipe("sam-ext")
     eager = run(made(Steps, asked))
