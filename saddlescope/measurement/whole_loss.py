@@ -97,11 +97,12 @@ class WholeLoss:
         value, gradient = objective.value_and_gradient()
         self._samples_seen += objective.n
         slopes = self._vector.split(gradient * scale)
-        linear = [
-            (slope * (p - p.detach())).sum()
-            for slope, p in zip(slopes, self._vector.tensors, strict=True)
-        ]
-        return scale * value + torch.stack(linear).sum()
+        with torch.enable_grad():  # asked for in the middle of an optimiser's step, which has none
+            linear = [
+                (slope * (p - p.detach())).sum()
+                for slope, p in zip(slopes, self._vector.tensors, strict=True)
+            ]
+            return scale * value + torch.stack(linear).sum()
 
 
 def group_members(samples: Samples) -> dict[str, Tensor]:

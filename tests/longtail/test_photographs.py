@@ -33,9 +33,9 @@ def test_folders_with_a_profile(tmp_path):
 
 
 def test_known_sets_name_their_lists_and_sizes(tmp_path):
-    with pytest.raises(DataError, match=r"ImageNet_LT_train\.txt: No such file"):
+    with pytest.raises(DataError, match=r"ImageNet_LT_train\.txt: .*No such file"):
         load_data("imagenet-lt", root=tmp_path)
-    with pytest.raises(DataError, match=r"iNaturalist18_train\.txt: No such file"):
+    with pytest.raises(DataError, match=r"iNaturalist18_train\.txt: .*No such file"):
         load_data("inaturalist2018", root=tmp_path)
     write_lists(tmp_path, [3, 2])
     (tmp_path / "train.txt").rename(tmp_path / "ImageNet_LT_train.txt")
