@@ -73,3 +73,17 @@ def test_trials_depend_on_the_seed_alone_and_the_worst_one_is_reported():
     assert found.hypothesis[0]
     assert found.slack[0] == pytest.approx(one.min_slack)
     assert one.row()["violations"] == one.violations > 0
+
+
+def test_eq_5_holds_at_steep_gradients_and_is_asked_of_hessians_alone():
+    """The search once took rounding in a stiff metric, and half a pair, for a violation."""
+    (statement,) = STATEMENTS["weingarten"]
+    shape = {"dimension": 10}
+    points = np.random.default_rng(0).random((50, statement.unknowns(shape)))
+    points[:, -1] = 1.0  # the steepest there are
+    instances = statement.decode(points, shape)
+    found = statement.judge(instances, shape)
+    assert found.hypothesis.all()
+    assert (found.slack > 0).all()
+    wrong = {**instances, "hessian": np.triu(instances["hessian"])}
+    assert not statement.judge(wrong, shape).hypothesis.any()
