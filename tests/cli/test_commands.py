@@ -17,6 +17,7 @@ from saddlescope.cli.main import app
 from saddlescope.errors import ExitCode
 from saddlescope.longtail import DATASETS
 from saddlescope.runs import SPECTRUM_COLUMNS, read_view, view_file
+from saddlescope.training.checkpoints import load_checkpoint, save_checkpoint
 
 TINY = ["--set", "training.epochs=1"]
 
@@ -314,9 +315,10 @@ class TestRefusals:
 
         broken = tmp_path / "run"
         shutil.copytree(run, broken)
-        content = torch.load(broken / "checkpoints" / "last.pt", weights_only=True)
+        last = broken / "checkpoints" / "last.pt"
+        content = load_checkpoint(last)
         next(iter(content["model"].values()))[0] = torch.nan
-        torch.save(content, broken / "checkpoints" / "last.pt")
+        save_checkpoint(last, content)
         done = command("spectrum", broken, "-o", tmp_path / "t.csv")
         refused(done, ExitCode.FAILED, "NaN or Inf", "diverged")
         assert not (tmp_path / "t.csv").exists()

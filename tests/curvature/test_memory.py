@@ -53,7 +53,7 @@ def test_products_and_operators_leave_nothing_behind(kind, budget):
     use(1)
     before = live_tensors()
     use(3)
-    assert live_tensors() == before
+    assert live_tensors() <= before  # what another test has left may be collected meanwhile
 
 
 @pytest.mark.parametrize("sampled_from", [0, 2048])  # some samples, or all, take part

@@ -10,7 +10,7 @@ from torch import nn
 from saddlescope.curvature import GaussNewtonOperator, HessianOperator, Objective
 from saddlescope.curvature.krylov.lanczos import _empty_basis
 from saddlescope.curvature.memory import is_out_of_memory
-from saddlescope.errors import MemoryLimitError
+from saddlescope.errors import MemoryLimitError, UsageError
 
 
 def cuda_error():
@@ -142,8 +142,9 @@ def test_other_errors_are_passed_on():
     def other():
         return RuntimeError("shapes cannot be multiplied")
 
-    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+    with pytest.raises(UsageError, match="RuntimeError: shapes cannot be multiplied") as seen:
         HessianOperator(Limited(2, error=other), nn.CrossEntropyLoss(), [images(4)])
+    assert isinstance(seen.value.__cause__, RuntimeError)
     assert not is_out_of_memory(ValueError("can't allocate memory"))
     assert is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
     # torch.AcceleratorError, what the driver says where torch's allocator was not asked

@@ -157,7 +157,7 @@ def test_not_converged_is_said():
 def test_tracing_refused_is_said():
     class Reads(nn.Linear):
         def forward(self, x):
-            return super().forward(x) * (1.0 if float(x.sum()) > 0 else 2.0)
+            return super().forward(x) * (1.0 if float(x.sum()) > -1e9 else 2.0)
 
     unusual = replace(target(), model=Reads(4, 3).eval())
     (traced,) = (r for r in check_target(unusual, classes=[2]) if r.tool == "traced product")

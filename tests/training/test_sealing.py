@@ -179,7 +179,7 @@ def test_momenta_of_another_network_are_refused(stopped):
     recipe, folder = stopped
     clean = folder.checkpoint("last").read_bytes()
     content = load_checkpoint(folder.checkpoint("last"))
-    first = next(iter(content["optimizer"]["base"]["state"].values()))
+    first = next(iter(content["optimizer"]["state"].values()))
     first["momentum_buffer"] = torch.zeros(1)
     save_checkpoint(folder.checkpoint("last"), content)
     try:

@@ -169,9 +169,11 @@ class Lanczos:
         scalars = self.ranks.from_first(torch.stack((alpha, beta, most)))
         alpha, norm, asymmetry = scalars.tolist()
         finfo = torch.finfo(self.operator.dtype)
+        own = beta  # ranks follow the first in what they decide; each has unit vectors of its own
         if not math.sqrt(finfo.tiny) / finfo.eps < norm < math.inf:
-            norm = float(self.ranks.from_first(scaled_norm(residual)))
-        residual.div_(norm)
+            own = scaled_norm(residual)
+            norm = float(self.ranks.from_first(own.clone()))
+        residual.div_(own)
         if not (math.isfinite(alpha) and math.isfinite(norm)):
             raise OperatorError(
                 f"product {k + 1} is NaN or Inf: the loss is not twice differentiable in finite "
