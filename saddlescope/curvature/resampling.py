@@ -148,7 +148,8 @@ def bootstrap_spectra(
         "parameters": parameters,
         "weight_decay": weight_decay,
         "memory_budget": memory_budget,
-        "programs": programs,
+        # One job: its derivatives are checked once, not for every resample again.
+        "programs": Programs("double-backward") if programs is None else programs,
     }
     row = measured or measure_subset(
         model,
