@@ -141,9 +141,9 @@ def _limits(chosen: Selection, obstacle: str) -> tuple[str, ...]:
     negative = (chosen.rows["verdict"] == "negative-curvature").any()
     if negative and any(_piecewise_linear(run.recipe) for run in chosen.runs):
         limits.append(
-            "A network of ReLUs is linear in each of its tensors, piece by piece: the part of its "
-            "Hessian that can curve down has zero trace: λ_min < 0 comes with the architecture. "
-            "`spectrum --with split` shows what the loss does along it."
+            "A network of ReLUs is linear in each of its tensors, piece by piece, and so the part "
+            "of its Hessian that can curve down has zero trace: λ_min < 0 comes with the "
+            "architecture. `spectrum --with split` shows what the loss does along it."
         )
     if not chosen.rows.empty:
         limits.append(
