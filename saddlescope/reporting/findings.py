@@ -143,7 +143,7 @@ def _limits(chosen: Selection, obstacle: str) -> tuple[str, ...]:
         limits.append(
             "A network of ReLUs is linear in each of its tensors, piece by piece, and so the part "
             "of its Hessian that can curve down has zero trace: λ_min < 0 comes with the "
-            "architecture. `spectrum --with split` shows what the loss does along it."
+            "architecture. What the loss does along it: saddlescope spectrum --with split."
         )
     if not chosen.rows.empty:
         limits.append(
