@@ -99,7 +99,7 @@ for index, method in enumerate(methods):
             ms=5,
             color=style.color,
             lw=1,
-            label=METHODS[method] if position == 0 else None,
+            label=METHODS[method].label if position == 0 else None,
         )
 axes.set(xticks=range(len(names)), xticklabels=names.values(), ylabel="λ_ratio", ylim=(0, None))
 axes.legend(ncols=5, fontsize=8)

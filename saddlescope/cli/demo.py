@@ -105,7 +105,7 @@ def _carry_out(
             if should_stop():
                 raise Interrupted(_STOPPED)
             for future in done:
-                say(f"{METHODS[running.pop(future)]}: {future.result()}")
+                say(f"{METHODS[running.pop(future)].label}: {future.result()}")
     except BrokenProcessPool:
         if should_stop():  # Ctrl-C has come to the processes too
             raise Interrupted(_STOPPED) from None

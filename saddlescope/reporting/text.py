@@ -33,7 +33,7 @@ def method_label(method: str) -> str:
     Of a network with a new classifier both parts: "sam+crt" is "SAM + cRT".
     """
     first, plus, classifier = method.partition("+")
-    label = METHODS.get(first, first)
+    label = METHODS[first].label if first in METHODS else first
     return f"{label} + {CLASSIFIERS.get(classifier, classifier)}" if plus else label
 
 
