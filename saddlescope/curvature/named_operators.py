@@ -14,25 +14,21 @@ D·∇²L·D it is multiplied like everything else.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Unpack
 
 from torch import nn
 
 from saddlescope.curvature.algebra import LinearCombination, difference
 from saddlescope.curvature.gauss_newton import GaussNewtonOperator
+from saddlescope.curvature.keywords import gathered
+from saddlescope.curvature.matrix_spec import MatrixOptions, MatrixSpec, OperatorName
 from saddlescope.curvature.memory import default_budget
 from saddlescope.curvature.objective import Criterion
 from saddlescope.curvature.operators import HessianOperator, ObjectiveOperator
-from saddlescope.curvature.parameters import Choice, as_patterns
-from saddlescope.curvature.products.strategy import Programs
+from saddlescope.curvature.parameters import as_patterns
 from saddlescope.curvature.state import uncompiled
 from saddlescope.curvature.weighted import WeightedOperator, filter_norms
 from saddlescope.curvature.weingarten import WeingartenOperator
-from saddlescope.errors import UsageError
-
-OperatorName = Literal[
-    "hessian", "weingarten", "gauss-newton", "hessian-minus-gauss-newton", "norm-weighted"
-]
 
 
 @dataclass(frozen=True)
@@ -74,11 +70,7 @@ def build_operator(
     model: nn.Module,
     criterion: Criterion,
     batches: Iterable[Any],
-    *,
-    parameters: Choice | None = None,
-    weight_decay: float = 0.0,
-    memory_budget: int | None = None,
-    programs: Programs | None = None,
+    **options: Unpack[MatrixOptions],
 ) -> NamedOperator:
     """Build a matrix by its name.
 
@@ -87,52 +79,43 @@ def build_operator(
         model: see `HessianOperator`.
         criterion: see `Objective`.
         batches: see `HessianOperator`.
-        parameters: that make up w, by patterns of their names or themselves; None for all
-            trainable ones.
-        weight_decay: factor of an optional L2 term.
-        memory_budget: see `HessianOperator`; the two terms of a difference share it.
-        programs: see `HessianOperator`; the Gauss-Newton matrix does not use them.
+        **options: the other fields of `MatrixSpec`. The two terms of a difference share the memory
+            budget; the Gauss-Newton matrix does not use `programs`.
 
     Raises:
         UsageError: an unknown name.
         OperatorError, UsageError, DataError: see `HessianOperator`.
     """
-    if name not in get_args(OperatorName):
-        raise UsageError(
-            f"operator {name!r}: expected one of {', '.join(map(str, get_args(OperatorName)))}"
-        )
-    wanted = as_patterns(uncompiled(model), parameters)
+    (spec,) = gathered({**options, "operator": name}, MatrixSpec())
+    return specified_operator(spec, model, criterion, batches)
+
+
+def specified_operator(
+    spec: MatrixSpec, model: nn.Module, criterion: Criterion, batches: Iterable[Any]
+) -> NamedOperator:
+    """Build the matrix that is specified; see `build_operator`."""
+    wanted = as_patterns(uncompiled(model), spec.parameters)
+    options = spec.of_objective()
+    options["parameters"] = wanted
     matrix: ObjectiveOperator | WeingartenOperator | LinearCombination | WeightedOperator
     base: ObjectiveOperator
-    if name == "gauss-newton":
-        matrix = base = GaussNewtonOperator(
-            model,
-            criterion,
-            batches,
-            parameters=wanted,
-            weight_decay=weight_decay,
-            memory_budget=memory_budget,
-        )
+    if spec.operator == "gauss-newton":
+        matrix = base = GaussNewtonOperator(model, criterion, batches, **options)
     else:
-        budget = memory_budget
-        if name == "hessian-minus-gauss-newton":
-            device = next(model.parameters()).device
-            budget = (default_budget(device) if budget is None else budget) // 2
+        if spec.operator == "hessian-minus-gauss-newton":
+            device, budget = next(model.parameters()).device, spec.memory_budget
+            options["memory_budget"] = (default_budget(device) if budget is None else budget) // 2
         matrix = base = HessianOperator(
-            model,
-            criterion,
-            batches,
-            parameters=wanted,
-            weight_decay=weight_decay,
-            memory_budget=budget,
-            programs=programs,
+            model, criterion, batches, programs=spec.programs, **options
         )
-        if name == "weingarten":
+        if spec.operator == "weingarten":
             matrix = WeingartenOperator(base)
-        elif name == "norm-weighted":
+        elif spec.operator == "norm-weighted":
             matrix = WeightedOperator(base, filter_norms(base.objective.vector))
-        elif name == "hessian-minus-gauss-newton":
-            rest = GaussNewtonOperator.from_objective(base.objective, memory_budget=budget)
+        elif spec.operator == "hessian-minus-gauss-newton":
+            rest = GaussNewtonOperator.from_objective(
+                base.objective, memory_budget=options["memory_budget"]
+            )
             matrix = difference(base, rest)
     label = "*" if wanted is None else ",".join(wanted)
-    return NamedOperator(name, label, float(weight_decay), matrix, base)
+    return NamedOperator(spec.operator, label, float(spec.weight_decay), matrix, base)

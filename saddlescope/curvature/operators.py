@@ -4,7 +4,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,7 @@ from saddlescope.curvature.distributed import Ranks, SharedBatches
 from saddlescope.curvature.explaining import explain
 from saddlescope.curvature.guard import check_derivatives
 from saddlescope.curvature.memory import default_budget
-from saddlescope.curvature.objective import Criterion, Objective
-from saddlescope.curvature.parameters import Choice
+from saddlescope.curvature.objective import Criterion, Objective, ObjectiveOptions
 from saddlescope.curvature.products import strategy
 from saddlescope.curvature.products.batch_products import BatchProducts
 from saddlescope.curvature.products.linearisations import DoubleBackward, Lineariser
@@ -52,24 +51,12 @@ class ObjectiveOperator(ABC):
         model: nn.Module,
         criterion: Criterion,
         batches: Iterable[Any],
-        *,
-        parameters: Choice | None = None,
-        weight_decay: float = 0.0,
-        reduction: str | None = None,
-        memory_budget: int | None = None,
+        **options: Unpack[ObjectiveOptions],
     ) -> None:
         refuse_training_mode(model)
         try:
-            objective = Objective(
-                model,
-                criterion,
-                batches,
-                parameters=parameters,
-                weight_decay=weight_decay,
-                reduction=reduction,
-                memory_budget=memory_budget,
-            )
-            self._build(objective, memory_budget)
+            objective = Objective(model, criterion, batches, **options)
+            self._build(objective, options.get("memory_budget"))
         except Exception as error:
             explain(error, model, criterion, batches)
             raise
@@ -319,22 +306,11 @@ class HessianOperator(ObjectiveOperator):
         criterion: Criterion,
         batches: Iterable[Any],
         *,
-        parameters: Choice | None = None,
-        weight_decay: float = 0.0,
-        reduction: str | None = None,
-        memory_budget: int | None = None,
         programs: Programs | None = None,
+        **options: Unpack[ObjectiveOptions],
     ) -> None:
         self._programs = programs
-        super().__init__(
-            model,
-            criterion,
-            batches,
-            parameters=parameters,
-            weight_decay=weight_decay,
-            reduction=reduction,
-            memory_budget=memory_budget,
-        )
+        super().__init__(model, criterion, batches, **options)
 
     def _check_derivatives(self, when: str, vector: Tensor | None = None) -> None:
         if self._programs is None:

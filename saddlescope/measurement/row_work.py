@@ -9,7 +9,7 @@ from typing import Any
 from saddlescope.curvature import (
     Ends,
     NamedOperator,
-    Programs,
+    Search,
     SpectrumRow,
     measure_operator,
     subset_operator,
@@ -29,10 +29,8 @@ class RowWork:
         target: what is measured.
         subset: of which samples.
         seed: of the table.
-        settings: of the row.
+        settings: of the row; its matrix holds the traced products of the job.
         options: of the views.
-        programs: traced products of the job.
-        batch_size: samples a forward pass.
         directions: gives the update directions of the job.
         check: called after every product; raises to stop the job.
         folder: of the views' files; None keeps no views.
@@ -43,8 +41,6 @@ class RowWork:
     seed: int
     settings: Settings
     options: ViewSettings
-    programs: Programs
-    batch_size: int
     directions: Callable[[], tuple[Direction, ...]]
     check: Callable[[int, float, float], None]
     folder: Path | None
@@ -54,13 +50,7 @@ class RowWork:
         """The row's matrix."""
         target = self.target
         return subset_operator(
-            target.model,
-            target.criterion,
-            target.samples,
-            self.subset,
-            batch_size=self.batch_size,
-            programs=self.programs,
-            **self.settings.matrix(),
+            target.model, target.criterion, target.samples, self.subset, self.settings.matrix
         )
 
     @cached_property
@@ -75,14 +65,8 @@ class RowWork:
 
     def measure(self, *, eigenvectors: bool) -> SpectrumRow:
         """The row of the table."""
-        row = measure_operator(
-            self.built,
-            self.subset,
-            seed=self.seed,
-            progress=self.check,
-            eigenvectors=eigenvectors,
-            **self.settings.iteration(),
-        )
+        search = Search(seed=self.seed, progress=self.check, eigenvectors=eigenvectors)
+        row = measure_operator(self.built, self.subset, self.settings.stop, search)
         if row.dtype != str(self.built.matrix.dtype).removeprefix("torch."):
             self.built = self.built.in_double() or self.built  # for the views too
         if eigenvectors:

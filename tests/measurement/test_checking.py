@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from saddlescope.curvature import TensorSamples, extreme_eigenvalues
+from saddlescope.curvature import StopRule, TensorSamples, extreme_eigenvalues
 from saddlescope.curvature.operators import HessianOperator
 from saddlescope.curvature.reference import Reference
 from saddlescope.errors import DataError, UsageError
-from saddlescope.measurement import Settings, Target, check_target, contradictions, smallest_class
+from saddlescope.measurement import Target, check_target, contradictions, smallest_class
 from saddlescope.measurement import checking as module
 from saddlescope.measurement.agreement import INSTRUMENT, compared
 
@@ -148,7 +148,7 @@ def test_a_reference_is_held_to_its_own_error():
 
 
 def test_not_converged_is_said():
-    rows = check_target(target(), classes=[2], settings=Settings(max_matvecs=2))
+    rows = check_target(target(), classes=[2], stop=StopRule(max_matvecs=2))
     assert rows[0].converged is False
     assert "not converged" in rows[0].note
     assert not contradictions(rows)

@@ -26,19 +26,20 @@ Sources: Parlett, The Symmetric Eigenvalue Problem (1980), §10.1 and §11.5; `b
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Unpack
 
 import numpy as np
 from torch import Tensor
 
 from saddlescope.curvature.distributed import ranks_of
-from saddlescope.curvature.krylov.extreme import check_options, default_atol
+from saddlescope.curvature.keywords import gathered
 from saddlescope.curvature.krylov.lanczos import random_start
 from saddlescope.curvature.krylov.locking import LockedSearch
 from saddlescope.curvature.krylov.seeds import derived_seed
 from saddlescope.curvature.memory import basis_capacity
 from saddlescope.curvature.symmetric import SymmetricOperator
 from saddlescope.errors import UsageError
+from saddlescope.stopping import StopOptions, StopRule
 
 _BESIDE = 7
 """Vectors beside the k wanted: three at the other end, and some to iterate with."""
@@ -80,15 +81,13 @@ class Eigenpairs:
 
 def top_eigenpairs(
     operator: SymmetricOperator,
+    stop: StopRule = StopRule(max_matvecs=300),
     *,
     k: int,
     end: Literal["max", "min"] = "max",
-    rtol: float = 1e-2,
-    atol: float | None = None,
-    confidence: float = 0.999,
-    max_matvecs: int = 300,
     seed: int = 0,
     basis_memory: int | None = None,
+    **options: Unpack[StopOptions],
 ) -> Eigenpairs:
     """The k largest (or smallest) eigenvalues, algebraically, with their eigenvectors.
 
@@ -99,47 +98,44 @@ def top_eigenpairs(
 
     Args:
         operator: of size n.
+        stop: a pair passes when its residual is below the share `rtol` of its |θ|, or below the
+            floor; `confidence` is the probability that none of the intervals misses, all ranks
+            together. After `max_matvecs` products, 300 by default, `converged` says that they ran
+            out, and fewer than k pairs come back where fewer were found. `certify` is not read:
+            an interval is always sought.
         k: how many, at most n.
         end: "max" or "min".
-        rtol: a pair passes when its residual is below this share of its |θ| …
-        atol: … or below this share of ‖T‖, or below the rounding of a product; None takes
-            `default_atol(rtol)`.
-        confidence: probability that none of the intervals misses, all ranks together.
-        max_matvecs: give up after this many products; `converged` then says so, and fewer than k
-            pairs come back where fewer were found.
         seed: of the start vectors.
         basis_memory: bytes that the basis may occupy; beyond them it is restarted with the k pairs
             kept. None takes a share of what is free. The pairs take 2k vectors beside it.
+        **options: single fields of `stop`.
 
     Raises:
         UsageError: an option out of range, or k pairs that do not fit into the basis.
         OperatorError: see `Lanczos`.
     """
-    atol = default_atol(rtol) if atol is None else atol
-    check_options(rtol, atol, confidence, max_matvecs)
+    (stop,) = gathered(options, stop)
     if not 1 <= k <= operator.size:
         raise UsageError(f"k = {k}: expected 1 to {operator.size} (n)")
     if end not in ("max", "min"):
         raise UsageError(f"end = {end!r}: expected 'max' or 'min'")
-    if max_matvecs < k:
-        raise UsageError(f"max_matvecs = {max_matvecs}: k = {k} pairs need at least as many")
+    if stop.max_matvecs < k:
+        raise UsageError(f"max_matvecs = {stop.max_matvecs}: k = {k} pairs need at least as many")
     if hasattr(operator, "verify"):
         operator.verify()
-    search = LockedSearch(operator, k=k, sign=1 if end == "min" else -1, rtol=rtol, atol=atol)
-    capacity = _capacity(operator, k, max_matvecs, basis_memory)
+    search = LockedSearch(operator, stop, k=k, sign=1 if end == "min" else -1)
+    capacity = _capacity(operator, k, stop.max_matvecs, basis_memory)
     # Of the first run the seed's own vector, as that of `extreme_eigenvalues`.
-    edge = search.run(
-        random_start(operator.size, seed=seed), 0.5 * (1.0 - confidence), capacity, max_matvecs
-    )
+    allowed = 1.0 - stop.confidence
+    edge = search.run(random_start(operator.size, seed=seed), 0.5 * allowed, capacity)
     runs = 1
-    while edge == -math.inf and search.products < max_matvecs:
+    while edge == -math.inf and search.products < stop.max_matvecs:
         runs += 1
         start = random_start(operator.size, seed=derived_seed(seed, "deflated", runs))
-        miss = (1.0 - confidence) / (runs * (runs + 1))
-        edge = search.run(start, miss, capacity, max_matvecs)
+        edge = search.run(start, allowed / (runs * (runs + 1)), capacity)
     if hasattr(operator, "check"):
         operator.check(search.vectors.sum(0))
-    return _result(operator, search, end, confidence, edge)
+    return _result(operator, search, end, stop.confidence, edge)
 
 
 def _result(
