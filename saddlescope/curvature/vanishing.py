@@ -83,7 +83,7 @@ def _natural_curvature(built: NamedOperator) -> float:
     return 1.0 / (square or 1.0)
 
 
-class _Zero:
+class _Zero(SymmetricOperator):
     """The zero matrix in another's place."""
 
     def __init__(self, operator: SymmetricOperator) -> None:

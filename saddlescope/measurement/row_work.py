@@ -6,11 +6,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from saddlescope.curvature import (
     Ends,
     NamedOperator,
     Search,
     SpectrumRow,
+    SymmetricOperator,
     measure_operator,
     subset_operator,
 )
@@ -85,17 +88,24 @@ class RowWork:
         return found, round(matrix.gradient_cost, 2)
 
 
-class _Watched:
+class _Watched(SymmetricOperator):
     """An operator that lets a job stop after each of its products."""
 
-    def __init__(self, matrix: Any, check: Callable[[int, float, float], None]) -> None:
-        self._matrix, self._check, self._products = matrix, check, 0
+    def __init__(
+        self, matrix: SymmetricOperator, check: Callable[[int, float, float], None]
+    ) -> None:
+        self.parts = (matrix,)
+        self.size, self.dtype, self.device = matrix.size, matrix.dtype, matrix.device
+        self._matrix, self._after, self._products = matrix, check, 0
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._matrix, name)
-
-    def matvec(self, vector: Any) -> Any:
+    def matvec(self, vector: Tensor) -> Tensor:
         product = self._matrix.matvec(vector)
         self._products += 1
-        self._check(self._products, float("nan"), float("nan"))
+        self._after(self._products, float("nan"), float("nan"))
         return product
+
+    def reference(self) -> SymmetricOperator | None:
+        return self._matrix.reference()
+
+    def product_error(self, vector: Tensor, product: Tensor) -> float | None:
+        return self._matrix.product_error(vector, product)

@@ -84,8 +84,8 @@ def test_what_cannot_be_used_says_why_and_contradicts_nothing():
 
 
 def test_a_shifted_spectrum_is_contradicted_by_every_reference(monkeypatch):
-    def shifted(operator, **options):
-        ends = extreme_eigenvalues(operator, **options)
+    def shifted(operator, stop, **options):
+        ends = extreme_eigenvalues(operator, stop, **options)
         high, low = (
             replace(e, value=1.1 * e.value, lower=1.1 * e.lower, upper=1.1 * e.upper)
             for e in (ends.lambda_max, ends.lambda_min)
@@ -122,8 +122,9 @@ def test_wrong_products_are_named(monkeypatch, wrong, tools):
         def product_error(self, vector, product):
             return 0.0
 
-    def honest(operator, **options):
-        return extreme_eigenvalues(HessianOperator.from_objective(operator.objective), **options)
+    def honest(operator, stop, **options):
+        plain = HessianOperator.from_objective(operator.objective)
+        return extreme_eigenvalues(plain, stop, **options)
 
     monkeypatch.setattr(module, "HessianOperator", Wrong)
     monkeypatch.setattr(module, "extreme_eigenvalues", honest)

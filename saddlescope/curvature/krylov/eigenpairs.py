@@ -31,13 +31,12 @@ from typing import Literal, Unpack
 import numpy as np
 from torch import Tensor
 
-from saddlescope.curvature.distributed import ranks_of
 from saddlescope.curvature.keywords import gathered
 from saddlescope.curvature.krylov.lanczos import random_start
 from saddlescope.curvature.krylov.locking import LockedSearch
 from saddlescope.curvature.krylov.seeds import derived_seed
 from saddlescope.curvature.memory import basis_capacity
-from saddlescope.curvature.symmetric import SymmetricOperator
+from saddlescope.curvature.symmetric import OperatorLike, SymmetricOperator, as_operator
 from saddlescope.errors import UsageError
 from saddlescope.stopping import StopOptions, StopRule
 
@@ -80,7 +79,7 @@ class Eigenpairs:
 
 
 def top_eigenpairs(
-    operator: SymmetricOperator,
+    operator: OperatorLike,
     stop: StopRule = StopRule(max_matvecs=300),
     *,
     k: int,
@@ -114,28 +113,27 @@ def top_eigenpairs(
         UsageError: an option out of range, or k pairs that do not fit into the basis.
         OperatorError: see `Lanczos`.
     """
+    matrix = as_operator(operator)
     (stop,) = gathered(options, stop)
-    if not 1 <= k <= operator.size:
-        raise UsageError(f"k = {k}: expected 1 to {operator.size} (n)")
+    if not 1 <= k <= matrix.size:
+        raise UsageError(f"k = {k}: expected 1 to {matrix.size} (n)")
     if end not in ("max", "min"):
         raise UsageError(f"end = {end!r}: expected 'max' or 'min'")
     if stop.max_matvecs < k:
         raise UsageError(f"max_matvecs = {stop.max_matvecs}: k = {k} pairs need at least as many")
-    if hasattr(operator, "verify"):
-        operator.verify()
-    search = LockedSearch(operator, stop, k=k, sign=1 if end == "min" else -1)
-    capacity = _capacity(operator, k, stop.max_matvecs, basis_memory)
+    matrix.verify()
+    search = LockedSearch(matrix, stop, k=k, sign=1 if end == "min" else -1)
+    capacity = _capacity(matrix, k, stop.max_matvecs, basis_memory)
     # Of the first run the seed's own vector, as that of `extreme_eigenvalues`.
     allowed = 1.0 - stop.confidence
-    edge = search.run(random_start(operator.size, seed=seed), 0.5 * allowed, capacity)
+    edge = search.run(random_start(matrix.size, seed=seed), 0.5 * allowed, capacity)
     runs = 1
     while edge == -math.inf and search.products < stop.max_matvecs:
         runs += 1
-        start = random_start(operator.size, seed=derived_seed(seed, "deflated", runs))
+        start = random_start(matrix.size, seed=derived_seed(seed, "deflated", runs))
         edge = search.run(start, allowed / (runs * (runs + 1)), capacity)
-    if hasattr(operator, "check"):
-        operator.check(search.vectors.sum(0))
-    return _result(operator, search, end, stop.confidence, edge)
+    matrix.check(search.vectors.sum(0))
+    return _result(matrix, search, end, stop.confidence, edge)
 
 
 def _result(
@@ -147,7 +145,7 @@ def _result(
 ) -> Eigenpairs:
     """What was found, and the intervals that a bound on the rest gives."""
     sign = 1.0 if end == "min" else -1.0
-    notes: list[str] = list(getattr(operator, "notes", ()))
+    notes = list(operator.notes)
     noise = search.noise(notes)
     inner = search.values + noise
     outer = np.minimum(search.values, edge) - search.coupling() - noise
@@ -171,7 +169,7 @@ def _capacity(operator: SymmetricOperator, k: int, max_matvecs: int, memory: int
     """Vectors of the basis: all, or enough to keep k at one end and go on."""
     size, dtype = operator.size, operator.dtype
     capacity = basis_capacity(size, dtype, operator.device, wanted=max_matvecs, memory=memory)
-    capacity = int(ranks_of(operator).least(capacity))
+    capacity = int(operator.ranks.least(capacity))
     needed = min(k + _BESIDE, max_matvecs, size)
     if capacity < needed:
         each = size * dtype.itemsize / 2**20

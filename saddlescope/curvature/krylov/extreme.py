@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.distributed import ranks_of
 from saddlescope.curvature.keywords import gathered
 from saddlescope.curvature.krylov.bounds import Estimate, ratio, start_component
 from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
@@ -21,7 +20,7 @@ from saddlescope.curvature.krylov.noise import product_noise
 from saddlescope.curvature.krylov.outer import OuterBounds
 from saddlescope.curvature.krylov.search import Search, SearchOptions
 from saddlescope.curvature.memory import basis_capacity
-from saddlescope.curvature.symmetric import SymmetricOperator
+from saddlescope.curvature.symmetric import OperatorLike, SymmetricOperator, as_operator
 from saddlescope.errors import UsageError
 from saddlescope.stopping import StopOptions, StopRule
 
@@ -71,7 +70,7 @@ class EndsOptions(StopOptions, SearchOptions, total=False):
 
 
 def extreme_eigenvalues(
-    operator: SymmetricOperator,
+    operator: OperatorLike,
     stop: StopRule = StopRule(),
     search: Search = Search(),
     **options: Unpack[EndsOptions],
@@ -102,24 +101,24 @@ def extreme_eigenvalues(
         >>> round(ends.lambda_max.value, 6), round(ends.lambda_min.value, 6)
         (3.0, -2.0)
     """
+    matrix = as_operator(operator)
     stop, search = gathered(options, stop, search)
-    if hasattr(operator, "verify"):
-        operator.verify()
-    epsilon = float(torch.finfo(operator.dtype).eps)
-    start, fresh = _start(operator, search.seed, search.warm_start)
+    matrix.verify()
+    epsilon = float(torch.finfo(matrix.dtype).eps)
+    start, fresh = _start(matrix, search.seed, search.warm_start)
     capacity = basis_capacity(
-        operator.size,
-        operator.dtype,
-        operator.device,
+        matrix.size,
+        matrix.dtype,
+        matrix.device,
         wanted=stop.max_matvecs,
         memory=search.basis_memory,
     )
-    capacity = int(ranks_of(operator).least(capacity))
-    lanczos = Lanczos(operator, start, capacity=capacity)
+    capacity = int(matrix.ranks.least(capacity))
+    lanczos = Lanczos(matrix, start, capacity=capacity)
     # Half of the allowed misses for each end, so that the row as a whole keeps its confidence.
-    delta = fresh * start_component(operator.size, 0.5 * (1.0 - stop.confidence))
+    delta = fresh * start_component(matrix.size, 0.5 * (1.0 - stop.confidence))
     reason: StopReason = "max-matvecs"
-    outer = OuterBounds(delta, dimension=operator.size)
+    outer = OuterBounds(delta, dimension=matrix.size)
     while lanczos.steps < stop.max_matvecs:
         if lanczos.full:
             lanczos.restart()
@@ -152,15 +151,14 @@ def extreme_eigenvalues(
             break
 
     total_noise = max(search.noise or 0.0, lanczos.noise)
-    if hasattr(operator, "check"):
-        operator.check(lanczos.combine(weights.sum(1)))
-    notes: list[str] = list(getattr(operator, "notes", ()))
+    matrix.check(lanczos.combine(weights.sum(1)))
+    notes = list(matrix.notes)
     if search.noise is None:
-        total_noise += _measure_noise(operator, lanczos, weights, notes)
+        total_noise += _measure_noise(matrix, lanczos, weights, notes)
     if delta < 10 * epsilon:
         notes.append(
             f"the start component behind the bounds ({delta:.1e}) is near the rounding of "
-            f"{str(operator.dtype).removeprefix('torch.')} at n = {operator.size}: read the outer "
+            f"{str(matrix.dtype).removeprefix('torch.')} at n = {matrix.size}: read the outer "
             "bounds as estimates, lower the confidence, or use float64"
         )
     outer.update(lanczos)

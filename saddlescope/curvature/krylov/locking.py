@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.distributed import ranks_of
 from saddlescope.curvature.krylov.bounds import start_component
 from saddlescope.curvature.krylov.deflation import Deflated
 from saddlescope.curvature.krylov.lanczos import Lanczos, scaled_norm
@@ -34,7 +33,7 @@ class LockedSearch:
 
     def __init__(self, operator: SymmetricOperator, stop: StopRule, *, k: int, sign: int) -> None:
         self._operator, self._stop, self._k, self._sign = operator, stop, k, sign
-        self._ranks = ranks_of(operator)
+        self._ranks = operator.ranks
         self._epsilon = float(torch.finfo(operator.dtype).eps)
         self.vectors = torch.empty((0, operator.size), dtype=operator.dtype, device=operator.device)
         self._images = self.vectors
@@ -63,7 +62,7 @@ class LockedSearch:
             rest.start(start),
             capacity=min(capacity, left),
             scale=self._scale,
-            project=rest.project if locked else None,
+            project=rest.outer if locked else None,
         )
         outer = OuterBounds(start_component(left, miss), dimension=left)
         edge = -math.inf

@@ -28,7 +28,6 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.distributed import ranks_of
 from saddlescope.curvature.keywords import gathered
 from saddlescope.curvature.krylov.bounds import start_component
 from saddlescope.curvature.krylov.deflation import Deflated
@@ -37,7 +36,7 @@ from saddlescope.curvature.krylov.lanczos import Lanczos, random_start, scaled_n
 from saddlescope.curvature.krylov.outer import OuterBounds
 from saddlescope.curvature.krylov.seeds import derived_seed
 from saddlescope.curvature.memory import basis_capacity
-from saddlescope.curvature.symmetric import SymmetricOperator
+from saddlescope.curvature.symmetric import OperatorLike, SymmetricOperator, as_operator
 from saddlescope.errors import UsageError
 from saddlescope.stopping import StopOptions, StopRule
 
@@ -84,7 +83,7 @@ class TempleBounds:
 
 
 def temple_bounds(
-    operator: SymmetricOperator,
+    operator: OperatorLike,
     ends: Ends,
     stop: StopRule = StopRule(),
     *,
@@ -111,10 +110,11 @@ def temple_bounds(
     """
     if ends.eigenvectors is None:
         raise UsageError("Kato-Temple needs eigenvectors: measure with eigenvectors=True")
+    matrix = as_operator(operator)
     (stop,) = gathered(options, stop)
-    deflated = _away_from(operator, ends.eigenvectors)
+    deflated = _away_from(matrix, ends.eigenvectors)
     high, low = _both_ends(deflated)
-    left, noise = operator.size - len(deflated.vectors), ends.noise
+    left, noise = matrix.size - len(deflated.vectors), ends.noise
     outer = OuterBounds(
         start_component(max(left, 1), 0.5 * (1.0 - ends.confidence)), dimension=left
     )
@@ -124,10 +124,10 @@ def temple_bounds(
     else:
         limit = min(stop.max_matvecs, left)
         capacity = basis_capacity(
-            operator.size, operator.dtype, operator.device, wanted=limit, memory=basis_memory
+            matrix.size, matrix.dtype, matrix.device, wanted=limit, memory=basis_memory
         )
-        capacity = int(ranks_of(operator).least(capacity))
-        start = random_start(operator.size, seed=derived_seed(seed, "kato-temple"))
+        capacity = int(matrix.ranks.least(capacity))
+        start = random_start(matrix.size, seed=derived_seed(seed, "kato-temple"))
         start = deflated.start(start)
         # What is left may be small, or nothing: the rounding is that of the whole.
         scale = max(abs(high.value), abs(low.value))
@@ -136,7 +136,7 @@ def temple_bounds(
             start,
             capacity=min(capacity, limit),
             scale=scale,
-            project=deflated.project,
+            project=deflated.outer,
         )
         settled = False
         while not (settled or lanczos.exhausted) and lanczos.steps < stop.max_matvecs:
