@@ -13,10 +13,9 @@ from saddlescope.curvature.explaining import explain
 from saddlescope.curvature.guard import check_derivatives
 from saddlescope.curvature.memory import default_budget
 from saddlescope.curvature.objective import Criterion, Objective, ObjectiveOptions
-from saddlescope.curvature.products import strategy
 from saddlescope.curvature.products.batch_products import BatchProducts
 from saddlescope.curvature.products.linearisations import DoubleBackward, Lineariser
-from saddlescope.curvature.products.strategy import Programs
+from saddlescope.curvature.products.strategy import Programs, branches_count, checked_samples
 from saddlescope.curvature.state import refuse_training_mode
 from saddlescope.curvature.symmetric import SymmetricOperator
 from saddlescope.curvature.verifying import verify_few, verify_loss, verify_source
@@ -145,7 +144,7 @@ class ObjectiveOperator(SymmetricOperator):
     def _chosen_samples(self) -> Self | None:
         """The same matrix over a few of the samples; None where all must take part."""
         n = self.objective.n
-        share = strategy.checked_samples(n, exact=self.products.exact) / n
+        share = checked_samples(n, exact=self.products.exact) / n
         if share == 1.0:
             return None
         generator = torch.Generator().manual_seed(0)
@@ -170,9 +169,8 @@ class ObjectiveOperator(SymmetricOperator):
             reduction=self.objective.reduction,
         )
         # The chosen few stand for all: their products must take branches as this matrix's do.
-        # Beyond `BRANCHES_COUNT_UP_TO` those are float32's, which no traced program of so few
-        # samples would take.
-        programs = self._programs if n <= strategy.BRANCHES_COUNT_UP_TO else None
+        # In a large set those are float32's, which no traced program of so few samples would take.
+        programs = self._programs if branches_count(n) else None
         return self.from_objective(objective, memory_budget=self._budget_left(), programs=programs)
 
     def _budget_left(self) -> int:

@@ -57,6 +57,11 @@ TYPICAL_PRODUCTS = 30
 """Products that a row takes, for plans made before it is measured."""
 
 
+def branches_count(samples: int) -> bool:
+    """Return whether a row of so many samples is one where a single branch may show."""
+    return samples <= BRANCHES_COUNT_UP_TO
+
+
 def checked_samples(samples: int, *, exact: bool) -> int:
     """How many of a row's samples its rounding is measured on; see `product_error`.
 
@@ -67,7 +72,7 @@ def checked_samples(samples: int, *, exact: bool) -> int:
     # Without branches of its own to decide, one sample's rounding is much like another's; but among
     # a few, one may hold most of an eigenvector, and with it most of the error.
     chosen = 8 + samples // 64 if exact else 2 + samples // 16
-    if (samples <= BRANCHES_COUNT_UP_TO and not exact) or chosen >= 0.5 * samples:
+    if (branches_count(samples) and not exact) or chosen >= 0.5 * samples:
         return samples
     return chosen
 
@@ -85,7 +90,7 @@ def operations_saved(rows: Iterable[int], *, gradient: float) -> float:
 
 def _gradients_saved(samples: int) -> float:
     """By tracing, for a row of so many samples: gradients of a single one."""
-    traced = checked_samples(samples, exact=samples <= BRANCHES_COUNT_UP_TO)
+    traced = checked_samples(samples, exact=branches_count(samples))
     fewer = checked_samples(samples, exact=False) - traced
     return _CHECK * fewer + _SAVED * DoubleBackward.retained_cost * TYPICAL_PRODUCTS * samples
 
@@ -169,7 +174,7 @@ class Programs:
         if program is None:
             return DoubleBackward(objective, batch)
         # By the sample count, never by free memory: a row must not depend on that.
-        exact = program.exact and objective.n <= BRANCHES_COUNT_UP_TO
+        exact = program.exact and branches_count(objective.n)
         size = _size(program, objective, batch) if self._replays else None
         return Traced(program, objective, batch, exact=exact, size=size)
 
