@@ -14,7 +14,9 @@ from saddlescope.curvature.krylov.eigenpairs import Eigenpairs, top_eigenpairs
 from saddlescope.curvature.krylov.energy import SpectralEnergy, spectral_energy
 from saddlescope.curvature.krylov.extreme import Ends, extreme_eigenvalues
 from saddlescope.curvature.krylov.saved_vectors import save_eigenvectors
+from saddlescope.curvature.krylov.search import Search
 from saddlescope.curvature.krylov.temple import TempleBound, TempleBounds, temple_bounds
+from saddlescope.curvature.matrix_spec import MatrixSpec
 from saddlescope.curvature.monitor import CurvatureMonitor
 from saddlescope.curvature.named_operators import NamedOperator, build_operator
 from saddlescope.curvature.objective import Objective
@@ -39,6 +41,7 @@ from saddlescope.curvature.subsets import count_samples, select_subsets
 from saddlescope.curvature.symmetric import MatrixOperator, SymmetricOperator
 from saddlescope.curvature.weighted import WeightedOperator, filter_norms
 from saddlescope.curvature.weingarten import WeingartenOperator
+from saddlescope.stopping import StopRule
 
 __all__ = [
     "BatchLoss",
@@ -52,17 +55,20 @@ __all__ = [
     "HessianOperator",
     "LinearCombination",
     "MatrixOperator",
+    "MatrixSpec",
     "MemoryPlan",
     "NamedOperator",
     "Objective",
     "Programs",
     "Ranks",
     "Samples",
+    "Search",
     "SharedBatches",
     "SharedSamples",
     "SpectralDensity",
     "SpectralEnergy",
     "SpectrumRow",
+    "StopRule",
     "SymmetricOperator",
     "TempleBound",
     "TempleBounds",

@@ -33,7 +33,7 @@ class GaussNewtonOperator(ObjectiveOperator):
 
     Args:
         model, criterion, batches, parameters, weight_decay, reduction, memory_budget: see
-            `HessianOperator`.
+            `HessianOperator`; `programs` would not be used.
 
     Attributes:
         loss: L(w).

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from saddlescope.curvature.displacement import displaced
 from saddlescope.curvature.memory import is_out_of_memory
 from saddlescope.curvature.objective import Objective
 from saddlescope.curvature.products.linearisations import DoubleBackward
-from saddlescope.curvature.slices import displaced
 from saddlescope.curvature.state import exact_arithmetic, untouched
 from saddlescope.curvature.verifying import evaluable
 from saddlescope.errors import OperatorError

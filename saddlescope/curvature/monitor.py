@@ -10,16 +10,23 @@ Nothing of the training changes: mode, buffers, gradients and random states are 
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, Unpack
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from saddlescope.curvature.objective import Criterion
-from saddlescope.curvature.products.strategy import Programs
 from saddlescope.curvature.samples import as_samples
-from saddlescope.curvature.spectra import SpectrumRow, measure_subset, plan_programs
+from saddlescope.curvature.spectra import (
+    RowOptions,
+    SpectrumRow,
+    measure_operator,
+    plan_programs,
+    row_options,
+    subset_operator,
+)
 from saddlescope.curvature.state import untouched
 from saddlescope.curvature.subsets import select_subsets
 from saddlescope.errors import UsageError
@@ -38,8 +45,7 @@ class CurvatureMonitor:
         classes: class numbers, "all" or "none".
         every: epochs between two checks; epoch 0 is one.
         warm: start each check from the last one's eigenvectors.
-        seed: of the fresh part of the start vectors.
-        **options: of `measure_subset` and `extreme_eigenvalues`.
+        **options: see `measure_subset`; the seed is that of the fresh part of the start vectors.
 
     Attributes:
         rows: every row so far, as dicts with an `epoch`.
@@ -54,18 +60,16 @@ class CurvatureMonitor:
         classes: Literal["all", "none"] | Sequence[int] = "none",
         every: int = 1,
         warm: bool = True,
-        seed: int = 0,
-        **options: Any,
+        **options: Unpack[RowOptions],
     ) -> None:
         if every < 1:
             raise UsageError(f"every = {every}: expected at least 1 epoch")
         self.criterion = criterion
         self.samples = as_samples(dataset)
         self.subsets = select_subsets(self.samples, classes=classes, groups=groups)
-        self.every, self.warm, self.seed = every, warm, seed
-        self.options = options
+        self.every, self.warm = every, warm
+        self.matrix, self.stop, self.search = row_options(options)
         self.rows: list[dict[str, Any]] = []
-        self._programs: Programs | None = None
         self._guesses: dict[str, Tensor] = {}
 
     def __call__(self, model: nn.Module, epoch: int) -> list[SpectrumRow]:
@@ -79,22 +83,26 @@ class CurvatureMonitor:
         found = []
         with untouched(model):
             model.eval()
-            if self._programs is None:
-                self._programs = plan_programs(model, self.criterion, self.samples, self.subsets)
-            for subset in self.subsets:
-                key = f"{subset.kind}/{subset.name}"
-                row = measure_subset(
+            if self.matrix.programs is None:
+                programs = plan_programs(
                     model,
                     self.criterion,
                     self.samples,
-                    subset,
-                    # Another fresh part each time: the last check's vectors depend on the last one.
-                    seed=self.seed + epoch,
-                    programs=self._programs,
+                    self.subsets,
+                    strategy=self.matrix.strategy,
+                )
+                self.matrix = replace(self.matrix, programs=programs)
+            for subset in self.subsets:
+                key = f"{subset.kind}/{subset.name}"
+                # Another fresh part each time: the last check's vectors depend on the last one.
+                search = replace(
+                    self.search,
+                    seed=self.search.seed + epoch,
                     warm_start=self._guesses.get(key),
                     eigenvectors=self.warm,
-                    **self.options,
                 )
+                built = subset_operator(model, self.criterion, self.samples, subset, self.matrix)
+                row = measure_operator(built, subset, self.stop, search)
                 if self.warm and row.ends.eigenvectors is not None:
                     v_max, v_min = row.ends.eigenvectors
                     self._guesses[key] = v_max + _V_MIN_WEIGHT * v_min

@@ -12,27 +12,24 @@ An L2 term adds its factor to every eigenvalue of ∇²L and of G, and cancels i
 D·∇²L·D it is multiplied like everything else.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Unpack
 
 from torch import nn
 
-from saddlescope.curvature.algebra import LinearCombination, difference
+from saddlescope.curvature.algebra import difference
 from saddlescope.curvature.gauss_newton import GaussNewtonOperator
+from saddlescope.curvature.keywords import gathered
+from saddlescope.curvature.matrix_spec import MatrixOptions, MatrixSpec, OperatorName
 from saddlescope.curvature.memory import default_budget
 from saddlescope.curvature.objective import Criterion
 from saddlescope.curvature.operators import HessianOperator, ObjectiveOperator
-from saddlescope.curvature.parameters import Choice, as_patterns
-from saddlescope.curvature.products.strategy import Programs
+from saddlescope.curvature.parameters import as_patterns
 from saddlescope.curvature.state import uncompiled
+from saddlescope.curvature.symmetric import SymmetricOperator
 from saddlescope.curvature.weighted import WeightedOperator, filter_norms
 from saddlescope.curvature.weingarten import WeingartenOperator
-from saddlescope.errors import UsageError
-
-OperatorName = Literal[
-    "hessian", "weingarten", "gauss-newton", "hessian-minus-gauss-newton", "norm-weighted"
-]
 
 
 @dataclass(frozen=True)
@@ -44,29 +41,27 @@ class NamedOperator:
         parameters: the `parameters` column: name patterns joined by commas, "*" for all.
         weight_decay: factor of the L2 term.
         matrix: the operator itself.
-        base: the operator of the objective behind it, with loss, gradient and objective; of a
-            difference, its first term.
     """
 
     name: OperatorName
     parameters: str
     weight_decay: float
-    matrix: ObjectiveOperator | WeingartenOperator | LinearCombination | WeightedOperator
-    base: ObjectiveOperator
+    matrix: SymmetricOperator
+
+    @property
+    def base(self) -> ObjectiveOperator:
+        """Return the operator of the objective behind it; of a difference, its first term."""
+        base = self.matrix
+        while not isinstance(base, ObjectiveOperator):
+            base = base.parts[0]
+        return base
 
     def in_double(self) -> "NamedOperator | None":
-        """The same matrix in float64 on a copy of the model; None where that cannot be had."""
+        """Return the same matrix in float64 on a copy of the model; None where there is none."""
         matrix = self.matrix.reference()
         if matrix is None or matrix is self.matrix:
             return None
-        base: Any = matrix
-        if isinstance(matrix, WeingartenOperator):
-            base = matrix.hessian
-        elif isinstance(matrix, LinearCombination):
-            base = matrix.terms[0][1]
-        elif isinstance(matrix, WeightedOperator):
-            base = matrix.operator
-        return replace(self, matrix=matrix, base=base)
+        return replace(self, matrix=matrix)
 
 
 def build_operator(
@@ -74,11 +69,7 @@ def build_operator(
     model: nn.Module,
     criterion: Criterion,
     batches: Iterable[Any],
-    *,
-    parameters: Choice | None = None,
-    weight_decay: float = 0.0,
-    memory_budget: int | None = None,
-    programs: Programs | None = None,
+    **options: Unpack[MatrixOptions],
 ) -> NamedOperator:
     """Build a matrix by its name.
 
@@ -87,52 +78,49 @@ def build_operator(
         model: see `HessianOperator`.
         criterion: see `Objective`.
         batches: see `HessianOperator`.
-        parameters: that make up w, by patterns of their names or themselves; None for all
-            trainable ones.
-        weight_decay: factor of an optional L2 term.
-        memory_budget: see `HessianOperator`; the two terms of a difference share it.
-        programs: see `HessianOperator`; the Gauss-Newton matrix does not use them.
+        **options: the other fields of `MatrixSpec`. The two terms of a difference share the memory
+            budget; the Gauss-Newton matrix does not use `programs`.
 
     Raises:
         UsageError: an unknown name.
         OperatorError, UsageError, DataError: see `HessianOperator`.
     """
-    if name not in get_args(OperatorName):
-        raise UsageError(
-            f"operator {name!r}: expected one of {', '.join(map(str, get_args(OperatorName)))}"
-        )
-    wanted = as_patterns(uncompiled(model), parameters)
-    matrix: ObjectiveOperator | WeingartenOperator | LinearCombination | WeightedOperator
-    base: ObjectiveOperator
-    if name == "gauss-newton":
-        matrix = base = GaussNewtonOperator(
-            model,
-            criterion,
-            batches,
-            parameters=wanted,
-            weight_decay=weight_decay,
-            memory_budget=memory_budget,
-        )
+    (spec,) = gathered({**options, "operator": name}, MatrixSpec())
+    return specified_operator(spec, model, criterion, batches)
+
+
+def specified_operator(
+    spec: MatrixSpec, model: nn.Module, criterion: Criterion, batches: Iterable[Any]
+) -> NamedOperator:
+    """Build the matrix that is specified; see `build_operator`."""
+    wanted = as_patterns(uncompiled(model), spec.parameters)
+    budget = spec.memory_budget
+    if spec.operator == "hessian-minus-gauss-newton":
+        device = next(model.parameters()).device
+        budget = (default_budget(device) if budget is None else budget) // 2
+    options = spec.of_objective()
+    options["parameters"], options["memory_budget"] = wanted, budget
+    matrix: SymmetricOperator
+    if spec.operator == "gauss-newton":
+        matrix = GaussNewtonOperator(model, criterion, batches, **options)
     else:
-        budget = memory_budget
-        if name == "hessian-minus-gauss-newton":
-            device = next(model.parameters()).device
-            budget = (default_budget(device) if budget is None else budget) // 2
-        matrix = base = HessianOperator(
-            model,
-            criterion,
-            batches,
-            parameters=wanted,
-            weight_decay=weight_decay,
-            memory_budget=budget,
-            programs=programs,
-        )
-        if name == "weingarten":
-            matrix = WeingartenOperator(base)
-        elif name == "norm-weighted":
-            matrix = WeightedOperator(base, filter_norms(base.objective.vector))
-        elif name == "hessian-minus-gauss-newton":
-            rest = GaussNewtonOperator.from_objective(base.objective, memory_budget=budget)
-            matrix = difference(base, rest)
+        hessian = HessianOperator(model, criterion, batches, programs=spec.programs, **options)
+        matrix = _OF_A_HESSIAN[spec.operator](hessian, budget)
     label = "*" if wanted is None else ",".join(wanted)
-    return NamedOperator(name, label, float(weight_decay), matrix, base)
+    return NamedOperator(spec.operator, label, float(spec.weight_decay), matrix)
+
+
+def _remainder(hessian: HessianOperator, budget: int | None) -> SymmetricOperator:
+    """What G leaves of H."""
+    rest = GaussNewtonOperator.from_objective(hessian.objective, memory_budget=budget)
+    return difference(hessian, rest)
+
+
+_OF_A_HESSIAN: dict[str, Callable[[HessianOperator, int | None], SymmetricOperator]] = {
+    "hessian": lambda hessian, _: hessian,
+    "weingarten": lambda hessian, _: WeingartenOperator(hessian),
+    "norm-weighted": lambda hessian, _: WeightedOperator(
+        hessian, filter_norms(hessian.objective.vector)
+    ),
+    "hessian-minus-gauss-newton": _remainder,
+}

@@ -9,7 +9,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,15 @@ from saddlescope.errors import DataError, UsageError
 log = logging.getLogger("saddlescope.curvature")
 
 Criterion = Callable[[Any, Any], Tensor] | BatchLoss
+
+
+class ObjectiveOptions(TypedDict, total=False):
+    """Name the options of `Objective` as keywords of what is built upon it."""
+
+    parameters: Choice | None
+    weight_decay: float
+    reduction: str | None
+    memory_budget: int | None
 
 
 class Objective(SharedOut):

@@ -1,10 +1,9 @@
 """Matrices of an objective as operators: the Hessian, and what all of them share."""
 
-import copy
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -13,21 +12,20 @@ from saddlescope.curvature.distributed import Ranks, SharedBatches
 from saddlescope.curvature.explaining import explain
 from saddlescope.curvature.guard import check_derivatives
 from saddlescope.curvature.memory import default_budget
-from saddlescope.curvature.objective import Criterion, Objective
-from saddlescope.curvature.parameters import Choice
-from saddlescope.curvature.products import strategy
+from saddlescope.curvature.objective import Criterion, Objective, ObjectiveOptions
 from saddlescope.curvature.products.batch_products import BatchProducts
 from saddlescope.curvature.products.linearisations import DoubleBackward, Lineariser
-from saddlescope.curvature.products.strategy import Programs, checked_samples
+from saddlescope.curvature.products.strategy import Programs, branches_count, checked_samples
 from saddlescope.curvature.state import refuse_training_mode
+from saddlescope.curvature.symmetric import SymmetricOperator
 from saddlescope.curvature.verifying import verify_few, verify_loss, verify_source
 from saddlescope.errors import OperatorError
 
 _Result = TypeVar("_Result")
 
 
-class ObjectiveOperator(ABC):
-    """A matrix of an objective, the sum of one term a batch; the base of those below.
+class ObjectiveOperator(SymmetricOperator):
+    """Hold a matrix of an objective, the sum of one term a batch; the base of those below.
 
     A subclass says by `_lineariser` how a batch is linearised, and so which matrix it is. The
     arguments and errors are those of `HessianOperator`.
@@ -37,15 +35,14 @@ class ObjectiveOperator(ABC):
         products: its products, batch by batch.
         loss: L(w).
         gradient: ∇L(w), shape (n,).
-        gradient_cost: gradients spent so far, by operation count.
     """
 
     objective: Objective
     products: BatchProducts
     loss: float
     gradient: Tensor
-    gradient_cost: float
     _checked: bool
+    _programs: Programs | None
 
     def __init__(
         self,
@@ -53,33 +50,29 @@ class ObjectiveOperator(ABC):
         criterion: Criterion,
         batches: Iterable[Any],
         *,
-        parameters: Choice | None = None,
-        weight_decay: float = 0.0,
-        reduction: str | None = None,
-        memory_budget: int | None = None,
+        programs: Programs | None = None,
+        **options: Unpack[ObjectiveOptions],
     ) -> None:
         refuse_training_mode(model)
         try:
-            objective = Objective(
-                model,
-                criterion,
-                batches,
-                parameters=parameters,
-                weight_decay=weight_decay,
-                reduction=reduction,
-                memory_budget=memory_budget,
-            )
-            self._build(objective, memory_budget)
+            objective = Objective(model, criterion, batches, **options)
+            self._build(objective, options.get("memory_budget"), programs)
         except Exception as error:
             explain(error, model, criterion, batches)
             raise
 
     @classmethod
-    def from_objective(cls, objective: Objective, *, memory_budget: int | None = None) -> Self:
-        """The operator of an objective at hand, for instance that of another operator."""
+    def from_objective(
+        cls,
+        objective: Objective,
+        *,
+        memory_budget: int | None = None,
+        programs: Programs | None = None,
+    ) -> Self:
+        """Build the operator of an objective at hand, for instance that of another operator."""
         refuse_training_mode(objective.model)
-        operator = object.__new__(cls)
-        operator._build(objective, memory_budget)
+        operator = cls.__new__(cls)
+        operator._build(objective, memory_budget, programs)
         return operator
 
     @property
@@ -120,8 +113,8 @@ class ObjectiveOperator(ABC):
 
         All samples take part where float32 decides the branches: one ReLU whose input changes
         sign between the precisions can carry the whole error. Where a float64 forward pass
-        decides them, and in sets so large that one sample weighs little (`SAMPLED_FROM`), some
-        samples chosen at random stand for all. Rounding of a sum grows at most in proportion to
+        decides them, and in sets so large that one sample weighs little, some samples chosen at
+        random stand for all (`checked_samples`). Rounding of a sum grows at most in proportion to
         its length, so what they show is multiplied by n over their number.
 
         Args:
@@ -150,7 +143,7 @@ class ObjectiveOperator(ABC):
 
     def _chosen_samples(self) -> Self | None:
         """The same matrix over a few of the samples; None where all must take part."""
-        n, few = self.objective.n, self.objective.n <= strategy.SAMPLED_FROM
+        n = self.objective.n
         share = checked_samples(n, exact=self.products.exact) / n
         if share == 1.0:
             return None
@@ -175,12 +168,10 @@ class ObjectiveOperator(ABC):
             weight_decay=self.objective.weight_decay,
             reduction=self.objective.reduction,
         )
-        if few:
-            chosen = copy.copy(self)
-            chosen._build(objective, self._budget_left())
-            return chosen
-        # The branches of float32 again, not the exact ones that so few samples would be given.
-        return self.from_objective(objective, memory_budget=self._budget_left())
+        # The chosen few stand for all: their products must take branches as this matrix's do.
+        # In a large set those are float32's, which no traced program of so few samples would take.
+        programs = self._programs if branches_count(n) else None
+        return self.from_objective(objective, memory_budget=self._budget_left(), programs=programs)
 
     def _budget_left(self) -> int:
         """Of the memory budget, what this operator does not retain itself."""
@@ -253,7 +244,9 @@ class ObjectiveOperator(ABC):
     def _lineariser(self) -> Lineariser:
         """How a batch is linearised."""
 
-    def _build(self, objective: Objective, memory_budget: int | None) -> None:
+    def _build(
+        self, objective: Objective, memory_budget: int | None, programs: Programs | None
+    ) -> None:
         vector = objective.vector
         # One question to the device for all parameters.
         finite = torch.stack([torch.isfinite(tensor).all() for tensor in vector.tensors]).tolist()
@@ -262,6 +255,7 @@ class ObjectiveOperator(ABC):
             raise OperatorError(f"parameter {name} holds NaN or Inf: this checkpoint has diverged")
         self._checked = False
         self._done: set[str] = set()
+        self._programs = programs
         self.objective = objective
         self.size, self.dtype, self.device = vector.size, vector.dtype, vector.device
         self._budget = default_budget(self.device) if memory_budget is None else memory_budget
@@ -310,31 +304,6 @@ class HessianOperator(ObjectiveOperator):
         >>> H.size, H.matvec(torch.ones(8).double()).shape
         (8, torch.Size([8]))
     """
-
-    _programs: Programs | None = None
-
-    def __init__(
-        self,
-        model: nn.Module,
-        criterion: Criterion,
-        batches: Iterable[Any],
-        *,
-        parameters: Choice | None = None,
-        weight_decay: float = 0.0,
-        reduction: str | None = None,
-        memory_budget: int | None = None,
-        programs: Programs | None = None,
-    ) -> None:
-        self._programs = programs
-        super().__init__(
-            model,
-            criterion,
-            batches,
-            parameters=parameters,
-            weight_decay=weight_decay,
-            reduction=reduction,
-            memory_budget=memory_budget,
-        )
 
     def _check_derivatives(self, when: str, vector: Tensor | None = None) -> None:
         if self._programs is None:

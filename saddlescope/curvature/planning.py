@@ -18,6 +18,7 @@ from saddlescope.curvature.objective import Criterion
 from saddlescope.curvature.operators import HessianOperator
 from saddlescope.curvature.products.strategy import TYPICAL_PRODUCTS, Programs, checked_samples
 from saddlescope.curvature.samples import as_samples
+from saddlescope.stopping import StopRule
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Footprint:
         batch_size: int = 256,
         memory_budget: int | None = None,
         basis_memory: int | None = None,
-        max_matvecs: int = 200,
+        max_matvecs: int = StopRule.max_matvecs,
         products: int = TYPICAL_PRODUCTS,
     ) -> MemoryPlan:
         """The memory of a row.
@@ -85,8 +86,8 @@ class Footprint:
             samples: of the row.
             batch_size: samples a forward pass.
             memory_budget: see `HessianOperator`.
-            basis_memory: see `extreme_eigenvalues`.
-            max_matvecs: see `extreme_eigenvalues`.
+            basis_memory: see `Search`.
+            max_matvecs: see `StopRule`.
             products: that the row is expected to take.
 
         Raises:

@@ -12,8 +12,8 @@ Jensen's inequality resampling pushes both outwards: E λ_max(H*) >= λ_max(H) a
 """
 
 import math
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
@@ -21,12 +21,17 @@ from torch import Tensor, nn
 
 from saddlescope.curvature.krylov.extreme import Ends, extreme_eigenvalues
 from saddlescope.curvature.krylov.seeds import derived_seed
-from saddlescope.curvature.named_operators import OperatorName, build_operator
+from saddlescope.curvature.named_operators import specified_operator
 from saddlescope.curvature.objective import Criterion
-from saddlescope.curvature.parameters import Choice
 from saddlescope.curvature.products.strategy import Programs
 from saddlescope.curvature.samples import SampleBatches, as_samples
-from saddlescope.curvature.spectra import SpectrumRow, measure_subset
+from saddlescope.curvature.spectra import (
+    RowOptions,
+    SpectrumRow,
+    measure_operator,
+    row_options,
+    subset_operator,
+)
 from saddlescope.curvature.subsets import Subset
 from saddlescope.errors import UsageError
 
@@ -94,15 +99,8 @@ def bootstrap_spectra(
     *,
     resamples: int = 20,
     level: float = 0.9,
-    seed: int = 0,
-    operator: OperatorName = "hessian",
-    parameters: Choice | None = None,
-    weight_decay: float = 0.0,
-    batch_size: int = 256,
-    memory_budget: int | None = None,
-    programs: Programs | None = None,
     measured: SpectrumRow | None = None,
-    **options: Any,
+    **options: Unpack[RowOptions],
 ) -> BootstrapRow:
     """Percentile intervals of λ_max, λ_min and λ_ratio over the samples of a class or group.
 
@@ -116,23 +114,16 @@ def bootstrap_spectra(
         subset: which samples of it, see `select_subsets`.
         resamples: how many; the first ones are the same whatever the number.
         level: nominal coverage; needs resamples >= 2/(1 − level) − 1.
-        seed: of the draws and of the start vectors.
-        operator: which matrix, see `build_operator`.
-        parameters: that make up w, by patterns of their names or themselves; None for all
-            trainable ones.
-        weight_decay: factor of an optional L2 term.
-        batch_size: samples per forward pass.
-        memory_budget: see `HessianOperator`.
-        programs: see `HessianOperator`.
         measured: the row of the samples themselves, measured with the same options; None measures
             it.
-        **options: of `extreme_eigenvalues`. The noise is measured once, on the samples
-            themselves, and carried over to the resamples.
+        **options: see `measure_subset`; the seed is that of the draws too. The noise is measured
+            once, on the samples themselves, and carried over to the resamples.
 
     Raises:
         UsageError: level out of range, or too few resamples for it.
         NothingToResample: no class in the subset has two samples.
     """
+    matrix, stop, search = row_options(options)
     rank = interval_rank(resamples, level)
     data = as_samples(samples)
     targets = data.targets.cpu()
@@ -144,35 +135,23 @@ def bootstrap_spectra(
             "one a class: drawing with replacement gives the same set each time, so a bootstrap "
             "says nothing of sampling error"
         )
-    which: dict[str, Any] = {
-        "parameters": parameters,
-        "weight_decay": weight_decay,
-        "memory_budget": memory_budget,
+    if matrix.programs is None:
         # One job: its derivatives are checked once, not for every resample again.
-        "programs": Programs("double-backward") if programs is None else programs,
-    }
-    row = measured or measure_subset(
-        model,
-        criterion,
-        data,
-        subset,
-        seed=seed,
-        operator=operator,
-        batch_size=batch_size,
-        **which,
-        **options,
-    )
-    options = {**options, "noise": row.noise, "eigenvectors": False}
+        matrix = replace(matrix, programs=Programs("double-backward"))
+    if (row := measured) is None:
+        built = subset_operator(model, criterion, data, subset, matrix)
+        row = measure_operator(built, subset, stop, search)
+    search, seed = replace(search, noise=row.noise, eigenvectors=False), search.seed
     generator = torch.Generator().manual_seed(
         derived_seed(seed, "bootstrap", subset.kind, subset.name)
     )
     draws, unconverged, matvecs, cost = np.empty((resamples, 3)), 0, 0, 0.0
     for index in range(resamples):
         chosen = torch.cat([_draw(indices, generator) for indices in members])
-        batches = SampleBatches(data, chosen, batch_size)
-        resample = build_operator(operator, model, criterion, batches, **which).matrix
+        batches = SampleBatches(data, chosen, matrix.batch_size)
+        resample = specified_operator(matrix, model, criterion, batches).matrix
         start = derived_seed(seed, "bootstrap", index, subset.kind, subset.name)
-        ends = extreme_eigenvalues(resample, seed=start, **options)
+        ends = extreme_eigenvalues(resample, stop, replace(search, seed=start))
         found = (ends.lambda_max.value, ends.lambda_min.value, ends.lambda_ratio.value)
         draws[index] = np.nan_to_num(found, nan=math.inf, posinf=math.inf)
         unconverged += not ends.converged

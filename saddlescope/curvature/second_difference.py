@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saddlescope.curvature.displacement import displaced
 from saddlescope.curvature.objective import Objective
-from saddlescope.curvature.slices import displaced
 from saddlescope.errors import OperatorError, UsageError
 
 _NOISE_ORDER = 6

@@ -4,25 +4,34 @@ The class-c Hessian is that of the mean loss over the samples of class c (facts 
 Fig. 4: all samples of the class, no augmentation, eval mode).
 """
 
-import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Unpack
 
 import pandas as pd
 import torch
 from torch import nn
 
-from saddlescope.curvature.krylov.extreme import Ends, StopRule, Verdict, extreme_eigenvalues
-from saddlescope.curvature.named_operators import NamedOperator, OperatorName, build_operator
+from saddlescope.curvature.keywords import gathered
+from saddlescope.curvature.krylov.extreme import (
+    Ends,
+    EndsOptions,
+    StopReason,
+    Verdict,
+    extreme_eigenvalues,
+)
+from saddlescope.curvature.krylov.search import Search
+from saddlescope.curvature.krylov.seeds import derived_seed
+from saddlescope.curvature.matrix_spec import MatrixOptions, MatrixSpec
+from saddlescope.curvature.named_operators import NamedOperator, specified_operator
 from saddlescope.curvature.objective import Criterion, Objective
-from saddlescope.curvature.parameters import Choice
 from saddlescope.curvature.products.strategy import Programs, Strategy
 from saddlescope.curvature.samples import SampleBatches, Samples, as_samples
 from saddlescope.curvature.state import refuse_training_mode
 from saddlescope.curvature.subsets import Subset, count_samples, select_subsets, subset_indices
 from saddlescope.curvature.vanishing import ends_in_double
 from saddlescope.errors import OperatorError
+from saddlescope.stopping import StopRule
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ class SpectrumRow:
     matvecs: int
     gradient_cost: float
     noise: float
-    stop_rule: StopRule
+    stop_rule: StopReason
     converged: bool
     verdict: Verdict
     seed: int
@@ -99,48 +108,54 @@ def plan_programs(
     return programs
 
 
+class RowOptions(MatrixOptions, EndsOptions, total=False):
+    """Name every keyword of a row: `matrix` and `stop` whole, or their fields one by one."""
+
+    matrix: MatrixSpec
+    stop: StopRule
+
+
+def row_options(options: RowOptions) -> tuple[MatrixSpec, StopRule, Search]:
+    """Return what matrix, when to stop and where to start.
+
+    Raises:
+        TypeError: an unknown keyword.
+        UsageError: an option out of range.
+    """
+    whole = options.get("matrix", MatrixSpec()), options.get("stop", StopRule()), Search()
+    single = {name: option for name, option in options.items() if name not in ("matrix", "stop")}
+    return gathered(single, *whole)
+
+
 def subset_operator(
     model: nn.Module,
     criterion: Criterion,
     samples: Samples,
     subset: Subset,
-    *,
-    operator: OperatorName = "hessian",
-    parameters: Choice | None = None,
-    weight_decay: float = 0.0,
-    batch_size: int = 256,
-    memory_budget: int | None = None,
-    programs: Programs | None = None,
+    matrix: MatrixSpec = MatrixSpec(),
+    **options: Unpack[MatrixOptions],
 ) -> NamedOperator:
-    """The matrix that a row is about.
+    """Build the matrix that a row is about.
 
     Args:
         model: in eval mode.
         criterion: see `Objective`.
         samples: the data set.
         subset: which samples of it.
-        operator: which matrix of their mean loss, see `build_operator`.
-        parameters: that make up w, by patterns of their names or themselves; None for all
-            trainable ones.
-        weight_decay: factor of an optional L2 term.
-        batch_size: samples per forward pass; changes nothing but memory and speed.
-        memory_budget: see `HessianOperator`.
-        programs: see `HessianOperator`.
+        matrix: which matrix of their mean loss.
+        **options: single fields of `matrix`.
     """
-    return build_operator(
-        operator,
-        model,
-        criterion,
-        SampleBatches(samples, subset_indices(samples, subset), batch_size),
-        parameters=parameters,
-        weight_decay=weight_decay,
-        memory_budget=memory_budget,
-        programs=programs,
-    )
+    (matrix,) = gathered(options, matrix)
+    batches = SampleBatches(samples, subset_indices(samples, subset), matrix.batch_size)
+    return specified_operator(matrix, model, criterion, batches)
 
 
 def measure_operator(
-    built: NamedOperator, subset: Subset, *, seed: int = 0, **options: Any
+    built: NamedOperator,
+    subset: Subset,
+    stop: StopRule = StopRule(),
+    search: Search = Search(),
+    **options: Unpack[EndsOptions],
 ) -> SpectrumRow:
     """Measure the matrix of a row; in float64 where it vanishes in float32's rounding.
 
@@ -151,16 +166,19 @@ def measure_operator(
         built: what `subset_operator` returned for `subset`, not used before if its
             `gradient_cost` is to be the row's own.
         subset: names the row.
-        seed: see `measure_subset`.
-        **options: of `extreme_eigenvalues`.
+        stop: see `extreme_eigenvalues`.
+        search: see `extreme_eigenvalues`; its seed is the table's, see `measure_subset`.
+        **options: single fields of these two.
     """
-    start = zlib.crc32(f"{seed}/{subset.kind}/{subset.name}".encode())
+    stop, search = gathered(options, stop, search)
+    seed = search.seed
+    search = replace(search, seed=derived_seed(seed, subset.kind, subset.name))
     spent = 0.0
     try:
-        ends = extreme_eigenvalues(built.matrix, seed=start, **options)
+        ends = extreme_eigenvalues(built.matrix, stop, search)
     except OperatorError as error:
         spent = built.matrix.gradient_cost
-        built, ends = ends_in_double(built, error, seed=start, **options)
+        built, ends = ends_in_double(built, error, stop, search)
     matrix, base = built.matrix, built.base
     largest, smallest, both = ends.lambda_max, ends.lambda_min, ends.lambda_ratio
     return SpectrumRow(
@@ -202,15 +220,7 @@ def measure_subset(
     criterion: Criterion,
     samples: Samples,
     subset: Subset,
-    *,
-    seed: int = 0,
-    operator: OperatorName = "hessian",
-    parameters: Choice | None = None,
-    weight_decay: float = 0.0,
-    batch_size: int = 256,
-    memory_budget: int | None = None,
-    programs: Programs | None = None,
-    **options: Any,
+    **options: Unpack[RowOptions],
 ) -> SpectrumRow:
     """Measure one class or group.
 
@@ -219,30 +229,13 @@ def measure_subset(
         criterion: see `Objective`.
         samples: the data set.
         subset: which samples of it.
-        seed: of the table; each row derives its own start vector from it and its name, so a
-            row's numbers do not depend on which other rows are measured.
-        operator: which matrix of their mean loss, see `build_operator`.
-        parameters: that make up w, by patterns of their names or themselves; None for all
-            trainable ones.
-        weight_decay: factor of an optional L2 term.
-        batch_size: samples per forward pass; changes nothing but memory and speed.
-        memory_budget: see `HessianOperator`.
-        programs: see `HessianOperator`.
-        **options: of `extreme_eigenvalues`.
+        **options: `matrix` (a `MatrixSpec`) and `stop` (a `StopRule`), or single fields of them,
+            and those of `Search`. The `seed` is the table's: each row derives its own start vector
+            from it and its name, so a row's numbers do not depend on which other rows are measured.
     """
-    built = subset_operator(
-        model,
-        criterion,
-        samples,
-        subset,
-        operator=operator,
-        parameters=parameters,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        memory_budget=memory_budget,
-        programs=programs,
-    )
-    return measure_operator(built, subset, seed=seed, **options)
+    matrix, stop, search = row_options(options)
+    built = subset_operator(model, criterion, samples, subset, matrix)
+    return measure_operator(built, subset, stop, search)
 
 
 def iter_spectra(
@@ -252,16 +245,19 @@ def iter_spectra(
     *,
     classes: Literal["all", "none"] | Sequence[int] = "all",
     groups: Sequence[str] = ("all",),
-    strategy: Strategy = "auto",
-    **options: Any,
+    **options: Unpack[RowOptions],
 ) -> Iterator[SpectrumRow]:
     """Yield the rows of `class_spectra` as they finish."""
+    matrix, stop, search = row_options(options)
     refuse_training_mode(model)
     samples = as_samples(dataset)
     subsets = select_subsets(samples, classes=classes, groups=groups)
-    programs = plan_programs(model, criterion, samples, subsets, strategy=strategy)
+    if matrix.programs is None:
+        programs = plan_programs(model, criterion, samples, subsets, strategy=matrix.strategy)
+        matrix = replace(matrix, programs=programs)
     for subset in subsets:
-        yield measure_subset(model, criterion, samples, subset, programs=programs, **options)
+        built = subset_operator(model, criterion, samples, subset, matrix)
+        yield measure_operator(built, subset, stop, search)
 
 
 def class_spectra(
@@ -271,10 +267,9 @@ def class_spectra(
     *,
     classes: Literal["all", "none"] | Sequence[int] = "all",
     groups: Sequence[str] = ("all",),
-    strategy: Strategy = "auto",
-    **options: Any,
+    **options: Unpack[RowOptions],
 ) -> pd.DataFrame:
-    """λ_max, λ_min and λ_ratio with bounds, one row a group or class.
+    """Measure λ_max, λ_min and λ_ratio with bounds, one row a group or class.
 
     Args:
         model: in eval mode, its parameters on the device to compute on.
@@ -282,9 +277,7 @@ def class_spectra(
         dataset: see `as_samples`.
         classes: class numbers, "all" or "none".
         groups: "all", or names that `dataset.groups` maps to class numbers.
-        strategy: "auto", "traced" or "double-backward"; see `Programs`.
-        **options: `seed`, `operator`, `parameters`, `weight_decay`, `batch_size`,
-            `memory_budget` (see `measure_subset`), and those of `extreme_eigenvalues`.
+        **options: see `measure_subset`.
 
     Returns:
         A DataFrame with the fields of `SpectrumRow` as columns; `.attrs["notes"]` holds what a
@@ -293,10 +286,7 @@ def class_spectra(
     Raises:
         UsageError, DataError, OperatorError: see `select_subsets` and `HessianOperator`.
     """
-    rows = iter_spectra(
-        model, criterion, dataset, classes=classes, groups=groups, strategy=strategy, **options
-    )
-    found = list(rows)
+    found = list(iter_spectra(model, criterion, dataset, classes=classes, groups=groups, **options))
     frame = pd.DataFrame([row.columns() for row in found])
     frame.attrs["notes"] = {f"{row.kind} {row.name}": row.ends.notes for row in found}
     return frame

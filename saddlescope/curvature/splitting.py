@@ -17,10 +17,11 @@ from typing import Final
 import numpy as np
 import torch
 
+from saddlescope.curvature.displacement import displaced
 from saddlescope.curvature.gauss_newton import GaussNewtonOperator
 from saddlescope.curvature.krylov.extreme import Ends
 from saddlescope.curvature.operators import HessianOperator
-from saddlescope.curvature.slices import alignment, displaced
+from saddlescope.curvature.slices import alignment
 from saddlescope.errors import UsageError
 
 DISTANCES: Final = (0.05, 0.10)

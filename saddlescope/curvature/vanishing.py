@@ -7,7 +7,6 @@ matrix is zero, within bounds.
 
 import logging
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +14,11 @@ from torch import Tensor
 from saddlescope.curvature.krylov.bounds import start_component
 from saddlescope.curvature.krylov.extreme import Ends, extreme_eigenvalues
 from saddlescope.curvature.krylov.lanczos import random_start
+from saddlescope.curvature.krylov.search import Search
 from saddlescope.curvature.named_operators import NamedOperator
 from saddlescope.curvature.symmetric import SymmetricOperator
 from saddlescope.errors import OperatorError
+from saddlescope.stopping import StopRule
 
 log = logging.getLogger("saddlescope.curvature")
 
@@ -26,15 +27,15 @@ _TINY = 1e-4
 
 
 def ends_in_double(
-    built: NamedOperator, error: OperatorError, *, seed: int, **options: Any
+    built: NamedOperator, error: OperatorError, stop: StopRule, search: Search
 ) -> tuple[NamedOperator, Ends]:
     """Measure in float64 what was refused in float32.
 
     Args:
         built: the matrix in float32.
         error: why it was refused.
-        seed: of the start vector.
-        **options: of `extreme_eigenvalues`.
+        stop: see `extreme_eigenvalues`.
+        search: see `extreme_eigenvalues`.
 
     Returns:
         The matrix in float64, and its ends.
@@ -46,7 +47,7 @@ def ends_in_double(
     if exact is None or built.matrix.dtype != torch.float32:
         raise error
     seen = str(error).partition(" Likely causes")[0].rstrip(".")
-    vector = random_start(exact.matrix.size, seed=seed).to(exact.matrix.device)
+    vector = random_start(exact.matrix.size, seed=search.seed).to(exact.matrix.device)
     try:
         exact.matrix.verify()
         product = exact.matrix.matvec(vector)
@@ -58,20 +59,19 @@ def ends_in_double(
     units = 100.0 * torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
     norm = torch.linalg.vector_norm
     noise = float(norm(rounded - product)) * units * exact.matrix.size**0.5
-    options["noise"] = max(options.get("noise") or 0.0, noise)
+    search = replace(search, noise=max(search.noise or 0.0, noise))
     note = f"measured in float64, because in float32 {seen}"
     try:
-        ends = extreme_eigenvalues(exact.matrix, seed=seed, **options)
+        ends = extreme_eigenvalues(exact.matrix, stop, search)
     except OperatorError:
         # With probability ≥ confidence ‖H‖ is at most ‖Hv‖/δ.
-        delta = start_component(exact.matrix.size, 1.0 - options.get("confidence", 0.999))
+        delta = start_component(exact.matrix.size, 1.0 - stop.confidence)
         bound = (float(norm(product)) + noise) / delta
         if bound > _TINY * _natural_curvature(exact):
             raise error from None
         note = f"zero to rounding, in float64 too (‖H‖ is at most {bound:.1e}): in float32 {seen}"
-        ends = extreme_eigenvalues(
-            _Zero(exact.matrix), seed=seed, **{**options, "noise": bound, "warm_start": None}
-        )
+        zero = replace(search, noise=bound, warm_start=None)
+        ends = extreme_eigenvalues(_Zero(exact.matrix), stop, zero)
     log.warning("%s", note)
     return exact, replace(ends, notes=(note, *ends.notes))
 
@@ -83,7 +83,7 @@ def _natural_curvature(built: NamedOperator) -> float:
     return 1.0 / (square or 1.0)
 
 
-class _Zero:
+class _Zero(SymmetricOperator):
     """The zero matrix in another's place."""
 
     def __init__(self, operator: SymmetricOperator) -> None:

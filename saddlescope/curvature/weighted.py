@@ -10,14 +10,13 @@ as adaptive sharpness, Kwon et al., ICML 2021.)
 
 from torch import Tensor
 
-from saddlescope.curvature.distributed import Ranks, ranks_of
 from saddlescope.curvature.parameters import ParameterVector
-from saddlescope.curvature.symmetric import SymmetricOperator
+from saddlescope.curvature.symmetric import Congruence, OperatorLike
 from saddlescope.errors import UsageError
 
 
-class WeightedOperator:
-    """S = D·A·D for a diagonal D.
+class WeightedOperator(Congruence):
+    """Weigh an operator, S = D·A·D, for a diagonal D.
 
     Args:
         operator: A, of size n.
@@ -34,55 +33,25 @@ class WeightedOperator:
         tensor([ 2., -9.])
     """
 
-    def __init__(self, operator: SymmetricOperator, weights: Tensor) -> None:
+    def __init__(self, operator: OperatorLike, weights: Tensor) -> None:
+        super().__init__(operator)
         if weights.shape != (operator.size,):
             raise UsageError(
                 f"weights of shape {tuple(weights.shape)} for an operator of size {operator.size}"
             )
         if not bool((weights >= 0).all() and weights.isfinite().all()):
             raise UsageError("weights must be finite and not negative")
-        self.operator = operator
-        self.size, self.dtype, self.device = operator.size, operator.dtype, operator.device
         self._exact = weights.detach().to(self.device).double()
         self._weights = self._exact.to(self.dtype)
 
-    def matvec(self, vector: Tensor) -> Tensor:
-        """S·v for v of shape (n,)."""
-        return self._weights * self.operator.matvec(self._weights * vector)
+    def outer(self, vector: Tensor) -> Tensor:
+        """Return D·v."""
+        return self._weights * vector
 
     def reference(self) -> "WeightedOperator | None":
         """Build the same matrix in float64; None where A has no reference."""
-        inner = self.operator.reference() if hasattr(self.operator, "reference") else None
+        inner = self.inner.reference()
         return None if inner is None else WeightedOperator(inner, self._exact)
-
-    def verify(self) -> None:
-        """Ask A whether it is one fixed matrix."""
-        if hasattr(self.operator, "verify"):
-            self.operator.verify()
-
-    def check(self, vector: Tensor) -> None:
-        """Pass a vector on to A's check of its derivatives."""
-        if hasattr(self.operator, "check"):
-            self.operator.check(self._weights * vector)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a careful reader should know of A."""
-        return tuple(getattr(self.operator, "notes", ()))
-
-    @property
-    def ranks(self) -> Ranks:
-        """Who shares the samples."""
-        return ranks_of(self.operator)
-
-    @property
-    def gradient_cost(self) -> float:
-        """Gradients spent by A (absent where it does not count them)."""
-        return float(self.operator.gradient_cost)  # type: ignore[attr-defined]
-
-    @gradient_cost.setter
-    def gradient_cost(self, value: float) -> None:
-        self.operator.gradient_cost = value  # type: ignore[attr-defined]
 
 
 def filter_norms(vector: ParameterVector) -> Tensor:

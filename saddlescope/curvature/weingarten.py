@@ -16,13 +16,12 @@ import math
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.distributed import Ranks, ranks_of
-from saddlescope.curvature.symmetric import SymmetricOperator
+from saddlescope.curvature.symmetric import Congruence, OperatorLike
 from saddlescope.errors import UsageError
 
 
-class WeingartenOperator:
-    """S = C·H·C/α: two rank-one corrections around each Hessian-vector product.
+class WeingartenOperator(Congruence):
+    """Bend a Hessian into S = C·H·C/α: two rank-one corrections around each Hessian-vector product.
 
     Args:
         hessian: H, an operator of size n; `HessianOperator` brings its own gradient.
@@ -43,7 +42,8 @@ class WeingartenOperator:
         tensor([ 2., -1.])
     """
 
-    def __init__(self, hessian: SymmetricOperator, gradient: Tensor | None = None) -> None:
+    def __init__(self, hessian: OperatorLike, gradient: Tensor | None = None) -> None:
+        super().__init__(hessian)
         found = getattr(hessian, "gradient", None) if gradient is None else gradient
         if found is None:
             raise UsageError(
@@ -54,8 +54,6 @@ class WeingartenOperator:
                 f"gradient of shape {tuple(found.shape)} for an operator of size {hessian.size}; "
                 f"expected ({hessian.size},)"
             )
-        self.hessian = hessian
-        self.size, self.dtype, self.device = hessian.size, hessian.dtype, hessian.device
         exact = found.detach().to(self.device, torch.float64)
         self.gradient_norm = float(torch.linalg.vector_norm(exact))
         if not math.isfinite(self.gradient_norm):
@@ -67,8 +65,13 @@ class WeingartenOperator:
         self._given = None if gradient is None else exact
 
     def matvec(self, vector: Tensor) -> Tensor:
-        """S·v for v of shape (n,)."""
-        return self._correct(self.hessian.matvec(self._correct(vector))) / self.alpha
+        """Return S·v for v of shape (n,)."""
+        return super().matvec(vector) / self.alpha
+
+    def outer(self, vector: Tensor) -> Tensor:
+        """Return C·v, for one vector or for each row."""
+        along = vector @ self._unit
+        return vector - self._shortening * along.unsqueeze(-1) * self._unit
 
     def principal_directions(self, eigenvectors: Tensor) -> Tensor:
         """Map eigenvectors of S to those of W (principal directions), each of unit length.
@@ -79,46 +82,12 @@ class WeingartenOperator:
         Returns:
             C·s/‖C·s‖ for each s, of the same shape: unit length as vectors of w.
         """
-        mapped = self._correct(eigenvectors)
+        mapped = self.outer(eigenvectors)
         return mapped / torch.linalg.vector_norm(mapped, dim=-1, keepdim=True)
 
     def reference(self) -> "WeingartenOperator | None":
-        """The same map in float64, around the float64 Hessian with *its* gradient."""
+        """Return the same map in float64, around the float64 Hessian with *its* gradient."""
         if self.dtype == torch.float64:
             return self
-        hessian = self.hessian.reference() if hasattr(self.hessian, "reference") else None
+        hessian = self.inner.reference()
         return None if hessian is None else WeingartenOperator(hessian, self._given)
-
-    def verify(self) -> None:
-        """Pass the question on to the Hessian: one fixed matrix?"""
-        if hasattr(self.hessian, "verify"):
-            self.hessian.verify()
-
-    def check(self, vector: Tensor) -> None:
-        """Pass a vector on to the Hessian's check of its derivatives."""
-        if hasattr(self.hessian, "check"):
-            self.hessian.check(self._correct(vector))
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a careful reader should know of the Hessian."""
-        return tuple(getattr(self.hessian, "notes", ()))
-
-    @property
-    def ranks(self) -> Ranks:
-        """Who shares the samples."""
-        return ranks_of(self.hessian)
-
-    @property
-    def gradient_cost(self) -> float:
-        """Gradients spent by the Hessian inside (absent where it does not count them)."""
-        return float(self.hessian.gradient_cost)  # type: ignore[attr-defined]
-
-    @gradient_cost.setter
-    def gradient_cost(self, value: float) -> None:
-        self.hessian.gradient_cost = value  # type: ignore[attr-defined]
-
-    def _correct(self, vectors: Tensor) -> Tensor:
-        """C·v for each row of `vectors`."""
-        along = vectors @ self._unit
-        return vectors - self._shortening * along.unsqueeze(-1) * self._unit

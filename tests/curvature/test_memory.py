@@ -59,7 +59,7 @@ def test_products_and_operators_leave_nothing_behind(kind, budget):
 @pytest.mark.parametrize("sampled_from", [0, 2048])  # some samples, or all, take part
 def test_a_row_and_the_check_of_its_rounding_share_one_budget(monkeypatch, sampled_from):
     """Each with a budget of its own would be three budgets, and more memory than there is."""
-    monkeypatch.setattr(strategy, "SAMPLED_FROM", sampled_from)
+    monkeypatch.setattr(strategy, "BRANCHES_COUNT_UP_TO", sampled_from)
     made = []
 
     class Noted(operators_module.BatchProducts):

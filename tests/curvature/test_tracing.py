@@ -118,7 +118,9 @@ def test_models_of_one_class_and_shape_do_not_share_a_program():
 
 def test_a_program_of_few_images_serves_many(monkeypatch):
     """Few stay as they are, many go channels-last: `Flatten` is a view of the ones only."""
-    monkeypatch.setattr(strategy, "EXACT_UP_TO", 0)  # a float64 forward pass knows one layout
+    monkeypatch.setattr(
+        strategy, "BRANCHES_COUNT_UP_TO", 0
+    )  # a float64 forward pass knows one layout
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 4, 5, padding=2), nn.Tanh(), nn.Flatten(), nn.Linear(64, 4)
@@ -282,7 +284,7 @@ def test_branches_are_those_of_exact_arithmetic():
 
 
 def test_large_sets_are_not_run_in_double(monkeypatch):
-    monkeypatch.setattr(strategy, "EXACT_UP_TO", 7)
+    monkeypatch.setattr(strategy, "BRANCHES_COUNT_UP_TO", 7)
     model = convolutional(dtype=torch.float32)
     for n, exact in ((7, True), (8, False)):
         operator = traced_operator(model, [images(n, dtype=torch.float32)], nn.CrossEntropyLoss())

@@ -21,7 +21,7 @@ from torch import Tensor
 from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
 from saddlescope.curvature.krylov.seeds import derived_seed
 from saddlescope.curvature.memory import default_budget
-from saddlescope.curvature.symmetric import SymmetricOperator
+from saddlescope.curvature.symmetric import OperatorLike, SymmetricOperator, as_operator
 from saddlescope.errors import OperatorError, UsageError
 
 
@@ -121,7 +121,7 @@ class SpectralDensity:
 
 
 def spectral_density(
-    operator: SymmetricOperator,
+    operator: OperatorLike,
     *,
     steps: int = 60,
     probes: int = 8,
@@ -143,24 +143,22 @@ def spectral_density(
         UsageError: steps or probes below 1, or more steps than fit into memory.
         OperatorError: see `Lanczos`.
     """
+    matrix = as_operator(operator)
     _at_least_one(steps=steps, probes=probes)
-    _must_fit(operator, basis_memory, steps=steps)
-    if hasattr(operator, "verify"):
-        operator.verify()
-    rules = [
-        _gauss_rule(operator, probe_start(operator.size, seed, i), steps) for i in range(probes)
-    ]
+    _must_fit(matrix, basis_memory, steps=steps)
+    matrix.verify()
+    rules = [_gauss_rule(matrix, probe_start(matrix.size, seed, i), steps) for i in range(probes)]
     longest = max(len(nodes) for nodes, _ in rules)
     return SpectralDensity(
         nodes=np.stack([np.pad(nodes, (0, longest - len(nodes)), "edge") for nodes, _ in rules]),
         weights=np.stack([np.pad(weights, (0, longest - len(weights))) for _, weights in rules]),
-        size=operator.size,
+        size=matrix.size,
         matvecs=sum(len(nodes) for nodes, _ in rules),
     )
 
 
 def trace(
-    operator: SymmetricOperator, *, probes: int = 30, deflation: int = 0, seed: int = 0
+    operator: OperatorLike, *, probes: int = 30, deflation: int = 0, seed: int = 0
 ) -> ProbeEstimate:
     """tr(A) by Hutchinson's estimator with Rademacher probes.
 
@@ -183,25 +181,25 @@ def trace(
         UsageError: probes below 1, deflation negative or not below n.
         OperatorError: NaN or Inf in a product.
     """
+    matrix = as_operator(operator)
     _at_least_one(probes=probes)
-    if not 0 <= deflation < operator.size:
-        raise UsageError(f"deflation = {deflation}: expected 0 to {operator.size - 1} (n − 1)")
+    if not 0 <= deflation < matrix.size:
+        raise UsageError(f"deflation = {deflation}: expected 0 to {matrix.size - 1} (n − 1)")
     if deflation:
-        _must_fit(operator, None, each=3, deflation=deflation)  # the sketch, its Q, Q in rows
-    if hasattr(operator, "verify"):
-        operator.verify()
-    basis = torch.zeros((0, operator.size), dtype=operator.dtype, device=operator.device)
+        _must_fit(matrix, None, each=3, deflation=deflation)  # the sketch, its Q, Q in rows
+    matrix.verify()
+    basis = torch.zeros((0, matrix.size), dtype=matrix.dtype, device=matrix.device)
     if deflation:
-        sketch = [operator.matvec(_signs(operator, seed, -1 - i)) for i in range(deflation)]
+        sketch = [matrix.matvec(_signs(matrix, seed, -1 - i)) for i in range(deflation)]
         basis = torch.linalg.qr(torch.stack(sketch, dim=1)).Q.T.contiguous()
-    exact = sum(_dot(q, operator.matvec(q)) for q in basis)
+    exact = sum(_dot(q, matrix.matvec(q)) for q in basis)
     values = np.empty(probes)
-    mean = torch.zeros(operator.size, dtype=torch.float64, device=operator.device)
+    mean = torch.zeros(matrix.size, dtype=torch.float64, device=matrix.device)
     departures = 0.0  # from the mean, squared and added up as in Welford's algorithm
     for index in range(probes):
-        signs = _signs(operator, seed, index)
+        signs = _signs(matrix, seed, index)
         probe = signs - (basis @ signs) @ basis
-        product = operator.matvec(probe)
+        product = matrix.matvec(probe)
         terms = signs.double() * (product - (basis @ product) @ basis).double()
         values[index] = exact + float(terms.sum())
         if index == 0:  # what the rest is measured in, so that no square underflows

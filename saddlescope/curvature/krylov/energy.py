@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from saddlescope.curvature.krylov.lanczos import Lanczos
-from saddlescope.curvature.symmetric import SymmetricOperator
+from saddlescope.curvature.symmetric import OperatorLike
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,7 @@ class SpectralEnergy:
         return value, lower, min(upper, 1.0)
 
 
-def spectral_energy(
-    operator: SymmetricOperator, vector: Tensor, *, steps: int = 60
-) -> SpectralEnergy:
+def spectral_energy(operator: OperatorLike, vector: Tensor, *, steps: int = 60) -> SpectralEnergy:
     """Measure how a vector's energy is spread over the spectrum.
 
     Args:

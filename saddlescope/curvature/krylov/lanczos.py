@@ -24,9 +24,8 @@ import torch
 from scipy.linalg import eigh, eigh_tridiagonal
 from torch import Tensor
 
-from saddlescope.curvature.distributed import ranks_of
 from saddlescope.curvature.memory import available_bytes, is_out_of_memory
-from saddlescope.curvature.symmetric import SymmetricOperator
+from saddlescope.curvature.symmetric import OperatorLike, SymmetricOperator, as_operator
 from saddlescope.errors import MemoryLimitError, OperatorError, UsageError
 
 ASYMMETRY_LIMIT = 1e-2
@@ -76,7 +75,7 @@ class Lanczos:
 
     def __init__(
         self,
-        operator: SymmetricOperator,
+        operator: OperatorLike,
         start: Tensor,
         *,
         capacity: int,
@@ -90,8 +89,8 @@ class Lanczos:
         norm = float(start.double().norm())
         if not (math.isfinite(norm) and norm > 0):
             raise UsageError(f"start vector has norm {norm}; it must be finite and not zero")
-        self.operator = operator
-        self.ranks = ranks_of(operator)
+        self.operator = as_operator(operator)
+        self.ranks = self.operator.ranks
         self.capacity = min(capacity, operator.size)
         self.alphas: list[float] = []
         self.betas: list[float] = []
@@ -103,7 +102,7 @@ class Lanczos:
         self.exhausted = False
         self.columns = 0
         self._projected = np.zeros((self.capacity + 1, self.capacity + 1))
-        self._basis = _empty_basis(self.capacity + 1, operator)
+        self._basis = _empty_basis(self.capacity + 1, self.operator)
         self._basis[0] = (start.double() / norm).to(operator.device, operator.dtype)
 
     @property

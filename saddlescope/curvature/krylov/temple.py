@@ -23,11 +23,12 @@ The high end is the mirror image, and the same second run serves both.
 
 import math
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.distributed import ranks_of
+from saddlescope.curvature.keywords import gathered
 from saddlescope.curvature.krylov.bounds import start_component
 from saddlescope.curvature.krylov.deflation import Deflated
 from saddlescope.curvature.krylov.extreme import Ends
@@ -35,8 +36,9 @@ from saddlescope.curvature.krylov.lanczos import Lanczos, random_start, scaled_n
 from saddlescope.curvature.krylov.outer import OuterBounds
 from saddlescope.curvature.krylov.seeds import derived_seed
 from saddlescope.curvature.memory import basis_capacity
-from saddlescope.curvature.symmetric import SymmetricOperator
+from saddlescope.curvature.symmetric import OperatorLike, SymmetricOperator, as_operator
 from saddlescope.errors import UsageError
+from saddlescope.stopping import StopOptions, StopRule
 
 _SETTLED = 0.1
 """Share of the gap that more products might still add when no more are taken."""
@@ -81,13 +83,13 @@ class TempleBounds:
 
 
 def temple_bounds(
-    operator: SymmetricOperator,
+    operator: OperatorLike,
     ends: Ends,
+    stop: StopRule = StopRule(),
     *,
-    rtol: float = 1e-2,
-    max_matvecs: int = 200,
     seed: int = 0,
     basis_memory: int | None = None,
+    **options: Unpack[StopOptions],
 ) -> TempleBounds:
     """Bound both ends by ‖r‖²/gap, the gap certified by an independent deflated run.
 
@@ -95,11 +97,12 @@ def temple_bounds(
         operator: the one whose ends they are.
         ends: with eigenvectors, of which nothing is assumed; the noise and the confidence are
             taken over.
-        rtol: stop when ‖r‖²/gap is below this share of |ρ| at both ends; or where the gap itself
-            is known to a tenth, for then more products do not help.
-        max_matvecs: give up after this many products.
+        stop: ends the run when ‖r‖²/gap is below the share `rtol` of |ρ| at both ends; or where
+            the gap itself is known to a tenth, for then more products do not help; or after
+            `max_matvecs` products. Its other fields are not read.
         seed: of the second run; independent of the first for any number.
-        basis_memory: see `extreme_eigenvalues`.
+        basis_memory: see `Search`.
+        **options: single fields of `stop`.
 
     Raises:
         UsageError: `ends` without eigenvectors.
@@ -107,9 +110,11 @@ def temple_bounds(
     """
     if ends.eigenvectors is None:
         raise UsageError("Kato-Temple needs eigenvectors: measure with eigenvectors=True")
-    deflated = _away_from(operator, ends.eigenvectors)
+    matrix = as_operator(operator)
+    (stop,) = gathered(options, stop)
+    deflated = _away_from(matrix, ends.eigenvectors)
     high, low = _both_ends(deflated)
-    left, noise = operator.size - len(deflated.vectors), ends.noise
+    left, noise = matrix.size - len(deflated.vectors), ends.noise
     outer = OuterBounds(
         start_component(max(left, 1), 0.5 * (1.0 - ends.confidence)), dimension=left
     )
@@ -117,12 +122,12 @@ def temple_bounds(
     if left == 0:  # no other eigenvalue is there
         outer.low, outer.high = math.inf, -math.inf
     else:
-        limit = min(max_matvecs, left)
+        limit = min(stop.max_matvecs, left)
         capacity = basis_capacity(
-            operator.size, operator.dtype, operator.device, wanted=limit, memory=basis_memory
+            matrix.size, matrix.dtype, matrix.device, wanted=limit, memory=basis_memory
         )
-        capacity = int(ranks_of(operator).least(capacity))
-        start = random_start(operator.size, seed=derived_seed(seed, "kato-temple"))
+        capacity = int(matrix.ranks.least(capacity))
+        start = random_start(matrix.size, seed=derived_seed(seed, "kato-temple"))
         start = deflated.start(start)
         # What is left may be small, or nothing: the rounding is that of the whole.
         scale = max(abs(high.value), abs(low.value))
@@ -131,10 +136,10 @@ def temple_bounds(
             start,
             capacity=min(capacity, limit),
             scale=scale,
-            project=deflated.project,
+            project=deflated.outer,
         )
         settled = False
-        while not (settled or lanczos.exhausted) and lanczos.steps < max_matvecs:
+        while not (settled or lanczos.exhausted) and lanczos.steps < stop.max_matvecs:
             if lanczos.full:
                 lanczos.restart()
             lanczos.step()
@@ -142,8 +147,8 @@ def temple_bounds(
             noise = max(ends.noise, lanczos.noise)
             theta = lanczos.eigh()[0]
             settled = lanczos.columns == left or lanczos.ranks.first_says(
-                low.settled(outer.low, float(theta[0]), noise=noise, rtol=rtol)
-                and high.settled(-outer.high, -float(theta[-1]), noise=noise, rtol=rtol)
+                low.settled(outer.low, float(theta[0]), noise=noise, rtol=stop.rtol)
+                and high.settled(-outer.high, -float(theta[-1]), noise=noise, rtol=stop.rtol)
             )
         products += lanczos.steps
     return TempleBounds(

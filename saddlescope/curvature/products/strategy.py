@@ -44,8 +44,11 @@ _CHECK = 10.0
 _SAVED = 0.05
 """Share of the products' cost that tracing saves from some 100 images on; counted for every row."""
 
-SAMPLED_FROM = 2048
-"""Samples beyond which the rounding of a product is measured on some of them in any case."""
+BRANCHES_COUNT_UP_TO = 2048
+"""Samples up to which a single branch (the sign of one ReLU's input) may show in a class's Hessian:
+it weighs 1/n. Up to them a traced forward pass runs in float64 (about 5 gradients of float32 each
+on a CPU), and the rounding of an untraced row is measured on all of them. Larger rows are streamed,
+a float64 pass for every product would cost more than it tells, and some samples stand for all."""
 
 TRACE_TOLERANCE = 1e4
 """Relative error, in units of the dtype's rounding, above which a traced product is refused."""
@@ -53,10 +56,10 @@ TRACE_TOLERANCE = 1e4
 TYPICAL_PRODUCTS = 30
 """Products that a row takes, for plans made before it is measured."""
 
-EXACT_UP_TO = 2048
-"""Samples up to which a traced forward pass runs in float64 (about 5 gradients of float32 each on a
-CPU). One sample's branch weighs 1/n, so larger sets need it less, and they are streamed: a float64
-pass for every product would cost more than it tells."""
+
+def branches_count(samples: int) -> bool:
+    """Return whether a row of so many samples is one where a single branch may show."""
+    return samples <= BRANCHES_COUNT_UP_TO
 
 
 def checked_samples(samples: int, *, exact: bool) -> int:
@@ -69,7 +72,7 @@ def checked_samples(samples: int, *, exact: bool) -> int:
     # Without branches of its own to decide, one sample's rounding is much like another's; but among
     # a few, one may hold most of an eigenvector, and with it most of the error.
     chosen = 8 + samples // 64 if exact else 2 + samples // 16
-    if (samples <= SAMPLED_FROM and not exact) or chosen >= 0.5 * samples:
+    if (branches_count(samples) and not exact) or chosen >= 0.5 * samples:
         return samples
     return chosen
 
@@ -87,7 +90,7 @@ def operations_saved(rows: Iterable[int], *, gradient: float) -> float:
 
 def _gradients_saved(samples: int) -> float:
     """By tracing, for a row of so many samples: gradients of a single one."""
-    traced = checked_samples(samples, exact=samples <= EXACT_UP_TO)
+    traced = checked_samples(samples, exact=branches_count(samples))
     fewer = checked_samples(samples, exact=False) - traced
     return _CHECK * fewer + _SAVED * DoubleBackward.retained_cost * TYPICAL_PRODUCTS * samples
 
@@ -171,7 +174,7 @@ class Programs:
         if program is None:
             return DoubleBackward(objective, batch)
         # By the sample count, never by free memory: a row must not depend on that.
-        exact = program.exact and objective.n <= EXACT_UP_TO
+        exact = program.exact and branches_count(objective.n)
         size = _size(program, objective, batch) if self._replays else None
         return Traced(program, objective, batch, exact=exact, size=size)
 
