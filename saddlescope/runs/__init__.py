@@ -27,6 +27,8 @@ from saddlescope.runs.schema import (
     SPECTRUM_COLUMNS,
     VIEW_COLUMNS,
     VIEW_IDENTITY,
+    VIEW_SCHEMA,
+    Columns,
 )
 from saddlescope.runs.tables import (
     append_row,
@@ -49,6 +51,8 @@ __all__ = [
     "SPECTRUM_COLUMNS",
     "VIEW_COLUMNS",
     "VIEW_IDENTITY",
+    "VIEW_SCHEMA",
+    "Columns",
     "Method",
     "RadiusOptions",
     "RunFolder",
