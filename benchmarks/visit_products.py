@@ -12,8 +12,8 @@ from saddlescope.bench.calls import DeviceCalls
 from saddlescope.bench.clock import seconds_now
 from saddlescope.curvature import HessianOperator, Programs, class_spectra
 from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
+from saddlescope.curvature.objective.state import tf32
 from saddlescope.curvature.products import strategy as strategies
-from saddlescope.curvature.state import tf32
 from saddlescope.measurement import run_target
 from saddlescope.runs import RunFolder
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from saddlescope.curvature import MatrixSpec, StopRule
-from saddlescope.curvature.resampling import interval_rank
+from saddlescope.curvature.tables import interval_rank
 from saddlescope.errors import UsageError
 
 

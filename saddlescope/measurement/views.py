@@ -27,8 +27,8 @@ from saddlescope.curvature import (
     top_eigenpairs,
     trace,
 )
-from saddlescope.curvature.krylov.seeds import derived_seed
-from saddlescope.curvature.resampling import NothingToResample
+from saddlescope.curvature.seeds import derived_seed
+from saddlescope.curvature.tables import NothingToResample
 from saddlescope.measurement.row_work import RowWork
 from saddlescope.measurement.view_plan import BELOW, HESSIAN_ONLY
 

@@ -9,6 +9,7 @@ from networks import convolutional, images
 from torch import nn
 
 from saddlescope.curvature import HessianOperator, Programs
+from saddlescope.curvature.objective.samples import usual_batch_size
 from saddlescope.curvature.products import strategy
 from saddlescope.curvature.products.replay import (
     SIZES,
@@ -18,7 +19,6 @@ from saddlescope.curvature.products.replay import (
     free_recordings,
     recorded_size,
 )
-from saddlescope.curvature.samples import usual_batch_size
 
 
 def rerun(function):

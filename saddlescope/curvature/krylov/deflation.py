@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.symmetric import Congruence, SymmetricOperator
+from saddlescope.curvature.operators import Congruence, SymmetricOperator
 
 
 class Deflated(Congruence):

@@ -19,9 +19,9 @@ from scipy.special import ndtr, stdtrit
 from torch import Tensor
 
 from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
-from saddlescope.curvature.krylov.seeds import derived_seed
 from saddlescope.curvature.memory import default_budget
-from saddlescope.curvature.symmetric import OperatorLike, SymmetricOperator, as_operator
+from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
+from saddlescope.curvature.seeds import derived_seed
 from saddlescope.errors import OperatorError, UsageError
 
 

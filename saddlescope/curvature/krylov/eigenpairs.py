@@ -34,9 +34,9 @@ from torch import Tensor
 from saddlescope.curvature.keywords import gathered
 from saddlescope.curvature.krylov.lanczos import random_start
 from saddlescope.curvature.krylov.locking import LockedSearch
-from saddlescope.curvature.krylov.seeds import derived_seed
 from saddlescope.curvature.memory import basis_capacity
-from saddlescope.curvature.symmetric import OperatorLike, SymmetricOperator, as_operator
+from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
+from saddlescope.curvature.seeds import derived_seed
 from saddlescope.errors import UsageError
 from saddlescope.stopping import StopOptions, StopRule
 

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from saddlescope.curvature.krylov.lanczos import Lanczos
-from saddlescope.curvature.symmetric import OperatorLike
+from saddlescope.curvature.operators import OperatorLike
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from saddlescope.curvature.krylov.noise import product_noise
 from saddlescope.curvature.krylov.outer import OuterBounds
 from saddlescope.curvature.krylov.search import Search, SearchOptions
 from saddlescope.curvature.memory import basis_capacity
-from saddlescope.curvature.symmetric import OperatorLike, SymmetricOperator, as_operator
+from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
 from saddlescope.errors import UsageError
 from saddlescope.stopping import StopOptions, StopRule
 

@@ -25,7 +25,7 @@ from scipy.linalg import eigh, eigh_tridiagonal
 from torch import Tensor
 
 from saddlescope.curvature.memory import available_bytes, is_out_of_memory
-from saddlescope.curvature.symmetric import OperatorLike, SymmetricOperator, as_operator
+from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
 from saddlescope.errors import MemoryLimitError, OperatorError, UsageError
 
 ASYMMETRY_LIMIT = 1e-2

@@ -11,7 +11,7 @@ from saddlescope.curvature.krylov.deflation import Deflated
 from saddlescope.curvature.krylov.lanczos import Lanczos, scaled_norm
 from saddlescope.curvature.krylov.noise import product_noise
 from saddlescope.curvature.krylov.outer import OuterBounds
-from saddlescope.curvature.symmetric import SymmetricOperator
+from saddlescope.curvature.operators import SymmetricOperator
 from saddlescope.stopping import StopRule
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from saddlescope.curvature.symmetric import SymmetricOperator
+from saddlescope.curvature.operators import SymmetricOperator
 from saddlescope.errors import OperatorError
 
 

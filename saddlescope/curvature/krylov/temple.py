@@ -34,9 +34,9 @@ from saddlescope.curvature.krylov.deflation import Deflated
 from saddlescope.curvature.krylov.extreme import Ends
 from saddlescope.curvature.krylov.lanczos import Lanczos, random_start, scaled_norm
 from saddlescope.curvature.krylov.outer import OuterBounds
-from saddlescope.curvature.krylov.seeds import derived_seed
 from saddlescope.curvature.memory import basis_capacity
-from saddlescope.curvature.symmetric import OperatorLike, SymmetricOperator, as_operator
+from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
+from saddlescope.curvature.seeds import derived_seed
 from saddlescope.errors import UsageError
 from saddlescope.stopping import StopOptions, StopRule
 

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from saddlescope.curvature.memory import available_bytes, is_out_of_memory
-from saddlescope.curvature.objective import Objective
+from saddlescope.curvature.objective import Objective, Tensors, exact_arithmetic, untouched
 from saddlescope.curvature.products.linearisations import Linearisation, Lineariser
 from saddlescope.curvature.products.replay import free_recordings
-from saddlescope.curvature.state import Tensors, exact_arithmetic, untouched
 from saddlescope.errors import MemoryLimitError, OperatorError
 
 log = logging.getLogger("saddlescope.curvature")

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from saddlescope.curvature.memory import metered, storage_bytes
-from saddlescope.curvature.objective import Batch, Criterion, Objective
-from saddlescope.curvature.parameters import strided
+from saddlescope.curvature.objective import Batch, Criterion, Objective, strided
 from saddlescope.curvature.products.convolutions import TwiceDifferentiable
 from saddlescope.curvature.products.tracing import TracedProgram
 from saddlescope.errors import OperatorError

@@ -15,16 +15,21 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from saddlescope.curvature.batches import BatchLoss
-from saddlescope.curvature.forward import call_model
 from saddlescope.curvature.memory import is_out_of_memory
-from saddlescope.curvature.objective import Batch, Criterion, Objective
+from saddlescope.curvature.objective import (
+    Batch,
+    BatchLoss,
+    Criterion,
+    Objective,
+    call_model,
+    exact_arithmetic,
+    untouched,
+)
 from saddlescope.curvature.products.graphs import RecordingError, TraceError
 from saddlescope.curvature.products.linearisations import DoubleBackward, Linearisation, Traced
 from saddlescope.curvature.products.recording import first_line
 from saddlescope.curvature.products.replay import recorded_size
 from saddlescope.curvature.products.tracing import PRIME, TWO_SIZES, TracedProgram
-from saddlescope.curvature.state import exact_arithmetic, untouched
 from saddlescope.errors import SaddlescopeError, UsageError
 
 Strategy = Literal["auto", "double-backward", "traced"]

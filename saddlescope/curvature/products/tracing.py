@@ -29,8 +29,7 @@ from torch.autograd import forward_ad
 from torch.func import grad_and_value
 from torch.fx import GraphModule
 
-from saddlescope.curvature.forward import ForwardPlan
-from saddlescope.curvature.parameters import ParameterVector, call_with
+from saddlescope.curvature.objective import ForwardPlan, ParameterVector, call_with
 from saddlescope.curvature.products.division import divide
 from saddlescope.curvature.products.graphs import (
     RecordingError,

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from saddlescope.curvature.operators import SymmetricOperator
 from saddlescope.curvature.reference.plain import PlainHessian, Reference
-from saddlescope.curvature.symmetric import SymmetricOperator
 from saddlescope.errors import UsageError
 
 DENSE_LIMIT = 3000

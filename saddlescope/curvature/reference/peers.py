@@ -17,7 +17,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from saddlescope.curvature.batches import BatchLoss
+from saddlescope.curvature.objective import BatchLoss
 from saddlescope.curvature.reference.plain import PlainHessian, Reference, in_double
 from saddlescope.errors import UsageError
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from saddlescope.curvature.batches import BatchLoss, map_tensors
+from saddlescope.curvature.objective import BatchLoss, map_tensors
 from saddlescope.errors import UsageError
 
 
