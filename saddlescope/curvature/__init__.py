@@ -4,7 +4,7 @@ Imports no other room but the leaf `runs` (for atomic writes): it takes any `tor
 criterion, any data.
 """
 
-from saddlescope.curvature.distributed import Ranks, SharedBatches
+from saddlescope.curvature.distributed import ALONE, Ranks, SharedBatches
 from saddlescope.curvature.forecast import Footprint, MemoryPlan, measure_footprint
 from saddlescope.curvature.krylov import (
     Eigenpairs,
@@ -71,9 +71,11 @@ from saddlescope.curvature.products import Programs, Strategy
 from saddlescope.curvature.seeds import derived_seed
 from saddlescope.curvature.tables import (
     CurvatureMonitor,
+    NothingToResample,
     SpectrumRow,
     bootstrap_spectra,
     class_spectra,
+    interval_rank,
     iter_spectra,
     measure_operator,
     measure_subset,
@@ -83,17 +85,18 @@ from saddlescope.curvature.tables import (
 from saddlescope.stopping import StopRule
 
 __all__ = [
-    "BatchLoss", "Criterion", "CurvatureMonitor", "CurvatureSplit", "Eigenpairs", "Ends",
+    "ALONE", "BatchLoss", "Criterion", "CurvatureMonitor", "CurvatureSplit", "Eigenpairs", "Ends",
     "Estimate", "Footprint", "GaussNewtonOperator", "HessianOperator", "LinearCombination",
-    "MatrixOperator", "MatrixSpec", "MemoryPlan", "NamedOperator", "Objective", "ParameterVector",
-    "Programs", "Ranks", "SampleBatches", "Samples", "Search", "SharedBatches", "SharedSamples",
-    "SpectralDensity", "SpectralEnergy", "SpectrumRow", "StopRule", "Strategy", "Subset",
-    "SymmetricOperator", "TempleBound", "TempleBounds", "TensorSamples", "WeightedOperator",
-    "WeingartenOperator", "alignment", "alignments", "as_samples", "bootstrap_spectra",
-    "build_operator", "class_spectra", "count_samples", "derived_seed", "difference",
-    "exact_arithmetic", "extreme_eigenvalues", "filter_norms", "iter_spectra", "loss_plane",
-    "loss_slice", "map_tensors", "measure_footprint", "measure_operator", "measure_subset",
-    "measured_curvature", "plan_programs", "random_start", "save_eigenvectors", "select_parameters",
-    "select_subsets", "spectral_density", "spectral_energy", "split_curvature", "subset_operator",
-    "temple_bounds", "tf32", "top_eigenpairs", "trace", "untouched", "usual_batch_size",
+    "MatrixOperator", "MatrixSpec", "MemoryPlan", "NamedOperator", "NothingToResample", "Objective",
+    "ParameterVector", "Programs", "Ranks", "SampleBatches", "Samples", "Search", "SharedBatches",
+    "SharedSamples", "SpectralDensity", "SpectralEnergy", "SpectrumRow", "StopRule", "Strategy",
+    "Subset", "SymmetricOperator", "TempleBound", "TempleBounds", "TensorSamples",
+    "WeightedOperator", "WeingartenOperator", "alignment", "alignments", "as_samples",
+    "bootstrap_spectra", "build_operator", "class_spectra", "count_samples", "derived_seed",
+    "difference", "exact_arithmetic", "extreme_eigenvalues", "filter_norms", "interval_rank",
+    "iter_spectra", "loss_plane", "loss_slice", "map_tensors", "measure_footprint",
+    "measure_operator", "measure_subset", "measured_curvature", "plan_programs", "random_start",
+    "save_eigenvectors", "select_parameters", "select_subsets", "spectral_density",
+    "spectral_energy", "split_curvature", "subset_operator", "temple_bounds", "tf32",
+    "top_eigenpairs", "trace", "untouched", "usual_batch_size",
 ]  # fmt: skip

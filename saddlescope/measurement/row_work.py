@@ -15,10 +15,10 @@ from saddlescope.curvature import (
     SpectrumRow,
     Subset,
     SymmetricOperator,
+    derived_seed,
     measure_operator,
     subset_operator,
 )
-from saddlescope.curvature.seeds import derived_seed
 from saddlescope.measurement.directions import Direction
 from saddlescope.measurement.settings import Settings, ViewSettings
 from saddlescope.measurement.target import Target

@@ -2,7 +2,3 @@
 
 from saddlescope.curvature.checks.guard import check_derivatives
 from saddlescope.curvature.checks.verifying import verify_few, verify_loss, verify_source
-
-__all__ = [
-    "check_derivatives", "verify_few", "verify_loss", "verify_source",
-]  # fmt: skip

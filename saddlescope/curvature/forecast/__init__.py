@@ -1,7 +1,3 @@
 """What a row will take, before it is measured."""
 
 from saddlescope.curvature.forecast.planning import Footprint, MemoryPlan, measure_footprint
-
-__all__ = [
-    "Footprint", "MemoryPlan", "measure_footprint",
-]  # fmt: skip

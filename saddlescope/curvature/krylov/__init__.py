@@ -15,10 +15,3 @@ from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
 from saddlescope.curvature.krylov.saved_vectors import save_eigenvectors
 from saddlescope.curvature.krylov.search import Search
 from saddlescope.curvature.krylov.temple import TempleBound, TempleBounds, temple_bounds
-
-__all__ = [
-    "Eigenpairs", "Ends", "EndsOptions", "Estimate", "Lanczos", "Search", "SpectralDensity",
-    "SpectralEnergy", "StopReason", "TempleBound", "TempleBounds", "Verdict", "extreme_eigenvalues",
-    "random_start", "save_eigenvectors", "spectral_density", "spectral_energy", "start_component",
-    "temple_bounds", "top_eigenpairs", "trace",
-]  # fmt: skip

@@ -18,7 +18,7 @@ import torch
 from scipy.special import ndtr, stdtrit
 from torch import Tensor
 
-from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
+from saddlescope.curvature.krylov.lanczos import Lanczos, gauss_rule, random_start
 from saddlescope.curvature.memory import default_budget
 from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
 from saddlescope.curvature.seeds import derived_seed
@@ -147,7 +147,8 @@ def spectral_density(
     _at_least_one(steps=steps, probes=probes)
     _must_fit(matrix, basis_memory, steps=steps)
     matrix.verify()
-    rules = [_gauss_rule(matrix, probe_start(matrix.size, seed, i), steps) for i in range(probes)]
+    starts = (probe_start(matrix.size, seed, index) for index in range(probes))
+    rules = [gauss_rule(Lanczos(matrix, start, capacity=steps)) for start in starts]
     longest = max(len(nodes) for nodes, _ in rules)
     return SpectralDensity(
         nodes=np.stack([np.pad(nodes, (0, longest - len(nodes)), "edge") for nodes, _ in rules]),
@@ -219,17 +220,6 @@ def trace(
 def probe_start(size: int, seed: int, index: int) -> Tensor:
     """The start vector of probe `index`: uniform on the unit sphere, float64, shape (n,)."""
     return random_start(size, seed=derived_seed(seed, "probe", index))
-
-
-def _gauss_rule(
-    operator: SymmetricOperator, start: Tensor, steps: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights from one start vector, shape (steps taken,) each."""
-    lanczos = Lanczos(operator, start, capacity=steps)
-    while lanczos.steps < lanczos.capacity and not lanczos.exhausted:
-        lanczos.step()
-    theta, coordinates = lanczos.eigh()
-    return theta, coordinates[0] ** 2
 
 
 def _must_fit(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from saddlescope.curvature.krylov.lanczos import Lanczos
+from saddlescope.curvature.krylov.lanczos import Lanczos, gauss_rule
 from saddlescope.curvature.operators import OperatorLike
 
 
@@ -63,7 +63,4 @@ def spectral_energy(operator: OperatorLike, vector: Tensor, *, steps: int = 60) 
         OperatorError: see `Lanczos`.
     """
     lanczos = Lanczos(operator, vector, capacity=steps)
-    while lanczos.steps < lanczos.capacity and not lanczos.exhausted:
-        lanczos.step()
-    theta, coordinates = lanczos.eigh()
-    return SpectralEnergy(theta, coordinates[0] ** 2, lanczos.exhausted, lanczos.steps)
+    return SpectralEnergy(*gauss_rule(lanczos), lanczos.exhausted, lanczos.steps)

@@ -24,7 +24,7 @@ import torch
 from scipy.linalg import eigh, eigh_tridiagonal
 from torch import Tensor
 
-from saddlescope.curvature.memory import available_bytes, is_out_of_memory
+from saddlescope.curvature.memory import available_bytes, basis_capacity, is_out_of_memory
 from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
 from saddlescope.errors import MemoryLimitError, OperatorError, UsageError
 
@@ -49,6 +49,23 @@ def random_start(size: int, *, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     vector = torch.randn(size, generator=generator, dtype=torch.float64)
     return vector / vector.norm()
+
+
+def room_for(operator: SymmetricOperator, wanted: int, memory: int | None) -> int:
+    """Return how many vectors a basis may hold besides the residual's: the least of all ranks'.
+
+    Args:
+        operator: whose products are taken.
+        wanted: products at most.
+        memory: bytes for the basis; None takes a share of what is free.
+
+    Raises:
+        UsageError: too few to iterate with.
+    """
+    own = basis_capacity(
+        operator.size, operator.dtype, operator.device, wanted=wanted, memory=memory
+    )
+    return int(operator.ranks.least(own))
 
 
 class Lanczos:
@@ -249,6 +266,18 @@ class Lanczos:
         held = k if self.exhausted else k + 1  # after a breakdown q_{k+1} does not exist
         coordinates = torch.as_tensor(np.ascontiguousarray(image[:held].T)).to(self._basis)
         return coordinates @ self._basis[:held]
+
+
+def gauss_rule(lanczos: Lanczos) -> tuple[np.ndarray, np.ndarray]:
+    """Take all steps there is room for; return nodes and weights of the start vector's rule.
+
+    Both have shape (steps taken,); the weights are the squares of the Ritz vectors' first
+    coordinates, because the first basis vector is the start vector.
+    """
+    while lanczos.steps < lanczos.capacity and not lanczos.exhausted:
+        lanczos.step()
+    theta, coordinates = lanczos.eigh()
+    return theta, coordinates[0] ** 2
 
 
 def scaled_norm(vector: Tensor) -> Tensor:

@@ -32,9 +32,8 @@ from saddlescope.curvature.keywords import gathered
 from saddlescope.curvature.krylov.bounds import start_component
 from saddlescope.curvature.krylov.deflation import Deflated
 from saddlescope.curvature.krylov.extreme import Ends
-from saddlescope.curvature.krylov.lanczos import Lanczos, random_start, scaled_norm
+from saddlescope.curvature.krylov.lanczos import Lanczos, random_start, room_for, scaled_norm
 from saddlescope.curvature.krylov.outer import OuterBounds
-from saddlescope.curvature.memory import basis_capacity
 from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
 from saddlescope.curvature.seeds import derived_seed
 from saddlescope.errors import UsageError
@@ -123,10 +122,7 @@ def temple_bounds(
         outer.low, outer.high = math.inf, -math.inf
     else:
         limit = min(stop.max_matvecs, left)
-        capacity = basis_capacity(
-            matrix.size, matrix.dtype, matrix.device, wanted=limit, memory=basis_memory
-        )
-        capacity = int(matrix.ranks.least(capacity))
+        capacity = room_for(matrix, limit, basis_memory)
         start = random_start(matrix.size, seed=derived_seed(seed, "kato-temple"))
         start = deflated.start(start)
         # What is left may be small, or nothing: the rounding is that of the whole.

@@ -2,19 +2,9 @@
 
 from saddlescope.curvature.objective.batches import BatchLoss, map_tensors
 from saddlescope.curvature.objective.displacement import displaced
-from saddlescope.curvature.objective.explaining import (
-    check_call,
-    described,
-    explain,
-    first_line,
-)
+from saddlescope.curvature.objective.explaining import check_call, described, explain, first_line
 from saddlescope.curvature.objective.forward import ForwardPlan, call_model
-from saddlescope.curvature.objective.objective import (
-    Batch,
-    Criterion,
-    Objective,
-    ObjectiveOptions,
-)
+from saddlescope.curvature.objective.objective import Batch, Criterion, Objective, ObjectiveOptions
 from saddlescope.curvature.objective.parameters import (
     Choice,
     ParameterVector,
@@ -47,13 +37,3 @@ from saddlescope.curvature.objective.subsets import (
     select_subsets,
     subset_indices,
 )
-
-__all__ = [
-    "FROZEN", "Batch", "BatchLoss", "Choice", "Criterion", "FixedBatches", "ForwardPlan",
-    "Objective", "ObjectiveOptions", "ParameterVector", "SampleBatches", "Samples", "SharedSamples",
-    "Subset", "TensorSamples", "Tensors", "as_patterns", "as_samples", "call_model", "call_with",
-    "check_call", "count_samples", "described", "displaced", "exact_arithmetic", "explain",
-    "first_line", "held_attributes", "map_tensors", "refuse_training_mode", "select_parameters",
-    "select_subsets", "strided", "subset_indices", "tf32", "uncompiled", "untouched",
-    "usual_batch_size",
-]  # fmt: skip

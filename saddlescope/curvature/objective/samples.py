@@ -41,23 +41,26 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class TensorSamples:
-    """Samples held as two tensors.
+    """Hold samples as tensors.
 
     Attributes:
-        values: inputs, shape (N, …).
+        values: inputs, shape (N, …); several such tensors in a mapping or a tuple where an item's
+            inputs are one.
         targets: class numbers, int64, shape (N,).
         groups: group name to class numbers.
+        notes: what a reader of their rows should know.
     """
 
     fixed: ClassVar[bool] = True
 
-    values: Tensor
+    values: Any
     targets: Tensor
     groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
-    def inputs(self, indices: Tensor) -> Tensor:
-        """The inputs of these samples, shape (len(indices), …)."""
-        return self.values[indices.to(self.values.device)]
+    def inputs(self, indices: Tensor) -> Any:
+        """Return the inputs of these samples, shape (len(indices), …) each."""
+        return map_tensors(self.values, lambda tensor: tensor[indices.to(tensor.device)])
 
 
 @dataclass(frozen=True)
@@ -129,28 +132,6 @@ def as_samples(dataset: Any) -> Samples:
     return samples
 
 
-@dataclass(frozen=True)
-class _KeptSamples:
-    """The items of a data set, read once.
-
-    Attributes:
-        values: inputs, tensors of shape (N, …) in the structure of an item's.
-        targets: class numbers, int64, shape (N,).
-        groups: group name to class numbers.
-        notes: what a reader of their rows should know.
-    """
-
-    fixed: ClassVar[bool] = True
-
-    values: Any
-    targets: Tensor
-    groups: Mapping[str, Sequence[int]]
-    notes: tuple[str, ...] = ()
-
-    def inputs(self, indices: Tensor) -> Any:
-        return map_tensors(self.values, lambda tensor: tensor[indices.to(tensor.device)])
-
-
 def _listed(dataset: Any, groups: Mapping[str, Sequence[int]]) -> Samples:
     """Read every item once; where they fit they are kept, so that all rows see one draw."""
     budget = default_budget(torch.device("cpu")) // 2  # stacked, they are there twice
@@ -179,7 +160,7 @@ def _listed(dataset: Any, groups: Mapping[str, Sequence[int]]) -> Samples:
     fixed = again is not None and all(torch.equal(one, two) for one, two in pairs)
     if not fixed:
         log.warning("%s", FROZEN)
-    return _KeptSamples(stacked, classes, groups, () if fixed else (FROZEN,))
+    return TensorSamples(stacked, classes, groups, () if fixed else (FROZEN,))
 
 
 def _batch_of(values: list[Any]) -> Any:

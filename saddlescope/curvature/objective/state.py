@@ -1,12 +1,12 @@
 """Leave no trace: the model is as it was, also after an exception, and arithmetic is exact.
 
-Rule 6 (leave no trace), rule 7 (refuse what is not one fixed matrix) and rule 8 (attention in
-its math form, which has a double backward) of the instrument.
+Attention runs in its math form, the one that has a double backward; layers whose output is random
+or depends on the batch are refused.
 """
 
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +35,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     cpu_rng = torch.get_rng_state()
     cuda_rng = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     try:
-        with _plain_calls(model), held_attributes(model):
+        with _as_written(), held_attributes(model):
             yield
     finally:
         for module, training in modes:
@@ -121,27 +121,6 @@ class Tensors:
         return None
 
 
-@contextmanager
-def _plain_calls(model: nn.Module) -> Iterator[None]:
-    """Calls of a model, or of parts of it, that `torch.compile` took over run the original."""
-    # Set by `module.compile()`; the wrapper that `torch.compile(module)` returns has a `forward`.
-    in_place = [m for m in model.modules() if getattr(m, "_compiled_call_impl", None) is not None]
-    wrappers = [m for m in model.modules() if "_orig_mod" in m._modules]
-    calls = [module._compiled_call_impl for module in in_place]
-    forwards = [module.__dict__.get("forward") for module in wrappers]
-    for module in in_place:
-        module._compiled_call_impl = None
-    for module in wrappers:
-        module.__dict__["forward"] = module._modules["_orig_mod"]
-    try:
-        yield
-    finally:
-        for module, call in zip(in_place, calls, strict=True):
-            module._compiled_call_impl = call
-        for module, forward in zip(wrappers, forwards, strict=True):
-            module.__dict__["forward"] = forward
-
-
 _FLOAT32_USERS = (
     *(("cuda", user) for user in ("matmul", "conv", "rnn")),
     *(("mkldnn", user) for user in ("matmul", "conv", "rnn")),
@@ -210,11 +189,16 @@ def uncompiled(model: nn.Module) -> nn.Module:
     return model
 
 
-def _as_written() -> AbstractContextManager[Any]:
+@contextmanager
+def _as_written() -> Iterator[None]:
     """Run compiled modules and functions as they were written, where there can be any."""
     if "torch._dynamo" not in sys.modules:  # importing it takes seconds
-        return nullcontext()
-    return torch.compiler.set_stance("force_eager")
+        yield
+        return
+    # A recording refuses what was compiled, also where it runs as written, unless told otherwise.
+    recordable = torch._dynamo.config.patch(error_on_nested_fx_trace=False)
+    with torch.compiler.set_stance("force_eager"), recordable:
+        yield
 
 
 def refuse_training_mode(model: nn.Module) -> None:

@@ -14,10 +14,3 @@ from saddlescope.curvature.operators.symmetric import (
 )
 from saddlescope.curvature.operators.weighted import WeightedOperator, filter_norms
 from saddlescope.curvature.operators.weingarten import WeingartenOperator
-
-__all__ = [
-    "Congruence", "GaussNewtonOperator", "HessianOperator", "LinearCombination", "MatrixOperator",
-    "MatrixOptions", "MatrixSpec", "NamedOperator", "OperatorLike", "SymmetricOperator",
-    "WeightedOperator", "WeingartenOperator", "as_operator", "build_operator", "difference",
-    "filter_norms", "specified_operator",
-]  # fmt: skip

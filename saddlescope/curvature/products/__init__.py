@@ -15,8 +15,3 @@ from saddlescope.curvature.products.strategy import (
     branches_count,
     checked_samples,
 )
-
-__all__ = [
-    "TYPICAL_PRODUCTS", "BatchProducts", "CudaGraphs", "DoubleBackward", "Lineariser", "Programs",
-    "Recorder", "Strategy", "branches_count", "checked_samples", "differentiable_loss", "pull_back",
-]  # fmt: skip

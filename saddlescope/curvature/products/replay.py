@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from saddlescope.curvature.memory import default_budget, is_out_of_memory, storage_bytes
+from saddlescope.curvature.products.recording import first_line
 
 log = logging.getLogger("saddlescope.curvature")
 
@@ -131,7 +132,7 @@ class Recordings:
                 self._made[size] = Replay(function, kept, direction, record=self.record)
             except RuntimeError as error:
                 self._made[size] = None
-                reason = "out of memory" if is_out_of_memory(error) else _first_line(error)
+                reason = "out of memory" if is_out_of_memory(error) else first_line(error)
                 log.warning(
                     "products: batches of %d samples are launched kernel by kernel, because they "
                     "could not be recorded: %s", size, reason,
@@ -209,7 +210,3 @@ def _stop_allocating(pool: Any) -> None:
     # It may not be in use, and not every torch has such a call.
     with contextlib.suppress(RuntimeError, AttributeError):
         torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__

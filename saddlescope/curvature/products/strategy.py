@@ -29,7 +29,7 @@ from saddlescope.curvature.products.graphs import RecordingError, TraceError
 from saddlescope.curvature.products.linearisations import DoubleBackward, Linearisation, Traced
 from saddlescope.curvature.products.recording import first_line
 from saddlescope.curvature.products.replay import recorded_size
-from saddlescope.curvature.products.tracing import PRIME, TWO_SIZES, TracedProgram
+from saddlescope.curvature.products.tracing import PRIMES, TracedProgram
 from saddlescope.errors import SaddlescopeError, UsageError
 
 Strategy = Literal["auto", "double-backward", "traced"]
@@ -212,11 +212,11 @@ class Programs:
             # What was recorded on images that are laid out runs on any, not the other way round.
             inputs = objective.plan.lay_out(inputs)
             try:
-                program = _checked_program(objective, inputs, targets, PRIME)
+                program = _checked_program(objective, inputs, targets, PRIMES[0])
             except RecordingError:
                 raise
             except TraceError:
-                program = _checked_program(objective, inputs, targets, TWO_SIZES)
+                program = _checked_program(objective, inputs, targets, PRIMES[1])
         except TraceError as error:
             log.warning("products: double backward, because tracing was refused: %s", error)
             return None
@@ -229,7 +229,7 @@ class Programs:
 
 
 def _checked_program(
-    objective: Objective, inputs: Tensor, targets: Tensor, sizes: tuple[int, ...]
+    objective: Objective, inputs: Tensor, targets: Tensor, prime: int
 ) -> TracedProgram:
     """A program whose product is that of double backward."""
     few = Batch(objective.plan.prepare(inputs[:2].contiguous()), targets[:2], 1.0, len(targets[:2]))
@@ -240,7 +240,7 @@ def _checked_program(
         unreduced(objective.criterion),
         inputs,
         targets,
-        sizes=sizes,
+        prime=prime,
     )
     try:
         if program.exact:

@@ -15,9 +15,3 @@ from saddlescope.curvature.tables.spectra import (
     plan_programs,
     subset_operator,
 )
-
-__all__ = [
-    "CurvatureMonitor", "NothingToResample", "SpectrumRow", "bootstrap_spectra", "class_spectra",
-    "interval_rank", "iter_spectra", "measure_operator", "measure_subset", "plan_programs",
-    "subset_operator",
-]  # fmt: skip

@@ -160,17 +160,16 @@ def bootstrap_spectra(
         name=subset.name,
         kind=subset.kind,
         n=row.n,
+        **{
+            f"{name}_bootstrap_{side}": float(bound[column])
+            for column, name in enumerate(("lambda_max", "lambda_min", "lambda_ratio"))
+            for side, bound in (("lower", lower), ("upper", upper))
+        },
         lambda_max=row.lambda_max,
-        lambda_max_bootstrap_lower=float(lower[0]),
-        lambda_max_bootstrap_upper=float(upper[0]),
         lambda_max_bootstrap_bias=float(draws[:, 0].mean()) - row.lambda_max,
         lambda_min=row.lambda_min,
-        lambda_min_bootstrap_lower=float(lower[1]),
-        lambda_min_bootstrap_upper=float(upper[1]),
         lambda_min_bootstrap_bias=float(draws[:, 1].mean()) - row.lambda_min,
         lambda_ratio=row.lambda_ratio,
-        lambda_ratio_bootstrap_lower=float(lower[2]),
-        lambda_ratio_bootstrap_upper=float(upper[2]),
         bootstrap_level=level,
         bootstrap_resamples=resamples,
         bootstrap_unconverged=unconverged,

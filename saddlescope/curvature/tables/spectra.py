@@ -16,6 +16,7 @@ from saddlescope.curvature.keywords import gathered
 from saddlescope.curvature.krylov import (
     Ends,
     EndsOptions,
+    Estimate,
     Search,
     StopReason,
     Verdict,
@@ -192,22 +193,15 @@ def measure_operator(
         spent = built.matrix.gradient_cost
         built, ends = ends_in_double(built, error, stop, search)
     matrix, base = built.matrix, built.base
-    largest, smallest, both = ends.lambda_max, ends.lambda_min, ends.lambda_ratio
     return SpectrumRow(
         name=subset.name,
         kind=subset.kind,
         n=base.objective.n,
-        lambda_max=largest.value,
-        lambda_max_lower=largest.lower,
-        lambda_max_upper=largest.upper,
-        lambda_max_residual=largest.residual,
-        lambda_min=smallest.value,
-        lambda_min_lower=smallest.lower,
-        lambda_min_upper=smallest.upper,
-        lambda_min_residual=smallest.residual,
-        lambda_ratio=both.value,
-        lambda_ratio_lower=both.lower,
-        lambda_ratio_upper=both.upper,
+        **_interval("lambda_max", ends.lambda_max),
+        lambda_max_residual=ends.lambda_max.residual,
+        **_interval("lambda_min", ends.lambda_min),
+        lambda_min_residual=ends.lambda_min.residual,
+        **_interval("lambda_ratio", ends.lambda_ratio),
         confidence=ends.confidence,
         gradient_norm=float(base.gradient.double().norm()),
         loss=base.loss,
@@ -225,6 +219,11 @@ def measure_operator(
         weight_decay=built.weight_decay,
         ends=ends,
     )
+
+
+def _interval(name: str, found: Estimate) -> dict[str, Any]:
+    """The three columns of an estimate."""
+    return {name: found.value, f"{name}_lower": found.lower, f"{name}_upper": found.upper}
 
 
 def measure_subset(
