@@ -4,5 +4,5 @@ import zlib
 
 
 def derived_seed(seed: int, *purpose: object) -> int:
-    """A seed for one purpose, the same on every machine and in every order of calls."""
+    """Return a seed for one purpose, the same on every machine and in every order of calls."""
     return zlib.crc32("/".join(str(part) for part in (seed, *purpose)).encode())

@@ -26,7 +26,7 @@ class _Call:
 
 
 def random_layer(objective: Objective, seeds: tuple[int, ...]) -> str | None:
-    """The first module that gives other outputs from another random state, in words."""
+    """Return the first module that gives other outputs from another random state, in words."""
     few = objective.few(_SEEN)
     if few is None:
         return None
@@ -46,7 +46,7 @@ def random_layer(objective: Objective, seeds: tuple[int, ...]) -> str | None:
 
 
 def mixing_layer(objective: Objective) -> str | None:
-    """The first module whose outputs for a sample depend on the others, in words."""
+    """Return the first module whose outputs for a sample depend on the others, in words."""
     few = objective.few(_SEEN)
     if few is None:
         return None
@@ -70,7 +70,7 @@ def mixing_layer(objective: Objective) -> str | None:
 
 
 def count(objective: Objective) -> str:
-    """Which weights would make the halves of a batch add up, in words."""
+    """Return which weights would make the halves of a batch add up, in words."""
     advice = (
         "say what the mean over a batch is divided by: BatchLoss(lambda model, batch: ..., "
         "weight=lambda batch: ...), or give a criterion of torch, which says it itself "

@@ -103,7 +103,7 @@ def _verify_state(few: Objective, objective: Objective) -> None:
 
 
 def evaluable(objective: Objective, count: int) -> Objective | None:
-    """The objective over its first samples, or over its first batch if fewer cannot be evaluated.
+    """Return the objective over its first samples, or its first batch if fewer cannot be evaluated.
 
     Args:
         objective: the whole.

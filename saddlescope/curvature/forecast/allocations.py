@@ -26,7 +26,7 @@ SIZES = (2, 3)
 
 @dataclass(frozen=True)
 class Phase:
-    """Bytes alive during one piece of work, as an affine function of the samples.
+    """Hold the bytes alive during one piece of work, as an affine function of the samples.
 
     Attributes:
         records: bytes after each operation, of each of the sizes, shape (2, operations).
@@ -35,22 +35,22 @@ class Phase:
     records: np.ndarray
 
     def at(self, samples: int) -> np.ndarray:
-        """Bytes after each operation with this many samples, shape (operations,)."""
+        """Return the bytes after each operation with this many samples, shape (operations,)."""
         small, large = self.records
         return np.asarray(small + (large - small) * (samples - SIZES[0]))
 
     def peak(self, samples: int) -> int:
-        """Most bytes at any moment."""
+        """Return the most bytes at any moment."""
         return int(self.at(samples).max())
 
     def end(self, samples: int) -> int:
-        """Bytes that remain."""
+        """Return the bytes that remain."""
         return int(self.at(samples)[-1])
 
 
 @dataclass(frozen=True)
 class Precision:
-    """What an operator does in one precision, on one batch.
+    """Tell what an operator does in one precision, on one batch.
 
     Attributes:
         build: linearising and retaining it; in the reference, with the copy of the model.
@@ -101,7 +101,7 @@ class Precision:
 
 @dataclass(frozen=True)
 class Held:
-    """What becomes of a row's batches: share and bytes retained, peaks of building and product.
+    """Tell what becomes of a row's batches: share and bytes retained, peaks of build and product.
 
     `left` is what remains of the budget.
     """
@@ -115,7 +115,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Records:
-    """What one batch size shows.
+    """Hold what one batch size shows.
 
     Attributes:
         build: bytes alive after each operation while the operator is built, what remains last.
@@ -129,14 +129,14 @@ class Records:
 
     @classmethod
     def of(cls, operator: HessianOperator, build: list[int]) -> Self:
-        """Of an operator at hand, with the record of its building."""
+        """Record a product of an operator at hand, beside what was recorded of its building."""
         vector = torch.ones(operator.size, dtype=operator.dtype, device=operator.device)
         _, apply = recorded(lambda: operator.matvec(vector))
         return cls(build, apply, operator.products.nbytes)
 
 
 def recorded(work: Callable[[], Any]) -> tuple[Any, list[int]]:
-    """The result, and the bytes alive after each operation, those that remain last."""
+    """Do some work; return its result and the bytes alive after each operation, the rest last."""
     meter = LiveMeter()
     with meter:
         result = work()
@@ -144,7 +144,7 @@ def recorded(work: Callable[[], Any]) -> tuple[Any, list[int]]:
 
 
 def affine(records: list[Records], *, copy: int, vector: int) -> Precision:
-    """The line through the records of both sizes.
+    """Draw the line through the records of both sizes.
 
     Args:
         records: one for each of `SIZES`.

@@ -22,7 +22,7 @@ from saddlescope.stopping import StopRule
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Predicted bytes that a row takes beside the model and the data.
+    """Hold the bytes that a row is predicted to take beside the model and the data.
 
     Attributes:
         basis: the Krylov basis. On a CPU, the vectors that are written to: pages that nothing was
@@ -44,13 +44,13 @@ class MemoryPlan:
 
     @property
     def peak(self) -> int:
-        """Most bytes at any moment."""
+        """Return the most bytes at any moment."""
         return self.basis + self.retained + max(self.work, self.reference)
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a Hessian's products take, by sample; see `measure_footprint`.
+    """Tell what a Hessian's products take, by sample; see `measure_footprint`.
 
     Attributes:
         size: n, number of parameters.
@@ -79,7 +79,7 @@ class Footprint:
         max_matvecs: int = StopRule.max_matvecs,
         products: int = TYPICAL_PRODUCTS,
     ) -> MemoryPlan:
-        """The memory of a row.
+        """Predict the memory of a row.
 
         Args:
             samples: of the row.

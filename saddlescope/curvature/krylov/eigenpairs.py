@@ -45,7 +45,7 @@ _BESIDE = 7
 
 @dataclass(frozen=True)
 class Eigenpairs:
-    """The k outermost eigenpairs at one end, from the end inwards.
+    """Hold the k outermost eigenpairs at one end, from the end inwards.
 
     Attributes:
         values: Ritz values θ, shape (k,), float64; a repeated eigenvalue as often as it is one.
@@ -87,7 +87,7 @@ def top_eigenpairs(
     basis_memory: int | None = None,
     **options: Unpack[StopOptions],
 ) -> Eigenpairs:
-    """The k largest (or smallest) eigenvalues, algebraically, with their eigenvectors.
+    """Find the k largest (or smallest) eigenvalues, algebraically, with their eigenvectors.
 
     Repeated eigenvalues come as often as they are there: what has converged is locked, and the
     search goes on from fresh random vectors in the rest until, with probability `confidence`, no

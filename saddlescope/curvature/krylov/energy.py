@@ -20,7 +20,7 @@ from saddlescope.curvature.operators import OperatorLike
 
 @dataclass(frozen=True)
 class SpectralEnergy:
-    """The Gauss rule of a vector's spectral measure.
+    """Hold the Gauss rule of a vector's spectral measure.
 
     Attributes:
         nodes: θ, shape (k,), ascending, in the units of the operator.

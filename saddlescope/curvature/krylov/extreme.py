@@ -31,7 +31,7 @@ StopReason = Literal[
 
 @dataclass(frozen=True)
 class Ends:
-    """Both extreme eigenvalues of one operator.
+    """Hold both extreme eigenvalues of one operator.
 
     Attributes:
         lambda_max: largest eigenvalue, algebraically.

@@ -42,7 +42,7 @@ _PROTECTED = 3
 
 
 def random_start(size: int, *, seed: int) -> Tensor:
-    """A vector uniform on the unit sphere of R^n, float64 on the CPU, shape (n,).
+    """Draw a vector uniform on the unit sphere of R^n, float64 on the CPU, shape (n,).
 
     Drawn on the CPU whatever the device, so that every device starts from the same vector.
     """
@@ -69,7 +69,7 @@ def room_for(operator: SymmetricOperator, wanted: int, memory: int | None) -> in
 
 
 class Lanczos:
-    """Extends a Krylov basis one product at a time.
+    """Extend a Krylov basis one product at a time.
 
     Args:
         operator: a symmetric operator of size n.
@@ -124,28 +124,28 @@ class Lanczos:
 
     @property
     def steps(self) -> int:
-        """Products so far."""
+        """Count the products so far."""
         return len(self.alphas)
 
     @property
     def noise(self) -> float:
-        """The noise that needs no extra product: rounding of the dtype, and asymmetry seen."""
+        """Return the noise that needs no extra product: the dtype's rounding, and asymmetry seen."""
         # Rounding of the process itself; restarts turn the basis and add a little each time.
         factor = 8 + (2 * self.steps if self.dropped else 0)
         return max(self.asymmetry, factor * torch.finfo(self.operator.dtype).eps * self.scale)
 
     @property
     def full(self) -> bool:
-        """Whether another step needs a restart first."""
+        """Return whether another step needs a restart first."""
         return self.columns == self.capacity
 
     @property
     def projected(self) -> np.ndarray:
-        """T = QᵀAQ, float64, shape (k, k)."""
+        """Return T = QᵀAQ, float64, shape (k, k)."""
         return self._projected[: self.columns, : self.columns]
 
     def eigh(self) -> tuple[np.ndarray, np.ndarray]:
-        """All Ritz values, ascending, and their coordinates in the basis, shape (k, k)."""
+        """Return all Ritz values, ascending, and their coordinates in the basis, shape (k, k)."""
         if self.dropped:
             return eigh(self.projected)
         k = self.columns
@@ -252,12 +252,12 @@ class Lanczos:
         self.columns = count
 
     def combine(self, weights: np.ndarray) -> Tensor:
-        """Σ_j weights_j·q_j for weights of shape (k,) or (k, m): shape (n,) or (m, n)."""
+        """Return Σ_j weights_j·q_j for weights of shape (k,) or (k, m): shape (n,) or (m, n)."""
         matrix = torch.as_tensor(np.ascontiguousarray(weights.T)).to(self._basis)
         return matrix @ self._basis[: self.columns]
 
     def image(self, weights: np.ndarray) -> Tensor:
-        """A·Σ_j weights_j·q_j without a product, from A·Q = Q·T + β·q_{k+1}·e_kᵀ.
+        """Return A·Σ_j weights_j·q_j without a product, from A·Q = Q·T + β·q_{k+1}·e_kᵀ.
 
         Weights and result have the shapes of `combine`.
         """
@@ -281,7 +281,7 @@ def gauss_rule(lanczos: Lanczos) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scaled_norm(vector: Tensor) -> Tensor:
-    """‖v‖ whose squares neither underflow nor overflow, float64, shape ().
+    """Return ‖v‖ by squares that neither underflow nor overflow, float64, shape ().
 
     The plain norm of a vector of entries below 1e-162 (in float32 1e-23) is 0.
     """
@@ -313,7 +313,7 @@ def _empty_basis(vectors: int, operator: SymmetricOperator) -> Tensor:
 def farthest_from(
     dropped: Sequence[float], values: np.ndarray, count: int, *, low: int, high: int
 ) -> list[int]:
-    """Which Ritz values to drop: those in the widest gaps that the dropped ones leave.
+    """Choose which Ritz values to drop: those in the widest gaps that the dropped ones leave.
 
     A dropped Ritz value is a root of every later Lanczos polynomial. Without restarts the roots
     would be spread as the Ritz values are, densely where the spectrum is dense and at its ends.

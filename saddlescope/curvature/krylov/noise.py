@@ -9,7 +9,7 @@ from saddlescope.errors import OperatorError
 def product_noise(
     operator: SymmetricOperator, vector: Tensor, product: Tensor, scale: float, notes: list[str]
 ) -> float:
-    """‖(H₃₂ − H₆₄)·v‖; 0, and a note, where there is no reference.
+    """Measure ‖(H₃₂ − H₆₄)·v‖; 0, and a note, where there is no reference.
 
     Args:
         operator: in float32.

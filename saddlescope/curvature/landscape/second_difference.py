@@ -23,7 +23,7 @@ _NOISE_POINTS = 16
 
 @dataclass(frozen=True)
 class MeasuredCurvature:
-    """vᵀHv/‖v‖² as the loss itself shows it.
+    """Hold vᵀHv/‖v‖² as the loss itself shows it.
 
     Attributes:
         value: from second differences at `step` and 2·`step`, extrapolated once.
@@ -47,7 +47,7 @@ def measured_curvature(
     step: float | None = None,
     float64: bool = True,
 ) -> MeasuredCurvature:
-    """The curvature of the loss along v, by forward passes alone.
+    """Measure the curvature of the loss along v, by forward passes alone.
 
     D(h) = (L(w+hv) − 2L(w) + L(w−hv))/h² at h and 2h; (4·D(h) − D(2h))/3 is the value. For an
     eigenvector it must agree with λ within `error`. Kinks of the loss (ReLU) within 2h belong to
@@ -101,12 +101,12 @@ class _Differences:
         self.noise = self._measure_noise(0.01 * math.sqrt(self.epsilon) * self.scale)
 
     def at(self, step: float) -> MeasuredCurvature:
-        """At the step asked for."""
+        """Measure at the step asked for."""
         (near, rounding), (far, _) = self._second(step), self._second(2.0 * step)
         return self._result((4.0 * near - far) / 3.0, abs(far - near) / 3.0 + rounding, step)
 
     def scan(self) -> MeasuredCurvature:
-        """At the longest step that agrees with every shorter one (Lepski's rule).
+        """Measure at the longest step that agrees with every shorter one (Lepski's rule).
 
         Each step gives an interval, value ± rounding. The short ones are wide and right, so that
         a longer one that leaves them out has been bent by higher derivatives or by kinks.

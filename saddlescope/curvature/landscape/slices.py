@@ -19,7 +19,7 @@ from saddlescope.errors import UsageError
 
 @dataclass(frozen=True)
 class LossSlice:
-    """L(w + a·v).
+    """Hold L(w + a·v).
 
     Attributes:
         radii: a, shape (m,).
@@ -32,7 +32,7 @@ class LossSlice:
 
 @dataclass(frozen=True)
 class LossPlane:
-    """L(w + a·v + b·u).
+    """Hold L(w + a·v + b·u).
 
     Attributes:
         first_radii: a, shape (m,).
@@ -47,7 +47,7 @@ class LossPlane:
 
 @dataclass(frozen=True)
 class Alignment:
-    """How a vector lies to the extreme eigenvectors.
+    """Tell how a vector lies to the extreme eigenvectors.
 
     Attributes:
         name: of the vector.
@@ -107,7 +107,7 @@ def loss_plane(
 
 
 def alignment(direction: Tensor, other: Tensor) -> float:
-    """The cosine of the angle between two vectors of shape (n,); NaN where one is zero.
+    """Return the cosine of the angle between two vectors of shape (n,); NaN where one is zero.
 
     Raises:
         UsageError: the shapes differ.
@@ -127,7 +127,7 @@ def alignment(direction: Tensor, other: Tensor) -> float:
 def alignments(
     ends: Ends, gradient: Tensor, updates: Mapping[str, Tensor] | None = None
 ) -> tuple[Alignment, ...]:
-    """Cosines of the gradient and of optimiser updates with v_max and v_min.
+    """Return the cosines of the gradient and of optimiser updates with v_max and v_min.
 
     An eigenvector's sign is arbitrary: each is turned so that its cosine with the gradient is not
     negative. An update with a negative cosine then moves downhill along that eigenvector. For

@@ -29,7 +29,7 @@ DISTANCES: Final = (0.05, 0.10)
 
 @dataclass(frozen=True)
 class DirectionSplit:
-    """A unit vector v, turned downhill: ⟨v, ∇L⟩ ≤ 0.
+    """Split a unit vector v, turned downhill: ⟨v, ∇L⟩ ≤ 0.
 
     Attributes:
         direction: "v_max", "v_min" or "gradient" (v = −∇L/‖∇L‖).
@@ -57,7 +57,7 @@ class DirectionSplit:
 
 @dataclass(frozen=True)
 class CurvatureSplit:
-    """The splits of both ends and of the gradient.
+    """Hold the splits of both ends and of the gradient.
 
     Attributes:
         parts: of "v_max", "v_min" and, unless ∇L = 0, "gradient".

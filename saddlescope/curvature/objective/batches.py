@@ -20,7 +20,7 @@ from saddlescope.errors import UsageError
 
 @dataclass(frozen=True)
 class BatchLoss:
-    """A loss as a function of the model and a batch of any kind; takes a criterion's place.
+    """Take a criterion's place by a loss that is a function of the model and a batch of any kind.
 
     Attributes:
         function: `function(model, batch) -> mean loss over the batch`, one number with its graph.
@@ -40,7 +40,7 @@ class BatchLoss:
     weight: Callable[[Any], float | Tensor] | None = None
 
     def __call__(self, model: nn.Module, batch: Any) -> Tensor:
-        """The mean loss over a batch, a scalar with a graph.
+        """Return the mean loss over a batch, a scalar with a graph.
 
         Raises:
             UsageError: the function returned something else.
@@ -57,7 +57,7 @@ class BatchLoss:
         return loss.reshape(())
 
     def weigh(self, batch: Any) -> float:
-        """What the mean over this batch was divided by.
+        """Return what the mean over this batch was divided by.
 
         Raises:
             UsageError: `weight` gave no such number, or is needed and missing.
@@ -70,7 +70,7 @@ class BatchLoss:
         return weight
 
     def double(self) -> "BatchLoss":
-        """The same loss for a model and batches in float64."""
+        """Return the same loss for a model and batches in float64."""
         if not isinstance(self.function, nn.Module):
             return self
         return dataclasses.replace(self, function=copy.deepcopy(self.function).double())
@@ -78,7 +78,7 @@ class BatchLoss:
 
 @dataclass(frozen=True)
 class InDouble:
-    """Batches with their floating-point tensors in float64."""
+    """Yield batches with their floating-point tensors in float64."""
 
     source: Iterable[Any]
 
@@ -88,7 +88,7 @@ class InDouble:
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The same structure with every tensor in it changed; what is no container stays as it is.
+    """Change every tensor in a structure; what is no container stays as it is.
 
     Containers are tuples, lists, mappings (also those of Hugging Face) and dataclasses.
     """
@@ -114,7 +114,7 @@ def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def detached(batch: Any, device: torch.device) -> Any:
-    """A batch on the device whose tensors are leaves of their own, so that the user's stay clean.
+    """Put a batch on the device, its tensors leaves of their own, so that the user's stay clean.
 
     A tensor that asks for gradients (the points of a physics-informed loss) still does.
     """
@@ -125,12 +125,12 @@ def detached(batch: Any, device: torch.device) -> Any:
 
 
 def normal(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy that autograd can save of one made under `torch.inference_mode()`."""
+    """Return the tensor; of one made in inference mode, a copy that autograd can save."""
     return tensor.clone() if tensor.is_inference() else tensor
 
 
 def batch_length(batch: Any) -> int | None:
-    """The length of the first tensor found in a batch, None if there is none."""
+    """Return the length of the first tensor found in a batch, None if there is none."""
     if isinstance(batch, Tensor):
         return len(batch) if batch.dim() > 0 else None
     if dataclasses.is_dataclass(batch) and not isinstance(batch, type):

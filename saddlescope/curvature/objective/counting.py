@@ -11,7 +11,7 @@ from saddlescope.errors import DataError
 
 
 def pair(batch: Any) -> tuple[Any, Any]:
-    """The inputs and the targets of a batch.
+    """Return the inputs and the targets of a batch.
 
     Raises:
         DataError: it is no pair.
@@ -26,7 +26,7 @@ def pair(batch: Any) -> tuple[Any, Any]:
 
 
 def sample_count(inputs: Any, targets: Any) -> int:
-    """The number of samples that inputs and targets agree on.
+    """Count the samples that inputs and targets agree on.
 
     A tensor has one row a sample, also within a tuple, a mapping or a dataclass. Targets may be a
     list or tuple of one item a sample too (ragged ones); the items of inputs are arguments.
@@ -116,7 +116,7 @@ def _has_rows(value: Any, count: int) -> bool:
 
 
 def divided(batch: Any, count: int, size: int, *, whole: bool = False) -> Iterator[Any]:
-    """A batch in parts of at most `size` samples.
+    """Yield a batch in parts of at most `size` samples.
 
     Args:
         batch: (inputs, targets), or with `whole` anything; `divisible`.
@@ -131,7 +131,7 @@ def divided(batch: Any, count: int, size: int, *, whole: bool = False) -> Iterat
 
 
 def divisible(batch: Any, count: int, *, whole: bool = False) -> bool:
-    """Whether it is clear how to divide a batch; see `divided`."""
+    """Return whether it is clear how to divide a batch; see `divided`."""
     return count > 0 and all(_dividers(batch, count, whole=whole))
 
 
@@ -143,7 +143,7 @@ def _dividers(batch: Any, count: int, *, whole: bool) -> list[Callable[[int, int
 
 
 def batch_weight(criterion: Any, targets: Any, count: int, reduction: str) -> float:
-    """What the criterion's mean over this batch was divided by.
+    """Return what the criterion's mean over this batch was divided by.
 
     A mean of means weighted by this is the mean over all samples, for ragged batches, ignored
     targets and class weights alike (`torch.nn.CrossEntropyLoss` divides by the sum of the

@@ -16,7 +16,7 @@ from saddlescope.errors import UsageError
 
 
 def within_max_norm(model: nn.Module, call_on_all: Callable[[nn.Module], None]) -> nn.Module:
-    """The model itself, or where it has such embeddings a copy without `max_norm` at cut weights.
+    """Return the model, or where it has such embeddings a copy without `max_norm` at cut weights.
 
     Args:
         model: left as it is.

@@ -130,7 +130,7 @@ def check_call(
 
 
 def described(value: Any) -> str:
-    """What a batch or an output is, with shapes: "dict of logits: float32 (8, 3), …"."""
+    """Say what a batch or an output is, with shapes: "dict of logits: float32 (8, 3), …"."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
     if isinstance(value, Mapping):
@@ -143,7 +143,7 @@ def described(value: Any) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Type and first line of an error."""
+    """Return the type and the first line of an error."""
     text = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

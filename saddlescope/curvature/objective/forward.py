@@ -38,7 +38,7 @@ _BATCH_NORM = inspect.signature(F.batch_norm)
 
 
 class ForwardPlan:
-    """Which layer calls of a model are folded, learned from one pass.
+    """Learn from one pass which layer calls of a model are folded.
 
     Args:
         model: in the mode it will be evaluated in.
@@ -92,7 +92,7 @@ class ForwardPlan:
         return inputs
 
     def run(self, model: Callable[..., Any], inputs: Any) -> Any:
-        """The model's outputs, or the loss that calls it."""
+        """Return the model's outputs, or the loss that calls it."""
         if not self.folded:
             return self._call(model, inputs)
         try:

@@ -14,7 +14,7 @@ CLASS_KEYS = ("labels", "label", "target", "targets")
 
 
 def read_item(dataset: Any, index: int) -> tuple[Any, int]:
-    """Inputs and class number of an item.
+    """Read the inputs and the class number of an item.
 
     An item is a pair (inputs, class), or a mapping with the class under one of `CLASS_KEYS` and
     the model's keyword arguments beside it.
@@ -67,7 +67,7 @@ def _class_number(value: Any, dataset: Any, index: int) -> int:
 
 
 def collated(values: Sequence[Any], *, what: str = "inputs") -> Any:
-    """Inputs of several items as one batch: tensors stacked, mappings and tuples kept.
+    """Join the inputs of several items to one batch: tensors stacked, mappings and tuples kept.
 
     Raises:
         DataError: their shapes differ, or they are no numbers.

@@ -52,7 +52,7 @@ class ObjectiveOptions(TypedDict, total=False):
 
 
 class Objective(SharedOut):
-    """L(w) = Σ_b share_b · criterion(model(x_b), y_b) + ½·weight_decay·‖w‖².
+    """Evaluate L(w) = Σ_b share_b · criterion(model(x_b), y_b) + ½·weight_decay·‖w‖².
 
     With a `BatchLoss` a term is function(model, batch_b) instead.
 
@@ -142,20 +142,20 @@ class Objective(SharedOut):
     quiet = True  # whether a pass for the value alone runs without gradients
 
     def with_gradients(self) -> "Objective":
-        """The same objective, evaluated with gradients on where its value alone is wanted."""
+        """Return the same objective, with gradients on where its value alone is wanted."""
         other = copy.copy(self)
         other.quiet = False
         return other
 
     def unfolded(self) -> "Objective":
-        """The same objective with every module called as it is; see `ForwardPlan`."""
+        """Return the same objective with every module called as it is; see `ForwardPlan`."""
         other = copy.copy(self)
         other._plan = copy.copy(self.plan)
         other._plan.folded = frozenset()
         return other
 
     def few(self, count: int) -> "Objective | None":
-        """The same objective over the first samples alone; None where there are none.
+        """Return the same objective over the first samples alone; None where there are none.
 
         Args:
             count: of samples, if the first batch can be divided; else it is taken as it is.
@@ -189,7 +189,7 @@ class Objective(SharedOut):
     def batch_loss(
         self, batch: Batch, *, criterion: Criterion | None = None, hold: bool = True
     ) -> Tensor:
-        """The batch's term of the objective, a scalar with a graph.
+        """Return the batch's term of the objective, a scalar with a graph.
 
         Args:
             batch: one of `batches()`.
@@ -206,7 +206,7 @@ class Objective(SharedOut):
         return values * batch.share
 
     def element_weight(self, batch: Batch, elements: int) -> float:
-        """The factor with which each unreduced loss of a batch enters the objective.
+        """Return the factor with which each unreduced loss of a batch enters the objective.
 
         Args:
             batch: one of `batches()`.
@@ -220,13 +220,13 @@ class Objective(SharedOut):
         return batch.share / (batch.count * elements)
 
     def loss(self) -> float:
-        """L(w), by forward passes alone."""
+        """Return L(w), by forward passes alone."""
         with untouched(self.model), exact_arithmetic():
             mine = sum(self.value(batch) for batch in self.batches())
             return self.total(float(mine))
 
     def value(self, batch: Batch) -> Tensor:
-        """The batch's term of the objective without a graph, a float64 scalar."""
+        """Return the batch's term of the objective without a graph, a float64 scalar."""
         if not self.quiet:
             with torch.enable_grad():
                 return self.batch_loss(batch).detach().double()
@@ -243,11 +243,11 @@ class Objective(SharedOut):
         return value
 
     def total(self, mine: float) -> float:
-        """L(w) from the sum of this rank's terms."""
+        """Return L(w) from the sum of this rank's terms."""
         return self.ranks.totals(mine)[0] + self._penalty()
 
     def value_and_gradient(self) -> tuple[float, Tensor]:
-        """L(w) and ∇L(w), shape (n,): a forward and a backward pass a batch, nothing kept.
+        """Return L(w) and ∇L(w), shape (n,): a forward and a backward pass a batch, nothing kept.
 
         Raises:
             RuntimeError: the loss does not depend on the parameters.
@@ -273,7 +273,7 @@ class Objective(SharedOut):
         return self.ranks.totals(value)[0] + self._penalty(), gradient
 
     def double(self) -> "Objective":
-        """The same objective in float64 on a copy of the model.
+        """Return the same objective in float64 on a copy of the model.
 
         Raises:
             Exception: whatever the model's deepcopy raises where it cannot be copied.

@@ -19,7 +19,7 @@ Choice = Iterable[str | Tensor] | str | Tensor
 
 @dataclass(frozen=True)
 class ParameterVector:
-    """The parameters that w is made of, in the order of `model.named_parameters()`.
+    """Hold the parameters that w is made of, in the order of `model.named_parameters()`.
 
     Tied parameters count once; frozen ones (`requires_grad=False`) are left out.
 
@@ -33,17 +33,17 @@ class ParameterVector:
 
     @property
     def size(self) -> int:
-        """The length n of w."""
+        """Return the length n of w."""
         return sum(tensor.numel() for tensor in self.tensors)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The one dtype of all tensors."""
+        """Return the one dtype of all tensors."""
         return self.tensors[0].dtype
 
     @property
     def device(self) -> torch.device:
-        """The one device of all tensors."""
+        """Return the one device of all tensors."""
         return self.tensors[0].device
 
     def split(self, vector: Tensor) -> list[Tensor]:
@@ -67,7 +67,7 @@ class ParameterVector:
 
 
 def as_patterns(model: nn.Module, patterns: Choice | None) -> tuple[str, ...] | None:
-    """Patterns as they are, tensors as the names of the parameters that they are; None stays so.
+    """Return patterns as they are, tensors as names of the parameters that they are; None stays so.
 
     Raises:
         UsageError: a tensor that is no parameter of the model, or neither of the two.
@@ -149,12 +149,12 @@ def select_parameters(model: nn.Module, patterns: Choice | None = None) -> Param
 
 
 def strided(tensor: Tensor) -> Tensor:
-    """A gradient as a dense tensor (that of a sparse embedding is none), its graph included."""
+    """Return a gradient with its graph as a dense tensor (a sparse embedding's is none)."""
     return tensor if tensor.layout == torch.strided else tensor.to_dense()
 
 
 def in_double(model: nn.Module) -> nn.Module:
-    """A copy of the model in float64, tensors that it keeps as plain attributes included.
+    """Copy the model in float64, tensors that it keeps as plain attributes included.
 
     Raises:
         Exception: whatever the model's deepcopy raises where it cannot be copied.

@@ -24,7 +24,7 @@ _READ_AGAIN = 8
 
 @runtime_checkable
 class Samples(Protocol):
-    """What `class_spectra` needs of a data set.
+    """Give what `class_spectra` needs of a data set.
 
     A `groups` attribute, if there is one, maps group names ("head") to class numbers. One called
     `fixed` that is true says that the inputs of an index never change: they are read anew at each
@@ -33,10 +33,10 @@ class Samples(Protocol):
 
     @property
     def targets(self) -> Tensor:
-        """Class numbers, int64, shape (N,)."""
+        """Return the class numbers, int64, shape (N,)."""
 
     def inputs(self, indices: Tensor) -> Any:
-        """The model's inputs for these samples."""
+        """Return the model's inputs for these samples."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class _ListedSamples:
 
 @dataclass(frozen=True)
 class SharedSamples:
-    """A data set that every rank can read, each measuring its part of every row's samples.
+    """Share a data set that every rank can read, each measuring its part of every row's samples.
 
     Attributes:
         samples: the whole data set, the same on all ranks.
@@ -89,7 +89,7 @@ class SharedSamples:
 
     @property
     def targets(self) -> Tensor:
-        """Class numbers of all samples, int64, shape (N,)."""
+        """Return the class numbers of all samples, int64, shape (N,)."""
         return self.samples.targets
 
     @property
@@ -98,7 +98,7 @@ class SharedSamples:
         return getattr(self.samples, "groups", {})
 
     def inputs(self, indices: Tensor) -> Any:
-        """The model's inputs for these samples."""
+        """Return the model's inputs for these samples."""
         return self.samples.inputs(indices)
 
 
@@ -186,7 +186,7 @@ def _pair(values: Any, classes: Any, *, groups: Mapping[str, Sequence[int]]) -> 
 
 
 def usual_batch_size(device: torch.device) -> int:
-    """Samples a forward pass where nobody says.
+    """Return how many samples a forward pass takes where nobody says.
 
     On CUDA a row of up to 512 samples in one batch can be recorded and replayed, and larger batches
     wait less for launches.
@@ -196,7 +196,7 @@ def usual_batch_size(device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class SampleBatches:
-    """Batches of chosen samples, made anew at each pass, in order; of shared ones, this rank's.
+    """Yield batches of chosen samples, made anew at each pass; of shared ones, this rank's.
 
     Attributes:
         samples: where they come from.
@@ -210,18 +210,18 @@ class SampleBatches:
 
     @property
     def ranks(self) -> Ranks:
-        """Who shares the samples."""
+        """Return who shares the samples."""
         return ranks_of(self.samples)
 
     @property
     def fixed(self) -> bool:
-        """Whether every pass gives the same by construction."""
+        """Return whether every pass gives the same by construction."""
         samples = self.samples.samples if isinstance(self.samples, SharedSamples) else self.samples
         return bool(getattr(samples, "fixed", False))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of their rows should know."""
+        """Return what a reader of their rows should know."""
         return tuple(getattr(self.samples, "notes", ()))
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:

@@ -30,7 +30,7 @@ from saddlescope.errors import OperatorError
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch on the device, with its share of the objective.
+    """Hold one batch on the device, with its share of the objective.
 
     Under a `BatchLoss` the inputs are the whole batch, and there are no targets.
 
@@ -48,7 +48,7 @@ class Batch:
 
 
 class SharedOut:
-    """What an objective knows of its samples; the base of `Objective`, which sets it up.
+    """Hold what an objective knows of its samples; the base of `Objective`, which sets it up.
 
     Attributes:
         source: the batches as they were given.
@@ -74,7 +74,7 @@ class SharedOut:
 
     @property
     def plan(self) -> ForwardPlan:
-        """How the forward pass is run; learned from the first batch."""
+        """Return how the forward pass is run, learned from the first batch."""
         if self._plan is None:
             next(self.batches())
         assert self._plan is not None
@@ -116,7 +116,7 @@ class SharedOut:
             )
 
     def halves(self, batch: Any) -> list[Batch] | None:
-        """A raw batch of the source as two, with their shares; None where it cannot be divided."""
+        """Divide a raw batch of the source in two, with their shares; None where that is unclear."""
         whole = self._whole is not None
         count, _ = self._count(batch)
         if count < 2 or not divisible(batch, count, whole=whole):
@@ -128,7 +128,7 @@ class SharedOut:
         return [self._batch(*part) for part in parts if part[2] > 0]
 
     def whole(self, batch: Any) -> Batch:
-        """A raw batch of the source, with its share."""
+        """Return a raw batch of the source, with its share."""
         return self._batch(batch, *self._count(batch))
 
     def keep_whole(self) -> bool:
@@ -179,5 +179,5 @@ class SharedOut:
 
 
 def moved(value: Any, device: torch.device) -> Any:
-    """A structure with its tensors on a device."""
+    """Put the tensors of a structure on a device."""
     return map_tensors(value, lambda tensor: normal(tensor).to(device, non_blocking=True))

@@ -31,7 +31,7 @@ OTHER_SEED = 0x5ADD1E
 
 
 class FixedBatches:
-    """One reading of a source of batches, the same in every pass.
+    """Give one reading of a source of batches, the same in every pass.
 
     Args:
         source: iterable of batches. A list, or samples that lie in memory, is fixed as it is; a
@@ -158,7 +158,7 @@ def _set(state: tuple[Any, ...]) -> None:
 
 @contextmanager
 def _swapped(state: tuple[Any, ...]) -> Iterator[None]:
-    """Another random state while the block runs."""
+    """Swap in another random state while the block runs."""
     before = _random_state()
     _set(state)
     try:

@@ -82,7 +82,7 @@ def held_attributes(model: nn.Module) -> Iterator[list[str]]:
 
 @dataclass(eq=False)
 class Tensors:
-    """Parameters and buffers of a model as they are now, to tell later which of them changed.
+    """Note a model's parameters and buffers as they are now, to tell later which of them changed.
 
     Attributes:
         model: whose.
@@ -106,7 +106,7 @@ class Tensors:
                         self._buffers[name] = tensor.clone()
 
     def changed(self) -> str | None:
-        """The name of the first that was replaced or written to, None if there is none.
+        """Return the name of the first that was replaced or written to, None if there is none.
 
         A buffer that a forward pass wrote to and that was put back has not changed.
         """
@@ -162,7 +162,7 @@ def tf32(*, allowed: bool) -> Iterator[None]:
 
 @contextmanager
 def exact_arithmetic() -> Iterator[None]:
-    """Float32 means float32: no TF32, no autocast; attention in its twice differentiable form.
+    """Let float32 mean float32: no TF32, no autocast; attention in its twice differentiable form.
 
     Without gradients torch runs a TransformerEncoder on a path of its own, which is another
     function at padded positions: off.
@@ -183,7 +183,7 @@ def exact_arithmetic() -> Iterator[None]:
 
 
 def uncompiled(model: nn.Module) -> nn.Module:
-    """The original of a model that `torch.compile` returned: a compiled one has one derivative."""
+    """Return the original of what `torch.compile` returned: compiled code has one derivative."""
     while isinstance(original := getattr(model, "_orig_mod", None), nn.Module):
         model = original
     return model

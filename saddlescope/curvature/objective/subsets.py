@@ -12,7 +12,7 @@ from saddlescope.errors import DataError, UsageError
 
 @dataclass(frozen=True)
 class Subset:
-    """Which samples a row is about: all of the given classes.
+    """Say which samples a row is about: all of the given classes.
 
     Attributes:
         name: of the row.
@@ -72,12 +72,12 @@ def select_subsets(
 
 
 def count_samples(samples: Samples, subset: Subset) -> int:
-    """How many samples a row is about."""
+    """Count the samples that a row is about."""
     return len(subset_indices(samples, subset))
 
 
 def subset_indices(samples: Samples, subset: Subset) -> torch.Tensor:
-    """Positions of a subset's samples, int64, on the CPU."""
+    """Return the positions of a subset's samples, int64, on the CPU."""
     if subset.classes is None:
         return torch.arange(len(samples.targets))
     wanted = torch.tensor(subset.classes)

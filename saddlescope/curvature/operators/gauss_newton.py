@@ -23,7 +23,7 @@ from saddlescope.errors import UsageError
 
 
 class GaussNewtonOperator(ObjectiveOperator):
-    """G = Σ_b share_b·Jᵀ·∇²ℓ·J (+ weight_decay·I), reduced exactly as `Objective` reduces.
+    """Multiply with G = Σ_b share_b·Jᵀ·∇²ℓ·J (+ weight_decay·I), reduced as `Objective` reduces.
 
     The outputs are all floating-point tensors the model returns (tuples and dicts included),
     taken as independent of one another. What a criterion reads from the parameters themselves
@@ -62,7 +62,7 @@ class GaussNewtonOperator(ObjectiveOperator):
 
 
 class GaussNewtonBatch:
-    """The graphs of a batch: w → z, z → ∂ℓ/∂z and u → Jᵀu. A product runs through all three.
+    """Hold the graphs of a batch: w → z, z → ∂ℓ/∂z and u → Jᵀu. A product runs through all three.
 
     z is cut from w before the criterion reads it, so that outputs that depend on one another
     (logits and their softmax) enter ∇²ℓ as independent.

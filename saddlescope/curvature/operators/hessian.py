@@ -85,16 +85,16 @@ class ObjectiveOperator(SymmetricOperator):
 
     @property
     def ranks(self) -> Ranks:
-        """Who shares the samples."""
+        """Return who shares the samples."""
         return self.objective.ranks
 
     @property
     def retained(self) -> float:
-        """Share of the objective whose linearisation is kept, in [0, 1]."""
+        """Return the share of the objective whose linearisation is kept, in [0, 1]."""
         return self.products.retained
 
     def matvec(self, vector: Tensor) -> Tensor:
-        """The matrix times v, for v of shape (n,)."""
+        """Return the matrix times v for v of shape (n,)."""
         self.gradient_cost += self.products.cost
         try:
             return self.products(vector)
@@ -103,7 +103,7 @@ class ObjectiveOperator(SymmetricOperator):
             raise
 
     def reference(self) -> Self | None:
-        """The same matrix in float64 on a copy of the model; None where that cannot be had."""
+        """Return the same matrix in float64 on a copy of the model; None where there is none."""
         if self.dtype == torch.float64:
             return self
         # What is retained in the working precision stays in memory, and counts.
@@ -117,7 +117,7 @@ class ObjectiveOperator(SymmetricOperator):
             return None
 
     def product_error(self, vector: Tensor, product: Tensor) -> float | None:
-        """‖(H₃₂ − H₆₄)·v‖ for a product at hand, on all samples or on some chosen at random.
+        """Measure ‖(H₃₂ − H₆₄)·v‖ for a product at hand, on all samples or some chosen at random.
 
         All samples take part where float32 decides the branches: one ReLU whose input changes
         sign between the precisions can carry the whole error. Where a float64 forward pass
@@ -245,7 +245,7 @@ class ObjectiveOperator(SymmetricOperator):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a careful reader should know of this matrix, one sentence each."""
+        """Return what a careful reader should know of this matrix, one sentence each."""
         return tuple(self.objective.notes)
 
     @abstractmethod
@@ -280,7 +280,7 @@ class ObjectiveOperator(SymmetricOperator):
 
 
 class HessianOperator(ObjectiveOperator):
-    """The Hessian ∇²L(w) of a model's mean loss over a fixed set of samples.
+    """Multiply with the Hessian ∇²L(w) of a model's mean loss over a fixed set of samples.
 
     Args:
         model: any module in eval mode (or without random and batch-dependent layers).

@@ -32,7 +32,7 @@ from saddlescope.curvature.operators.weingarten import WeingartenOperator
 
 @dataclass(frozen=True)
 class NamedOperator:
-    """A matrix of an objective, and what of it goes into a table.
+    """Name a matrix of an objective, and what of it goes into a table.
 
     Attributes:
         name: the `operator` column.

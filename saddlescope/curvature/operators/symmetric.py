@@ -20,18 +20,18 @@ class OperatorLike(Protocol):
 
     @property
     def size(self) -> int:
-        """n, the length of the vectors it acts on."""
+        """Return n, the length of the vectors it acts on."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Floating-point type of its products."""
+        """Return the floating-point type of its products."""
 
     @property
     def device(self) -> torch.device:
-        """Where its products are computed."""
+        """Return where its products are computed."""
 
     def matvec(self, vector: Tensor) -> Tensor:
-        """A·v for v of shape (n,), as a new tensor."""
+        """Return A·v for v of shape (n,), as a new tensor."""
 
 
 class SymmetricOperator(ABC):
@@ -109,7 +109,7 @@ class SymmetricOperator(ABC):
 
 
 class Congruence(SymmetricOperator):
-    """B·A·B for a symmetric B that a subclass applies in `outer`.
+    """Multiply with B·A·B for a symmetric B that a subclass applies in `outer`.
 
     Args:
         inner: A.

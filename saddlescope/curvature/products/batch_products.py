@@ -24,7 +24,7 @@ _Result = TypeVar("_Result")
 
 
 class BatchProducts:
-    """v ↦ M·v, the sum of the batches' terms, with the gradient and the loss as by-products.
+    """Map v ↦ M·v, the sum of the batches' terms, with the gradient and the loss as by-products.
 
     Args:
         objective: what to differentiate.

@@ -21,11 +21,11 @@ _ZEROS = (
 
 
 class TraceError(Exception):
-    """This model cannot be traced; the message says why."""
+    """Say why this model cannot be traced."""
 
 
 class RecordingError(TraceError):
-    """It cannot even be recorded, at whatever batch size."""
+    """Say that it cannot even be recorded, at whatever batch size."""
 
 
 def cleaned(module: GraphModule, *, after: int) -> tuple[GraphModule, list[torch.Tensor]]:
@@ -82,7 +82,7 @@ def _lifted(module: GraphModule, after: int) -> list[torch.Tensor]:
 
 
 def overwrites(node: Node) -> bool:
-    """Whether an operation writes into its first argument."""
+    """Return whether an operation writes into its first argument."""
     schema = getattr(node.target, "_schema", None)
     return node.op == "call_function" and schema is not None and schema.is_mutable
 

@@ -23,7 +23,7 @@ from saddlescope.errors import OperatorError
 
 
 class Linearisation(Protocol):
-    """What is kept of one batch.
+    """Keep of one batch what does not change from product to product.
 
     Attributes:
         retained_cost: gradients a product, by operation count, while it is kept.
@@ -42,14 +42,14 @@ class Linearisation(Protocol):
     nbytes: int
 
     def apply(self, parts: list[Tensor]) -> list[Tensor | None]:
-        """The batch's term of the product, a tensor or None (zero) a parameter."""
+        """Return the batch's term of the product, a tensor or None (zero) a parameter."""
 
 
 Lineariser = Callable[[Objective, Batch], Linearisation]
 
 
 class DoubleBackward:
-    """The gradient of a batch with its graph; a product differentiates it once more."""
+    """Keep the gradient of a batch with its graph; a product differentiates it once more."""
 
     retained_cost: ClassVar[float] = 2.0
     streamed_cost: ClassVar[float] = 3.0
@@ -88,7 +88,7 @@ class DoubleBackward:
 
 
 class Traced:
-    """The primal half of a traced program for one batch; a product runs the tangent half.
+    """Run the primal half of a traced program for one batch; a product runs the tangent half.
 
     Args:
         program: the recording.
@@ -153,7 +153,7 @@ def _filled(batch: Tensor, size: int) -> Tensor:
 def differentiable_loss(
     objective: Objective, batch: Batch, *, criterion: Criterion | None = None
 ) -> Tensor:
-    """The batch's term of the objective, with its graph.
+    """Return the batch's term of the objective, with its graph.
 
     Raises:
         OperatorError: there is none.
@@ -170,7 +170,7 @@ def differentiable_loss(
 def pull_back(
     values: Sequence[Tensor | None], sources: Sequence[Tensor], weights: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
-    """Σ_i (∂value_i/∂source)ᵀ·weight_i for each source; None stands for zeros on either side."""
+    """Return Σ_i (∂value_i/∂source)ᵀ·weight_i for each source; None stands for zeros."""
     # A value without a graph is constant (a linear last layer's bias under a linear loss, an
     # unused parameter): it contributes nothing.
     live = [

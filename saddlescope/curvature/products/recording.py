@@ -59,7 +59,7 @@ def record(function: Callable[..., Any], *arguments: Any) -> GraphModule:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """Return what an error says, in one line."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 

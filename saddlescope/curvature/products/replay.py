@@ -34,12 +34,12 @@ most a half more, so that 100 classes of different sizes need few recordings."""
 
 
 def recorded_size(count: int) -> int | None:
-    """The size a batch is filled up to; None where it is too large to wait for launches."""
+    """Return the size a batch is filled up to; None where it is too large to wait for launches."""
     return next((size for size in SIZES if size >= count), None)
 
 
 class Replay:
-    """A function of what was kept and of a direction, recorded on buffers of its own.
+    """Record a function of what was kept and of a direction on buffers of its own.
 
     Several linearisations may share one: each is copied in when its turn comes.
 
@@ -91,7 +91,7 @@ def _copy(buffers: Sequence[Any], values: Sequence[Any]) -> None:
 
 
 class Recordings:
-    """The recordings of one function, by batch size.
+    """Keep the recordings of one function, by batch size.
 
     Args:
         record: how; see `CudaGraphs`.
@@ -105,7 +105,7 @@ class Recordings:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the recordings keep."""
+        """Return the bytes that the recordings keep."""
         return sum(made.nbytes for made in self._made.values() if made is not None)
 
     def get(
@@ -115,7 +115,7 @@ class Recordings:
         kept: Sequence[Any],
         direction: Sequence[Tensor],
     ) -> Replay | None:
-        """The recording of a size, made at the first call; None where there can be none.
+        """Return the recording of a size, made at the first call; None where there can be none.
 
         Args:
             size: of the batch.
@@ -160,7 +160,7 @@ def free_recordings() -> bool:
 
 
 class CudaGraphs:
-    """Captures functions' kernels on the current CUDA device; a `Recorder`.
+    """Capture functions' kernels on the current CUDA device; a `Recorder`.
 
     All captures of one recorder share a pool of memory, so at most one of them may run at a time.
 

@@ -68,7 +68,7 @@ def branches_count(samples: int) -> bool:
 
 
 def checked_samples(samples: int, *, exact: bool) -> int:
-    """How many of a row's samples its rounding is measured on; see `product_error`.
+    """Return how many of a row's samples its rounding is measured on; see `product_error`.
 
     Args:
         samples: of the row.
@@ -83,7 +83,7 @@ def checked_samples(samples: int, *, exact: bool) -> int:
 
 
 def operations_saved(rows: Iterable[int], *, gradient: float) -> float:
-    """By tracing, for a job of rows of so many samples; may be negative.
+    """Count what tracing saves a job with rows of so many samples; may be negative.
 
     Args:
         rows: number of samples of each.
@@ -101,7 +101,7 @@ def _gradients_saved(samples: int) -> float:
 
 
 class Programs:
-    """The traced programs of a job: one for each model, criterion and sample shape.
+    """Keep the traced programs of a job: one for each model, criterion and sample shape.
 
     Args:
         strategy: "traced" always tries to trace, "double-backward" never does, "auto" does so
@@ -122,7 +122,7 @@ class Programs:
 
     @property
     def traced(self) -> bool:
-        """Whether any program was traced, and not refused."""
+        """Return whether any program was traced, and not refused."""
         return any(program is not None for program in self._programs.values())
 
     def expect(self, objective: Objective, rows: Iterable[int]) -> None:
@@ -161,7 +161,7 @@ class Programs:
         )
 
     def guarded(self, objective: Objective, when: str) -> bool:
-        """Whether the derivatives of this job's loss were checked already; from now on they are.
+        """Return whether this job's derivatives were checked already; from now on they are.
 
         Args:
             objective: of any row.
@@ -260,7 +260,7 @@ def _checked_program(
 
 
 def unreduced(criterion: Criterion) -> Criterion:
-    """The criterion with one loss a sample, where it has a `reduction` to say so."""
+    """Return the criterion with one loss a sample, where it has a `reduction` to say so."""
     if getattr(criterion, "reduction", "none") == "none":
         return criterion
     copied: Any = copy.copy(criterion)

@@ -38,7 +38,7 @@ PRIMES = (211, 223)
 
 
 class TracedProgram:
-    """The two halves of a product, for one model structure and one sample shape.
+    """Record both halves of a product, for one model structure and one sample shape.
 
     Args:
         model: the module whose structure is recorded; its values are inputs.
@@ -91,7 +91,7 @@ class TracedProgram:
 
     @property
     def operations(self) -> int:
-        """Tensor operations of one product."""
+        """Count the tensor operations of one product."""
         return sum(node.op == "call_function" for node in self.parts.tangent.graph.nodes)
 
     def linearise(
@@ -130,7 +130,7 @@ class TracedProgram:
         return loss, list(outputs[: self._parameters]), outputs[self._parameters :]
 
     def replay(self, size: int, kept: list[Any], parts: list[Tensor]) -> Replay | None:
-        """The tangent half on fixed buffers, recorded at the first call for each batch size.
+        """Return the tangent half on fixed buffers, recorded at the first call for each batch size.
 
         None where it cannot be recorded; `product` does the same.
         """

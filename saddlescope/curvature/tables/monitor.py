@@ -33,7 +33,7 @@ _V_MIN_WEIGHT = 3.0
 
 
 class CurvatureMonitor:
-    """Measures chosen classes and groups every few epochs.
+    """Measure chosen classes and groups every few epochs.
 
     Args:
         criterion: see `Objective`.
@@ -108,15 +108,15 @@ class CurvatureMonitor:
         return found
 
     def frame(self) -> pd.DataFrame:
-        """All rows so far, one a check and subset."""
+        """Return all rows so far, one a check and subset."""
         return pd.DataFrame(self.rows)
 
     def settings(self) -> dict[str, Any]:
-        """What it measures and how often, as plain data."""
+        """Return what it measures and how often, as plain data."""
         return {"subsets": [subset.name for subset in self.subsets], "every": self.every}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What the next check starts from: a mixture of v_max and v_min by subset."""
+        """Return what the next check starts from: a mixture of v_max and v_min by subset."""
         return dict(self._guesses)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

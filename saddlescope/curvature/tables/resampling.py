@@ -35,12 +35,12 @@ from saddlescope.errors import UsageError
 
 
 class NothingToResample(UsageError):  # noqa: N818 - of the samples, not a mistake of the caller's
-    """No class has two samples, so that every resample would be the same."""
+    """Say that no class has two samples, so that every resample would be the same."""
 
 
 @dataclass(frozen=True)
 class BootstrapRow:
-    """One class or group. Field names are columns, joined to a table of `SpectrumRow` by name.
+    """Hold one class or group. Field names are columns, joined to a table of `SpectrumRow` by name.
 
     Attributes:
         name, kind, n: as in `SpectrumRow`.
@@ -84,7 +84,7 @@ class BootstrapRow:
     ends: Ends = field(repr=False, compare=False)
 
     def columns(self) -> dict[str, Any]:
-        """The row without the attached arrays."""
+        """Return the row without the attached arrays."""
         names = [column.name for column in fields(self)]
         return {name: getattr(self, name) for name in names if name not in ("draws", "ends")}
 
@@ -100,7 +100,7 @@ def bootstrap_spectra(
     measured: SpectrumRow | None = None,
     **options: Unpack[RowOptions],
 ) -> BootstrapRow:
-    """Percentile intervals of λ_max, λ_min and λ_ratio over the samples of a class or group.
+    """Resample a class or group: percentile intervals of λ_max, λ_min and λ_ratio.
 
     In a group each class keeps its count, since the counts of a long-tailed set are design and
     not chance: samples are drawn within their class.
@@ -182,7 +182,7 @@ def bootstrap_spectra(
 
 
 def interval_rank(resamples: int, level: float) -> int:
-    """Which order statistic from either side bounds the interval: ⌊(B+1)·(1−level)/2⌋.
+    """Return which order statistic from either side bounds the interval: ⌊(B+1)·(1−level)/2⌋.
 
     Raises:
         UsageError: level out of range, or too few resamples for it.

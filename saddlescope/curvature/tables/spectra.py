@@ -49,7 +49,7 @@ from saddlescope.stopping import StopRule
 
 @dataclass(frozen=True)
 class SpectrumRow:
-    """One class or group. Field names are the columns of every table.
+    """Hold one class or group. Field names are the columns of every table.
 
     Attributes:
         name: "all", "head", … or the class number as text.
@@ -98,7 +98,7 @@ class SpectrumRow:
     ends: Ends = field(repr=False, compare=False)
 
     def columns(self) -> dict[str, Any]:
-        """The row without the attached result."""
+        """Return the row without the attached result."""
         return {key: value for key, value in asdict(self).items() if key != "ends"}
 
 
