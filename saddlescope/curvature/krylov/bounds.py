@@ -58,7 +58,7 @@ class Estimate:
 
 
 def start_component(size: int, miss: float) -> float:
-    """Return δ such that |⟨v, q_1⟩| >= δ with probability 1 − `miss` or more, q_1 uniform in R^n."""
+    """Return δ such that |⟨v, q_1⟩| >= δ with probability ≥ 1 − `miss`, q_1 uniform in R^n."""
     return miss * math.sqrt(math.pi / (2 * size))
 
 

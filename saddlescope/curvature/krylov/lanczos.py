@@ -129,7 +129,7 @@ class Lanczos:
 
     @property
     def noise(self) -> float:
-        """Return the noise that needs no extra product: the dtype's rounding, and asymmetry seen."""
+        """Return the noise that takes no extra product: the dtype's rounding, asymmetry seen."""
         # Rounding of the process itself; restarts turn the basis and add a little each time.
         factor = 8 + (2 * self.steps if self.dropped else 0)
         return max(self.asymmetry, factor * torch.finfo(self.operator.dtype).eps * self.scale)

@@ -116,7 +116,7 @@ class SharedOut:
             )
 
     def halves(self, batch: Any) -> list[Batch] | None:
-        """Divide a raw batch of the source in two, with their shares; None where that is unclear."""
+        """Divide a raw batch in two, with their shares; None where that cannot be done."""
         whole = self._whole is not None
         count, _ = self._count(batch)
         if count < 2 or not divisible(batch, count, whole=whole):

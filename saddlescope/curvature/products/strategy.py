@@ -28,7 +28,7 @@ from saddlescope.curvature.objective import (
 from saddlescope.curvature.products.graphs import RecordingError, TraceError
 from saddlescope.curvature.products.linearisations import DoubleBackward, Linearisation, Traced
 from saddlescope.curvature.products.recording import first_line
-from saddlescope.curvature.products.replay import recorded_size
+from saddlescope.curvature.products.replay import TRACING_PAYS_FROM_ROWS, Replayed, replayed_size
 from saddlescope.curvature.products.tracing import PRIMES, TracedProgram
 from saddlescope.errors import SaddlescopeError, UsageError
 
@@ -38,10 +38,6 @@ log = logging.getLogger("saddlescope.curvature")
 TRACING_PAYS_FROM = 4e11
 """Operations that tracing must save a whole job to be worth its seconds on a CPU: a row of 80
 images of a ResNet-32, whose trace takes 4 s. Measured by benchmarks/tracing.py."""
-
-TRACING_PAYS_FROM_ROWS = 40
-"""Rows of a job from which tracing is worth its seconds on CUDA, where launches cost more than
-arithmetic: replayed products of a small row are estimated to save 0.2 s a row. Not measured yet."""
 
 _CHECK = 10.0
 """Gradients of float32 that the float64 check of an untraced row takes, for each of its samples."""
@@ -180,8 +176,10 @@ class Programs:
             return DoubleBackward(objective, batch)
         # By the sample count, never by free memory: a row must not depend on that.
         exact = program.exact and branches_count(objective.n)
-        size = _size(program, objective, batch) if self._replays else None
-        return Traced(program, objective, batch, exact=exact, size=size)
+        size = replayed_size(program, objective) if self._replays else None
+        if size is not None:
+            return Replayed(program, objective, batch, exact=exact, size=size)
+        return Traced(program, objective, batch, exact=exact)
 
     def _program(self, objective: Objective, batch: Batch) -> TracedProgram | None:
         inputs, targets = batch.inputs, batch.targets
@@ -266,17 +264,6 @@ def unreduced(criterion: Criterion) -> Criterion:
     copied: Any = copy.copy(criterion)
     copied.reduction = "none"
     return copied
-
-
-def _size(program: TracedProgram, objective: Objective, batch: Batch) -> int | None:
-    """The size to fill a batch up to and record; None where a product is run as it is.
-
-    Rows of several batches would copy what each needs into the buffers for every product.
-    """
-    alone = len(batch.targets) == objective.n
-    if objective.vector.device.type != "cuda" or not (alone and program.elements):
-        return None
-    return recorded_size(objective.n)
 
 
 def _exact_forward_agrees(program: TracedProgram, objective: Objective, few: Batch) -> bool:

@@ -31,7 +31,6 @@ from saddlescope.curvature.objective import ForwardPlan, ParameterVector, call_w
 from saddlescope.curvature.products.division import divide
 from saddlescope.curvature.products.graphs import RecordingError, cleaned, free_batch_size
 from saddlescope.curvature.products.recording import first_line, record
-from saddlescope.curvature.products.replay import CudaGraphs, Recordings, Replay
 
 PRIMES = (211, 223)
 """Batch sizes to record at: the second one where the first is taken for a number of the network."""
@@ -55,7 +54,6 @@ class TracedProgram:
         elements: losses a sample, each of which enters with the sample's weight; 0 for a criterion
             that only tells their mean.
         exact: whether the forward half can run in float64 and be rounded; may be set to False.
-        recordings: of products, one a batch size; see `replay`.
 
     Raises:
         RecordingError: the model or the criterion does something that cannot be recorded.
@@ -86,7 +84,6 @@ class TracedProgram:
         first = len(points) + len(others) + len(self._constants) + 3
         self.parts = divide(module, first_direction=first)
         self.exact = vector.dtype == torch.float32 and self.parts.exact_forward is not None
-        self.recordings = Recordings(CudaGraphs())
         self._parameters = len(points)
 
     @property
@@ -128,13 +125,6 @@ class TracedProgram:
             del doubled
             outputs = self.parts.backward(*given, len(inputs), *crossing)
         return loss, list(outputs[: self._parameters]), outputs[self._parameters :]
-
-    def replay(self, size: int, kept: list[Any], parts: list[Tensor]) -> Replay | None:
-        """Return the tangent half on fixed buffers, recorded at the first call for each batch size.
-
-        None where it cannot be recorded; `product` does the same.
-        """
-        return self.recordings.get(size, self.product, kept, parts)
 
     def product(self, kept: list[Any], parts: list[Tensor]) -> list[Tensor]:
         """Run the tangent half for a direction given as a tensor a parameter."""
