@@ -157,8 +157,7 @@ def spectrum(
     after it; started again, the command goes on where it was cut.
     Prints an aligned table on a terminal, CSV into a pipe.
     """
-    from saddlescope.curvature import MatrixSpec
-    from saddlescope.curvature.samples import usual_batch_size
+    from saddlescope.curvature import MatrixSpec, usual_batch_size
     from saddlescope.measurement import Settings, SpectrumJob, ViewSettings, run_sharded
 
     show_log()
