@@ -18,7 +18,7 @@ from saddlescope.cli.main import app
 from saddlescope.curvature.products import strategy
 from saddlescope.measurement import Settings, SpectrumJob, foreign_target, run_sharded
 from saddlescope.measurement.board import Board, RankFailed
-from saddlescope.measurement.parts import part_files, read_part, write_part
+from saddlescope.measurement.job import part_files, read_part, write_part
 from saddlescope.measurement.sharding import _Share, assign
 from saddlescope.runs import read_spectrum
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from saddlescope.curvature import MemoryPlan, count_samples, measure_footprint
 from saddlescope.curvature.products import TYPICAL_PRODUCTS
-from saddlescope.measurement.job import SpectrumJob
+from saddlescope.measurement.job.spectrum import SpectrumJob
 
 _CERTIFIED_PRODUCTS = 50
 _FIXED_GRADIENTS = 8
