@@ -27,6 +27,7 @@ from saddlescope.runs.schema import (
     SPECTRUM_COLUMNS,
     VIEW_COLUMNS,
     VIEW_IDENTITY,
+    OperatorName,
 )
 from saddlescope.runs.tables import (
     append_row,
@@ -48,6 +49,7 @@ __all__ = [
     "SPECTRUM_COLUMNS",
     "VIEW_COLUMNS",
     "VIEW_IDENTITY",
+    "OperatorName",
     "RunFolder",
     "append_row",
     "atomic_path",
