@@ -25,6 +25,7 @@ from saddlescope.cli.ranks import board, leads, on_all_ranks, sharing
 from saddlescope.cli.targets import Criterion, Split, find_target, group_names
 from saddlescope.cli.views import say_view, say_view_costs, say_views_saved
 from saddlescope.errors import ExitCode, UsageError
+from saddlescope.runs import OPERATORS
 from saddlescope.stopping import StopRule
 
 if TYPE_CHECKING:
@@ -91,10 +92,7 @@ def spectrum(
     ] = "0",
     operator: Annotated[
         str,
-        typer.Option(
-            help="Which matrix: hessian, weingarten, gauss-newton, hessian-minus-gauss-newton or "
-            "norm-weighted."
-        ),
+        typer.Option(help=f"Which matrix: {', '.join(OPERATORS)}."),
     ] = "hessian",
     parameters: Annotated[
         list[str] | None,
@@ -157,8 +155,7 @@ def spectrum(
     after it; started again, the command goes on where it was cut.
     Prints an aligned table on a terminal, CSV into a pipe.
     """
-    from saddlescope.curvature import MatrixSpec
-    from saddlescope.curvature.samples import usual_batch_size
+    from saddlescope.curvature import MatrixSpec, usual_batch_size
     from saddlescope.measurement import Settings, SpectrumJob, ViewSettings, run_sharded
 
     show_log()

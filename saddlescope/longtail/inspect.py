@@ -3,7 +3,7 @@
 from typing import Any
 
 from saddlescope.longtail.datasets import LongTailData
-from saddlescope.longtail.splits import Classes
+from saddlescope.wording import ranges
 
 
 def describe(data: LongTailData) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def describe_text(description: dict[str, Any]) -> str:
             str(group["train_images"]),
             f"{group['share']:.2%}",
             str(len(group["classes"])),
-            _ranges(group["classes"]),
+            ranges(group["classes"]) or "-",
         )
         for name, group in description["groups"].items()
     ]
@@ -86,17 +86,6 @@ def describe_text(description: dict[str, Any]) -> str:
             _aligned(classes, right=(0, 1)),
         )
     )
-
-
-def _ranges(classes: list[int] | Classes) -> str:
-    """Runs of consecutive numbers, as in "0-3, 7"; a dash for none."""
-    runs: list[list[int]] = []
-    for number in classes:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs) or "-"
 
 
 def _aligned(rows: list[Any], *, right: tuple[int, ...]) -> str:

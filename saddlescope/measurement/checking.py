@@ -20,12 +20,13 @@ from saddlescope.curvature import (
     HessianOperator,
     Programs,
     StopRule,
+    Strategy,
+    Subset,
     extreme_eigenvalues,
+    map_tensors,
     measured_curvature,
     select_subsets,
 )
-from saddlescope.curvature.batches import map_tensors
-from saddlescope.curvature.products.strategy import Strategy
 from saddlescope.curvature.reference import (
     PlainHessian,
     Reference,
@@ -33,7 +34,6 @@ from saddlescope.curvature.reference import (
     eigsh_reference,
     pyhessian_reference,
 )
-from saddlescope.curvature.subsets import Subset
 from saddlescope.errors import UsageError
 from saddlescope.measurement.agreement import INSTRUMENT, CheckRow, compared
 from saddlescope.measurement.target import Target

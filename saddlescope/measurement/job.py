@@ -9,9 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from saddlescope.curvature import Programs, SpectrumRow, plan_programs, select_subsets
-from saddlescope.curvature.parameters import select_parameters
-from saddlescope.curvature.subsets import Subset
+from saddlescope.curvature import (
+    Programs,
+    SpectrumRow,
+    Subset,
+    plan_programs,
+    select_parameters,
+    select_subsets,
+)
 from saddlescope.errors import Interrupted
 from saddlescope.measurement.directions import Direction, update_directions
 from saddlescope.measurement.kept import (

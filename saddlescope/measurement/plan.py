@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saddlescope.curvature import MemoryPlan, count_samples, measure_footprint
-from saddlescope.curvature.products.strategy import TYPICAL_PRODUCTS
+from saddlescope.curvature.products import TYPICAL_PRODUCTS
 from saddlescope.measurement.job import SpectrumJob
 
 _CERTIFIED_PRODUCTS = 50

@@ -13,12 +13,12 @@ from saddlescope.curvature import (
     NamedOperator,
     Search,
     SpectrumRow,
+    Subset,
     SymmetricOperator,
+    derived_seed,
     measure_operator,
     subset_operator,
 )
-from saddlescope.curvature.krylov.seeds import derived_seed
-from saddlescope.curvature.subsets import Subset
 from saddlescope.measurement.directions import Direction
 from saddlescope.measurement.settings import Settings, ViewSettings
 from saddlescope.measurement.target import Target

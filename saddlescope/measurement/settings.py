@@ -4,8 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from saddlescope.curvature import MatrixSpec, StopRule
-from saddlescope.curvature.resampling import interval_rank
+from saddlescope.curvature import MatrixSpec, StopRule, interval_rank
 from saddlescope.errors import UsageError
 
 

@@ -14,8 +14,10 @@ import numpy as np
 from saddlescope.curvature import (
     Eigenpairs,
     HessianOperator,
+    NothingToResample,
     alignments,
     bootstrap_spectra,
+    derived_seed,
     loss_plane,
     loss_slice,
     measured_curvature,
@@ -27,8 +29,6 @@ from saddlescope.curvature import (
     top_eigenpairs,
     trace,
 )
-from saddlescope.curvature.krylov.seeds import derived_seed
-from saddlescope.curvature.resampling import NothingToResample
 from saddlescope.measurement.row_work import RowWork
 from saddlescope.measurement.view_plan import BELOW, HESSIAN_ONLY
 

@@ -27,6 +27,7 @@ from saddlescope.runs.schema import (
     SPECTRUM_COLUMNS,
     VIEW_COLUMNS,
     VIEW_IDENTITY,
+    OperatorName,
 )
 from saddlescope.runs.tables import (
     append_row,
@@ -50,6 +51,7 @@ __all__ = [
     "VIEW_COLUMNS",
     "VIEW_IDENTITY",
     "Method",
+    "OperatorName",
     "RadiusOptions",
     "RunFolder",
     "append_row",

@@ -15,8 +15,8 @@ from saddlescope.curvature import (
     top_eigenpairs,
 )
 from saddlescope.curvature.krylov.search import SearchOptions
-from saddlescope.curvature.matrix_spec import MatrixOptions
-from saddlescope.curvature.objective import ObjectiveOptions
+from saddlescope.curvature.objective.objective import ObjectiveOptions
+from saddlescope.curvature.operators.spec import MatrixOptions
 from saddlescope.errors import UsageError
 from saddlescope.stopping import StopOptions
 

@@ -8,8 +8,8 @@ from networks import convolutional, images, split_batches
 from torch import nn
 
 from saddlescope.curvature import GaussNewtonOperator, HessianOperator, Programs, memory
-from saddlescope.curvature import operators as operators_module
 from saddlescope.curvature.memory import StorageMeter, available_bytes, storage_bytes
+from saddlescope.curvature.operators import hessian
 from saddlescope.curvature.products import strategy
 
 
@@ -62,12 +62,12 @@ def test_a_row_and_the_check_of_its_rounding_share_one_budget(monkeypatch, sampl
     monkeypatch.setattr(strategy, "BRANCHES_COUNT_UP_TO", sampled_from)
     made = []
 
-    class Noted(operators_module.BatchProducts):
+    class Noted(hessian.BatchProducts):
         def __init__(self, *args, **options):
             super().__init__(*args, **options)
             made.append(self)
 
-    monkeypatch.setattr(operators_module, "BatchProducts", Noted)
+    monkeypatch.setattr(hessian, "BatchProducts", Noted)
     model, data = convolutional(dtype=torch.float32), images(64, dtype=torch.float32)
     batches = split_batches(data, *[8] * 8)
 

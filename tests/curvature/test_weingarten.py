@@ -147,7 +147,7 @@ def test_float32_is_measured_against_the_reference_with_its_own_gradient():
     truth = torch.linalg.eigvalsh(dense_matrix(reference))
     assert ends.lambda_max.lower <= truth[-1] <= ends.lambda_max.upper
     assert ends.lambda_min.lower <= truth[0] <= ends.lambda_min.upper
-    assert operator.gradient_cost == inner.gradient_cost > before
+    assert operator.gradient_cost > inner.gradient_cost > before
 
 
 def test_a_given_gradient_is_kept_by_the_reference():

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from saddlescope.curvature import StopRule, TensorSamples, extreme_eigenvalues
-from saddlescope.curvature.operators import HessianOperator
+from saddlescope.curvature.operators.hessian import HessianOperator
 from saddlescope.curvature.reference import Reference
 from saddlescope.errors import DataError, UsageError
 from saddlescope.measurement import Target, check_target, contradictions, smallest_class

@@ -11,7 +11,7 @@ from small import Dense, job, target
 
 from saddlescope.curvature import MatrixSpec, StopRule, bootstrap_spectra, select_subsets
 from saddlescope.curvature.krylov.density import probe_start
-from saddlescope.curvature.krylov.seeds import derived_seed
+from saddlescope.curvature.seeds import derived_seed
 from saddlescope.errors import Interrupted, UsageError
 from saddlescope.measurement import VIEWS, Settings, UpdateRule, ViewSettings, update_directions
 from saddlescope.runs import (

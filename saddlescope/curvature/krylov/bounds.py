@@ -44,7 +44,7 @@ _SLACK = 1e-6
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with a lower and an upper bound, and the residual norm behind it."""
+    """Hold a value with a lower and an upper bound, and the residual norm behind it."""
 
     value: float
     lower: float
@@ -53,19 +53,19 @@ class Estimate:
 
     @property
     def half_width(self) -> float:
-        """Half of the interval's width."""
+        """Return half of the interval's width."""
         return 0.5 * (self.upper - self.lower)
 
 
 def start_component(size: int, miss: float) -> float:
-    """δ such that |⟨v, q_1⟩| >= δ with probability at least 1 − `miss`, q_1 uniform in R^n."""
+    """Return δ such that |⟨v, q_1⟩| >= δ with probability ≥ 1 − `miss`, q_1 uniform in R^n."""
     return miss * math.sqrt(math.pi / (2 * size))
 
 
 def outer_bound(
     alphas: ArrayLike, betas: Sequence[float], *, delta: float, rounding: float = 0.0
 ) -> float:
-    """The point left of θ_min beyond which no eigenvalue lies while |⟨v_min, q_1⟩| >= δ.
+    """Return the point left of θ_min beyond which no eigenvalue lies while |⟨v_min, q_1⟩| >= δ.
 
     Args:
         alphas: k diagonal entries of T.
@@ -102,7 +102,7 @@ def outer_bound_after_restarts(
     delta: float,
     rounding: float = 0.0,
 ) -> float:
-    """`outer_bound` after restarts; the same number where nothing was dropped.
+    """Return what `outer_bound` does, after restarts; the same number where nothing was dropped.
 
     Args:
         values: current Ritz values θ_i, shape (k,).
@@ -119,6 +119,7 @@ def outer_bound_after_restarts(
     scale = float(max(np.abs(zeros).max(), steps.max(), rounding))
     ritz, zeros, steps = ritz / scale, zeros / scale, steps / scale
     coupled, rounding = coupled / scale, rounding / scale
+    # A larger β makes every p_j smaller, so that the bound holds for whatever the true β was.
     if steps[-1] > 0.0:  # what couples the Ritz vectors does not depend on the last β's error
         coupled = coupled * (1.0 + rounding / steps[-1])
     steps = steps + rounding
@@ -147,6 +148,8 @@ def _first_crossing(
     The outer edge is returned, so that the grid never flatters the bound.
     """
     target = -2.0 * math.log(delta)
+    # From below the rounding of θ_min to where even the polynomial of one step, which grows like
+    # x/β, has reached 1/δ: at 10^(log 1/δ²) it has by far.
     exponents = np.linspace(-17.0, 3.0 + target, 2 * _GRID)
     grid, near, far = 10.0**exponents, 0.0, math.inf
     for _ in range(4):
@@ -164,7 +167,7 @@ def log_christoffel(
     *,
     rounding: float = 0.0,
 ) -> np.ndarray:
-    """Log Σ_{j=0}^{k} p_j(x)² at each x, by the three-term recurrence, scaled against overflow.
+    """Return log Σ_{j=0}^{k} p_j(x)² at each x by the three-term recurrence, without overflow.
 
     β_{j+1}·p_j(x) = (x − α_j)·p_{j−1}(x) − β_j·p_{j−2}(x), with p_0 = 1.
 
@@ -183,6 +186,7 @@ def log_christoffel(
     total, log_scale = np.ones_like(points), np.zeros_like(points)
     previous_coupling = 0.0
     for alpha, beta in zip(diagonal, couplings, strict=True):
+        # A β that is rounding itself would make p_j as large as one likes, and the bound as sharp.
         divisor = beta + rounding
         following = ((points - alpha) * current - previous_coupling * before) / divisor
         before, current, previous_coupling = current, following, beta * (beta / divisor)
@@ -194,7 +198,7 @@ def log_christoffel(
 
 
 def ratio(largest: Estimate, smallest: Estimate) -> Estimate:
-    """λ_ratio = |λ_max/λ_min| with the interval that the two intervals imply.
+    """Return λ_ratio = |λ_max/λ_min| with the interval that the two intervals imply.
 
     Where λ_min's interval touches 0 the ratio is not resolved: its value is NaN, its upper
     bound infinite, its lower bound still what the intervals support.
@@ -202,6 +206,7 @@ def ratio(largest: Estimate, smallest: Estimate) -> Estimate:
     top = _magnitudes(largest)
     bottom = _magnitudes(smallest)
     lower = top[0] / bottom[1] if bottom[1] > 0 else math.nan
+    # λ_min may be 0: no upper bound on the ratio is left, but the lower one still is.
     if bottom[0] <= 0.0:
         return Estimate(math.nan, lower if math.isfinite(lower) else 0.0, math.inf)
     return Estimate(abs(largest.value / smallest.value), lower, top[1] / bottom[0])

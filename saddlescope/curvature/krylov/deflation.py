@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.symmetric import Congruence, SymmetricOperator
+from saddlescope.curvature.operators import Congruence, SymmetricOperator
 
 
 class Deflated(Congruence):
-    """Take directions out of an operator, P·A·P for the projection P away from orthonormal vectors.
+    """Take directions out of an operator: P·A·P, P the projection away from orthonormal vectors.
 
     Args:
         operator: A, of size n.
@@ -30,7 +30,7 @@ class Deflated(Congruence):
         return vector - (vectors @ vector) @ vectors
 
     def start(self, vector: Tensor) -> Tensor:
-        """A start vector in the range of P, on the operator's device.
+        """Return a start vector in the range of P, on the operator's device.
 
         Projected twice: X is orthonormal to its own rounding only, and little of v may be left.
         """
@@ -38,5 +38,5 @@ class Deflated(Congruence):
         return self.outer(once / once.norm())
 
     def whole_images(self, vectors: Tensor, deflated: Tensor) -> Tensor:
-        """A·y from P·A·y for y in the range of P, as ⟨x, A·y⟩ = ⟨A·x, y⟩; shape (j, n) each."""
+        """Return A·y from P·A·y, y in the range of P, as ⟨x, A·y⟩ = ⟨A·x, y⟩; shape (j, n) each."""
         return deflated + (vectors @ self.images.T) @ self.vectors

@@ -32,11 +32,10 @@ import numpy as np
 from torch import Tensor
 
 from saddlescope.curvature.keywords import gathered
-from saddlescope.curvature.krylov.lanczos import random_start
+from saddlescope.curvature.krylov.lanczos import random_start, room_for
 from saddlescope.curvature.krylov.locking import LockedSearch
-from saddlescope.curvature.krylov.seeds import derived_seed
-from saddlescope.curvature.memory import basis_capacity
-from saddlescope.curvature.symmetric import OperatorLike, SymmetricOperator, as_operator
+from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
+from saddlescope.curvature.seeds import derived_seed
 from saddlescope.errors import UsageError
 from saddlescope.stopping import StopOptions, StopRule
 
@@ -46,7 +45,7 @@ _BESIDE = 7
 
 @dataclass(frozen=True)
 class Eigenpairs:
-    """The k outermost eigenpairs at one end, from the end inwards.
+    """Hold the k outermost eigenpairs at one end, from the end inwards.
 
     Attributes:
         values: Ritz values θ, shape (k,), float64; a repeated eigenvalue as often as it is one.
@@ -88,7 +87,7 @@ def top_eigenpairs(
     basis_memory: int | None = None,
     **options: Unpack[StopOptions],
 ) -> Eigenpairs:
-    """The k largest (or smallest) eigenvalues, algebraically, with their eigenvectors.
+    """Find the k largest (or smallest) eigenvalues, algebraically, with their eigenvectors.
 
     Repeated eigenvalues come as often as they are there: what has converged is locked, and the
     search goes on from fresh random vectors in the rest until, with probability `confidence`, no
@@ -167,12 +166,10 @@ def _result(
 
 def _capacity(operator: SymmetricOperator, k: int, max_matvecs: int, memory: int | None) -> int:
     """Vectors of the basis: all, or enough to keep k at one end and go on."""
-    size, dtype = operator.size, operator.dtype
-    capacity = basis_capacity(size, dtype, operator.device, wanted=max_matvecs, memory=memory)
-    capacity = int(operator.ranks.least(capacity))
-    needed = min(k + _BESIDE, max_matvecs, size)
+    capacity = room_for(operator, max_matvecs, memory)
+    needed = min(k + _BESIDE, max_matvecs, operator.size)
     if capacity < needed:
-        each = size * dtype.itemsize / 2**20
+        each = operator.size * operator.dtype.itemsize / 2**20
         raise UsageError(
             f"{k} eigenpairs need a basis of {needed + 1} vectors of {each:.3g} MiB, "
             f"{(needed + 1) * each:.3g} MiB in all; {capacity + 1} fit: ask for "

@@ -15,12 +15,11 @@ from torch import Tensor
 
 from saddlescope.curvature.keywords import gathered
 from saddlescope.curvature.krylov.bounds import Estimate, ratio, start_component
-from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
+from saddlescope.curvature.krylov.lanczos import Lanczos, random_start, room_for
 from saddlescope.curvature.krylov.noise import product_noise
 from saddlescope.curvature.krylov.outer import OuterBounds
 from saddlescope.curvature.krylov.search import Search, SearchOptions
-from saddlescope.curvature.memory import basis_capacity
-from saddlescope.curvature.symmetric import OperatorLike, SymmetricOperator, as_operator
+from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
 from saddlescope.errors import UsageError
 from saddlescope.stopping import StopOptions, StopRule
 
@@ -32,7 +31,7 @@ StopReason = Literal[
 
 @dataclass(frozen=True)
 class Ends:
-    """Both extreme eigenvalues of one operator.
+    """Hold both extreme eigenvalues of one operator.
 
     Attributes:
         lambda_max: largest eigenvalue, algebraically.
@@ -106,14 +105,7 @@ def extreme_eigenvalues(
     matrix.verify()
     epsilon = float(torch.finfo(matrix.dtype).eps)
     start, fresh = _start(matrix, search.seed, search.warm_start)
-    capacity = basis_capacity(
-        matrix.size,
-        matrix.dtype,
-        matrix.device,
-        wanted=stop.max_matvecs,
-        memory=search.basis_memory,
-    )
-    capacity = int(matrix.ranks.least(capacity))
+    capacity = room_for(matrix, stop.max_matvecs, search.basis_memory)
     lanczos = Lanczos(matrix, start, capacity=capacity)
     # Half of the allowed misses for each end, so that the row as a whole keeps its confidence.
     delta = fresh * start_component(matrix.size, 0.5 * (1.0 - stop.confidence))

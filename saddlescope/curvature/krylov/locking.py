@@ -11,12 +11,12 @@ from saddlescope.curvature.krylov.deflation import Deflated
 from saddlescope.curvature.krylov.lanczos import Lanczos, scaled_norm
 from saddlescope.curvature.krylov.noise import product_noise
 from saddlescope.curvature.krylov.outer import OuterBounds
-from saddlescope.curvature.symmetric import SymmetricOperator
+from saddlescope.curvature.operators import SymmetricOperator
 from saddlescope.stopping import StopRule
 
 
 class LockedSearch:
-    """What is locked so far, turned so that the low end is the one looked for.
+    """Hold what is locked so far, turned so that the low end is the one looked for.
 
     Args:
         operator: of size n.
@@ -111,7 +111,7 @@ class LockedSearch:
         return both[first], int((first >= len(locked)).sum())
 
     def certified(self, edge: float) -> bool:
-        """Whether nothing but the tolerance lies between the k-th pair and the bound."""
+        """Return whether nothing but the tolerance lies between the k-th pair and the bound."""
         if len(self.values) < self._k:
             return False
         return bool(edge >= self.values[-1] - self._tolerance(self.values[-1:])[0])
@@ -148,7 +148,7 @@ class LockedSearch:
         self.values, self.residuals = values[kept], errors[kept]
 
     def coupling(self) -> float:
-        """‖E‖, the norm of all residuals together."""
+        """Return ‖E‖, the norm of all residuals together."""
         largest = float(self.residuals.max())
         if largest == 0.0:
             return 0.0
@@ -159,7 +159,7 @@ class LockedSearch:
         return largest * math.sqrt(max(1.0, square))
 
     def noise(self, notes: list[str]) -> float:
-        """Rounding of the process and of a product: √k·‖(H₃₂ − H₆₄)·y‖, y midway between the k."""
+        """Measure the rounding, of a product √k·‖(H₃₂ − H₆₄)·y‖ for y midway between the k."""
         if self._operator.dtype == torch.float64:
             return self._noise
         root = math.sqrt(len(self.values))

@@ -2,14 +2,14 @@
 
 from torch import Tensor
 
-from saddlescope.curvature.symmetric import SymmetricOperator
+from saddlescope.curvature.operators import SymmetricOperator
 from saddlescope.errors import OperatorError
 
 
 def product_noise(
     operator: SymmetricOperator, vector: Tensor, product: Tensor, scale: float, notes: list[str]
 ) -> float:
-    """‖(H₃₂ − H₆₄)·v‖; 0, and a note, where there is no reference.
+    """Measure ‖(H₃₂ − H₆₄)·v‖; 0, and a note, where there is no reference.
 
     Args:
         operator: in float32.

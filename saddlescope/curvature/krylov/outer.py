@@ -10,7 +10,7 @@ from saddlescope.curvature.krylov.lanczos import Lanczos
 
 
 class OuterBounds:
-    """Beyond which no eigenvalue lies while the start vector has its least components.
+    """Bound where no eigenvalue lies while the start vector has its least components.
 
     Every step's bound holds on the same event, so the sharpest one so far is kept; see `bounds`.
 
@@ -35,7 +35,8 @@ class OuterBounds:
             signs: of the ends to bound, 1 for the low one, −1 for the high one.
         """
         values, vectors = lanczos.eigh()
-        if lanczos.columns == self._dimension:  # all eigenvalues, to noise
+        # The whole space is spanned: Ritz values are all eigenvalues, to noise.
+        if lanczos.columns == self._dimension:
             self.low, self.high = float(values[0]), float(values[-1])
             return
         known: dict[str, float] = {"delta": self._delta, "rounding": lanczos.noise}

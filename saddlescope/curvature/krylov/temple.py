@@ -32,11 +32,10 @@ from saddlescope.curvature.keywords import gathered
 from saddlescope.curvature.krylov.bounds import start_component
 from saddlescope.curvature.krylov.deflation import Deflated
 from saddlescope.curvature.krylov.extreme import Ends
-from saddlescope.curvature.krylov.lanczos import Lanczos, random_start, scaled_norm
+from saddlescope.curvature.krylov.lanczos import Lanczos, random_start, room_for, scaled_norm
 from saddlescope.curvature.krylov.outer import OuterBounds
-from saddlescope.curvature.krylov.seeds import derived_seed
-from saddlescope.curvature.memory import basis_capacity
-from saddlescope.curvature.symmetric import OperatorLike, SymmetricOperator, as_operator
+from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
+from saddlescope.curvature.seeds import derived_seed
 from saddlescope.errors import UsageError
 from saddlescope.stopping import StopOptions, StopRule
 
@@ -46,7 +45,7 @@ _SETTLED = 0.1
 
 @dataclass(frozen=True)
 class TempleBound:
-    """What Kato-Temple says of one end.
+    """Tell what Kato-Temple says of one end.
 
     Attributes:
         value: ρ, the Rayleigh quotient of the end's vector.
@@ -66,7 +65,7 @@ class TempleBound:
 
 @dataclass(frozen=True)
 class TempleBounds:
-    """Kato-Temple bounds on both ends.
+    """Hold the Kato-Temple bounds on both ends.
 
     Attributes:
         lambda_max: of the largest eigenvalue.
@@ -123,10 +122,7 @@ def temple_bounds(
         outer.low, outer.high = math.inf, -math.inf
     else:
         limit = min(stop.max_matvecs, left)
-        capacity = basis_capacity(
-            matrix.size, matrix.dtype, matrix.device, wanted=limit, memory=basis_memory
-        )
-        capacity = int(matrix.ranks.least(capacity))
+        capacity = room_for(matrix, limit, basis_memory)
         start = random_start(matrix.size, seed=derived_seed(seed, "kato-temple"))
         start = deflated.start(start)
         # What is left may be small, or nothing: the rounding is that of the whole.
@@ -185,7 +181,7 @@ class _End:
     opposite: tuple[float, float] | None
 
     def others(self, edge: float, noise: float) -> float:
-        """The bound b that follows where no eigenvalue of P·A·P is below `edge`."""
+        """Return the bound b that follows where no eigenvalue of P·A·P is below `edge`."""
         if self.opposite is None:
             return edge - noise
         value, coupling = self.opposite[0] - noise, self.opposite[1] + noise
@@ -195,17 +191,17 @@ class _End:
         return middle - math.hypot(half, coupling)
 
     def gap(self, edge: float, noise: float) -> float:
-        """The least that b − ρ may be, or 0."""
+        """Return the least that b − ρ may be, or 0."""
         return max(0.0, self.others(edge, noise) - self.value - noise)
 
     def correction(self, edge: float, noise: float) -> float:
-        """At most ‖r‖²/gap."""
+        """Return the most that ‖r‖²/gap can be."""
         gap = self.gap(edge, noise)
         error = self.residual + noise  # whose square may be less than the least number there is
         return error * (error / gap) if gap > 0.0 else math.inf
 
     def settled(self, edge: float, ritz: float, *, noise: float, rtol: float) -> bool:
-        """Whether more products are of no use: the bound is sharp, or the gap is known.
+        """Return whether more products are of no use: the bound is sharp, or the gap is known.
 
         Args:
             edge: the outer bound on the eigenvalues of P·A·P so far.
@@ -218,7 +214,7 @@ class _End:
         return self.gap(edge, noise) >= (1.0 - _SETTLED) * self.gap(ritz, noise)
 
     def bound(self, edge: float, noise: float) -> TempleBound:
-        """The bound, turned back."""
+        """Return the bound, turned back."""
         lower = self.value - noise - self.correction(edge, noise)
         lower, upper = sorted((self.sign * lower, self.sign * (self.value + noise)))
         return TempleBound(

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from saddlescope.curvature.memory import available_bytes, is_out_of_memory
-from saddlescope.curvature.objective import Objective
+from saddlescope.curvature.objective import Objective, Tensors, exact_arithmetic, untouched
 from saddlescope.curvature.products.linearisations import Linearisation, Lineariser
 from saddlescope.curvature.products.replay import free_recordings
-from saddlescope.curvature.state import Tensors, exact_arithmetic, untouched
 from saddlescope.errors import MemoryLimitError, OperatorError
 
 log = logging.getLogger("saddlescope.curvature")
@@ -25,7 +24,7 @@ _Result = TypeVar("_Result")
 
 
 class BatchProducts:
-    """v ↦ M·v, the sum of the batches' terms, with the gradient and the loss as by-products.
+    """Map v ↦ M·v, the sum of the batches' terms, with the gradient and the loss as by-products.
 
     Args:
         objective: what to differentiate.
@@ -46,6 +45,7 @@ class BatchProducts:
         self._linearise = linearise
         self._budget = memory_budget
         self._kept: list[Linearisation] = []
+        # Of both: a step of the optimiser moves the original, and a copy would not show it.
         self._tensors = [Tensors(objective.model)]
         if objective.original is not objective.model:
             self._tensors.append(Tensors(objective.original))
@@ -84,6 +84,8 @@ class BatchProducts:
                 made = self._linearise(objective, batch)
                 loss += made.loss.detach()
                 gradient += vector.flatten([g if g is None else g.detach() for g in made.gradient])
+                # Once full, full for good: `_product` streams what comes after the kept ones, so
+                # these must be the first.
                 full = full or self.nbytes + made.nbytes > self._budget
                 if not full:
                     self._kept.append(made)
@@ -94,6 +96,7 @@ class BatchProducts:
                 cost += batch.share * (made.streamed_cost if full else made.retained_cost)
                 streamed += batch.share * made.streamed_cost
                 del made  # before the next one is made, so that two never stand side by side
+        # Sums over ranks: the cost of a row is that of all of them, not of the one that asks.
         kept, total, cost, streamed = objective.ranks.totals(kept, total, cost, streamed)
         self.exact = objective.ranks.all(self.exact)
         self.retained, self.cost, self._streamed_cost = kept / total, cost / total, streamed / total

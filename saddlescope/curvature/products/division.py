@@ -13,7 +13,7 @@ from saddlescope.curvature.products.graphs import TraceError, overwrites
 
 @dataclass(frozen=True)
 class Division:
-    """A recorded product, divided by what runs when.
+    """Hold a recorded product, divided by what runs when.
 
     Attributes:
         forward: inputs and batch size -> loss and what crosses to the others.
@@ -131,6 +131,7 @@ def _in_double(graph: Graph) -> Graph:
 def _moving(nodes: list[Node], directions: list[Node]) -> set[Node]:
     """Everything that depends on a direction, by reading it or by being written from it."""
     moving: set[Node] = set(directions)
+    # Until nothing is added: a write may make a node moving that comes before the one that writes.
     before = 0
     while len(moving) != before:
         before = len(moving)

@@ -15,16 +15,21 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from saddlescope.curvature.batches import BatchLoss
-from saddlescope.curvature.forward import call_model
 from saddlescope.curvature.memory import is_out_of_memory
-from saddlescope.curvature.objective import Batch, Criterion, Objective
+from saddlescope.curvature.objective import (
+    Batch,
+    BatchLoss,
+    Criterion,
+    Objective,
+    call_model,
+    exact_arithmetic,
+    untouched,
+)
 from saddlescope.curvature.products.graphs import RecordingError, TraceError
 from saddlescope.curvature.products.linearisations import DoubleBackward, Linearisation, Traced
 from saddlescope.curvature.products.recording import first_line
-from saddlescope.curvature.products.replay import recorded_size
-from saddlescope.curvature.products.tracing import PRIME, TWO_SIZES, TracedProgram
-from saddlescope.curvature.state import exact_arithmetic, untouched
+from saddlescope.curvature.products.replay import TRACING_PAYS_FROM_ROWS, Replayed, replayed_size
+from saddlescope.curvature.products.tracing import PRIMES, TracedProgram
 from saddlescope.errors import SaddlescopeError, UsageError
 
 Strategy = Literal["auto", "double-backward", "traced"]
@@ -33,10 +38,6 @@ log = logging.getLogger("saddlescope.curvature")
 TRACING_PAYS_FROM = 4e11
 """Operations that tracing must save a whole job to be worth its seconds on a CPU: a row of 80
 images of a ResNet-32, whose trace takes 4 s. Measured by benchmarks/tracing.py."""
-
-TRACING_PAYS_FROM_ROWS = 40
-"""Rows of a job from which tracing is worth its seconds on CUDA, where launches cost more than
-arithmetic: replayed products of a small row are estimated to save 0.2 s a row. Not measured yet."""
 
 _CHECK = 10.0
 """Gradients of float32 that the float64 check of an untraced row takes, for each of its samples."""
@@ -63,7 +64,7 @@ def branches_count(samples: int) -> bool:
 
 
 def checked_samples(samples: int, *, exact: bool) -> int:
-    """How many of a row's samples its rounding is measured on; see `product_error`.
+    """Return how many of a row's samples its rounding is measured on; see `product_error`.
 
     Args:
         samples: of the row.
@@ -78,7 +79,7 @@ def checked_samples(samples: int, *, exact: bool) -> int:
 
 
 def operations_saved(rows: Iterable[int], *, gradient: float) -> float:
-    """By tracing, for a job of rows of so many samples; may be negative.
+    """Count what tracing saves a job with rows of so many samples; may be negative.
 
     Args:
         rows: number of samples of each.
@@ -96,7 +97,7 @@ def _gradients_saved(samples: int) -> float:
 
 
 class Programs:
-    """The traced programs of a job: one for each model, criterion and sample shape.
+    """Keep the traced programs of a job: one for each model, criterion and sample shape.
 
     Args:
         strategy: "traced" always tries to trace, "double-backward" never does, "auto" does so
@@ -117,7 +118,7 @@ class Programs:
 
     @property
     def traced(self) -> bool:
-        """Whether any program was traced, and not refused."""
+        """Return whether any program was traced, and not refused."""
         return any(program is not None for program in self._programs.values())
 
     def expect(self, objective: Objective, rows: Iterable[int]) -> None:
@@ -156,7 +157,7 @@ class Programs:
         )
 
     def guarded(self, objective: Objective, when: str) -> bool:
-        """Whether the derivatives of this job's loss were checked already; from now on they are.
+        """Return whether this job's derivatives were checked already; from now on they are.
 
         Args:
             objective: of any row.
@@ -175,8 +176,10 @@ class Programs:
             return DoubleBackward(objective, batch)
         # By the sample count, never by free memory: a row must not depend on that.
         exact = program.exact and branches_count(objective.n)
-        size = _size(program, objective, batch) if self._replays else None
-        return Traced(program, objective, batch, exact=exact, size=size)
+        size = replayed_size(program, objective) if self._replays else None
+        if size is not None:
+            return Replayed(program, objective, batch, exact=exact, size=size)
+        return Traced(program, objective, batch, exact=exact)
 
     def _program(self, objective: Objective, batch: Batch) -> TracedProgram | None:
         inputs, targets = batch.inputs, batch.targets
@@ -207,11 +210,11 @@ class Programs:
             # What was recorded on images that are laid out runs on any, not the other way round.
             inputs = objective.plan.lay_out(inputs)
             try:
-                program = _checked_program(objective, inputs, targets, PRIME)
+                program = _checked_program(objective, inputs, targets, PRIMES[0])
             except RecordingError:
                 raise
             except TraceError:
-                program = _checked_program(objective, inputs, targets, TWO_SIZES)
+                program = _checked_program(objective, inputs, targets, PRIMES[1])
         except TraceError as error:
             log.warning("products: double backward, because tracing was refused: %s", error)
             return None
@@ -224,7 +227,7 @@ class Programs:
 
 
 def _checked_program(
-    objective: Objective, inputs: Tensor, targets: Tensor, sizes: tuple[int, ...]
+    objective: Objective, inputs: Tensor, targets: Tensor, prime: int
 ) -> TracedProgram:
     """A program whose product is that of double backward."""
     few = Batch(objective.plan.prepare(inputs[:2].contiguous()), targets[:2], 1.0, len(targets[:2]))
@@ -235,7 +238,7 @@ def _checked_program(
         unreduced(objective.criterion),
         inputs,
         targets,
-        sizes=sizes,
+        prime=prime,
     )
     try:
         if program.exact:
@@ -255,23 +258,12 @@ def _checked_program(
 
 
 def unreduced(criterion: Criterion) -> Criterion:
-    """The criterion with one loss a sample, where it has a `reduction` to say so."""
+    """Return the criterion with one loss a sample, where it has a `reduction` to say so."""
     if getattr(criterion, "reduction", "none") == "none":
         return criterion
     copied: Any = copy.copy(criterion)
     copied.reduction = "none"
     return copied
-
-
-def _size(program: TracedProgram, objective: Objective, batch: Batch) -> int | None:
-    """The size to fill a batch up to and record; None where a product is run as it is.
-
-    Rows of several batches would copy what each needs into the buffers for every product.
-    """
-    alone = len(batch.targets) == objective.n
-    if objective.vector.device.type != "cuda" or not (alone and program.elements):
-        return None
-    return recorded_size(objective.n)
 
 
 def _exact_forward_agrees(program: TracedProgram, objective: Objective, few: Batch) -> bool:
