@@ -18,14 +18,13 @@ from saddlescope.measurement import (
     negative_curvature_moments,
     run_target,
 )
-from saddlescope.reporting import method_style, use_house_style
+from saddlescope.reporting import method_style, phase_figure, use_house_style
 from saddlescope.runs import METHODS, RunFolder
 from saddlescope.theory import (
     SurfaceShare,
     double_well,
     escape_steps,
     matrix_factorisation,
-    phase_figure,
     place,
     two_layer_linear,
 )

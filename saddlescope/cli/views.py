@@ -29,12 +29,12 @@ def say_views_saved(job: "SpectrumJob") -> None:
 
 def say_view_costs(job: "SpectrumJob") -> None:
     """What each view will cost a row."""
-    from saddlescope.measurement.view_plan import expected_gradients
+    from saddlescope.measurement import VIEWS
 
     stop = job.settings.stop
     typical = min(stop.max_matvecs, 50 if stop.certify else 30)
     for view in job.views:
-        cost = expected_gradients(view, job.view_options, products=typical)
+        cost = VIEWS[view].gradients(job.view_options, typical)
         say(f"with {view}: about {cost:.0f} gradients a row")
-    if "alignments" in job.views:
-        say("with alignments: and about 7 gradients of all samples, once")
+        if VIEWS[view].once:
+            say(f"with {view}: and about {VIEWS[view].once:.0f} gradients of all samples, once")

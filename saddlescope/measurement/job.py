@@ -29,11 +29,9 @@ from saddlescope.measurement.kept import (
     row_key,
 )
 from saddlescope.measurement.parts import part_files, read_part
-from saddlescope.measurement.row_work import RowWork
 from saddlescope.measurement.settings import Settings, ViewSettings
 from saddlescope.measurement.target import Target
-from saddlescope.measurement.view_plan import check_views, view_settings
-from saddlescope.measurement.views import FROM_THE_ROW, VIEWS
+from saddlescope.measurement.views import VIEWS, RowWork, check_views
 from saddlescope.runs import (
     SPECTRUM_COLUMNS,
     one_writer,
@@ -162,7 +160,7 @@ class SpectrumJob:
             key = expected[subset, seed]
             reused = key in finished
             if not reused:
-                needed = any(view in FROM_THE_ROW for view in open_views)
+                needed = any(VIEWS[view].from_row for view in open_views)
                 finished[key] = self._columns(work.measure(eigenvectors=needed))
                 self.save(finished)
             row = finished[key]
@@ -173,7 +171,7 @@ class SpectrumJob:
                 if view in open_views:
                     words = row | self._words(subset, seed, view)
                     order = [self._words(*pair, view) for pair in self.rows]
-                    records.put(words, VIEWS[view](work), order=order)
+                    records.put(words, VIEWS[view].compute(work), order=order)
                 if on_view is not None:
                     on_view(row, view, view not in open_views)
         return rows
@@ -270,7 +268,7 @@ class SpectrumJob:
             "seed": seed,
             "dtype": str(parameter.dtype).removeprefix("torch."),
             "device": parameter.device.type,
-            "settings": view_settings(view, settings, self.view_options, rule)
+            "settings": VIEWS[view].settings(settings, self.view_options, rule)
             if view
             else settings.column(),
         }

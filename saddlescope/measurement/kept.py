@@ -7,7 +7,6 @@ from typing import Any
 
 from saddlescope.runs import one_writer, read_view, view_file, write_view
 from saddlescope.runs.schema import SPECTRUM_KEY
-from saddlescope.runs.tables import column_type
 from saddlescope.runs.view_files import view_columns, views_folder
 
 Key = tuple[Any, ...]
@@ -19,6 +18,9 @@ LOCK_PATIENCE = 60.0
 
 _EIGENVECTORS = re.compile(r"eigenvectors/[^/]+\.safetensors")
 """Files that a record may name."""
+
+_EMPTY: Mapping[type, Any] = {str: "", float: float("nan")}
+"""What stands for a value that is not there; of other kinds None."""
 
 
 def row_key(row: Mapping[str, Any]) -> Key:
@@ -93,7 +95,7 @@ class ViewRecords:
         """
         columns = view_columns(self.view)
         self._records[row_key(words)] = [
-            {column: _empty(column) for column in columns}
+            {column: _EMPTY.get(kind) for column, kind in columns.items()}
             | {column: value for column, value in words.items() if column in columns}
             | dict(record)
             for record in records
@@ -107,8 +109,3 @@ class ViewRecords:
                 name = self._stale.pop()
                 if _EIGENVECTORS.fullmatch(name):
                     (self._folder / name).unlink(missing_ok=True)
-
-
-def _empty(column: str) -> Any:
-    kind = column_type(column)
-    return "" if kind is str else float("nan") if kind is float else None

@@ -27,6 +27,8 @@ from saddlescope.runs.schema import (
     SPECTRUM_COLUMNS,
     VIEW_COLUMNS,
     VIEW_IDENTITY,
+    VIEW_SCHEMA,
+    Columns,
     OperatorName,
 )
 from saddlescope.runs.tables import (
@@ -50,6 +52,8 @@ __all__ = [
     "SPECTRUM_COLUMNS",
     "VIEW_COLUMNS",
     "VIEW_IDENTITY",
+    "VIEW_SCHEMA",
+    "Columns",
     "Method",
     "OperatorName",
     "RadiusOptions",

@@ -5,7 +5,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,6 @@ from saddlescope.errors import DataError, UsageError
 from saddlescope.runs.atomic import atomic_path, to_json, write_text
 from saddlescope.runs.reading import read_bytes, read_json, read_text
 from saddlescope.runs.schema import SPECTRUM_COLUMNS
-
-_INTEGERS = {
-    "n", "matvecs", "epoch", "seed", "steps", "probes", "size", "rank", "stage",
-    "bootstrap_resamples", "bootstrap_unconverged", "bootstrap_matvecs", "bootstrap_seed",
-}  # fmt: skip
-_FLAGS = {"converged", "agrees"}
-_TEXT = {
-    "name", "kind", "stop_rule", "verdict", "run", "method", "split", "criterion",
-    "checkpoint", "dtype", "device", "digest", "settings", "operator", "parameters",
-    "end", "file", "direction", "vector", "rho", "skipped",
-}  # fmt: skip
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
@@ -75,7 +64,7 @@ def write_spectrum(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         copy.write_bytes((to_json(rows, indent=2) + "\n").encode("utf-8", "backslashreplace"))
 
 
-def refuse_foreign_table(path: Path, columns: Sequence[str]) -> None:
+def refuse_foreign_table(path: Path, columns: Iterable[str]) -> None:
     """Refuse a place for a table where writing it would replace what we have not written.
 
     Args:
@@ -110,10 +99,10 @@ def spectrum_csv(rows: Iterable[Mapping[str, Any]]) -> str:
     return csv_text(rows, SPECTRUM_COLUMNS)
 
 
-def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
+def csv_text(rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> str:
     """Rows as CSV text with these columns; None becomes an empty cell."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(
         {key: "" if value is None else value for key, value in row.items()} for row in rows
@@ -130,8 +119,8 @@ def read_spectrum(path: Path) -> list[dict[str, Any]]:
     return read_csv(path, SPECTRUM_COLUMNS, what="spectrum table")
 
 
-def read_csv(path: Path, columns: Sequence[str], *, what: str) -> list[dict[str, Any]]:
-    """Read a CSV with at least these columns, with types; others are left out.
+def read_csv(path: Path, columns: Mapping[str, type], *, what: str) -> list[dict[str, Any]]:
+    """Read a CSV with at least these columns, each of its type; others are left out.
 
     Raises:
         DataError: not readable, columns missing, or a cell that does not parse.
@@ -150,24 +139,16 @@ def read_csv(path: Path, columns: Sequence[str], *, what: str) -> list[dict[str,
 
 
 def _row(
-    path: Path, number: int, row: Mapping[str | None, Any], columns: Sequence[str]
+    path: Path, number: int, row: Mapping[str | None, Any], columns: Mapping[str, type]
 ) -> dict[str, Any]:
     if None in row:
         raise DataError(f"{path}:{number}: the row has more cells than there are columns")
-    return {column: _parse(path, number, column, row[column]) for column in columns}
+    return {name: _parse(path, number, name, row[name], kind) for name, kind in columns.items()}
 
 
-def column_type(column: str) -> type:
-    """What a column holds: str, int (or None), bool, or float; of an array column, its items."""
-    if column in _TEXT:
-        return str
-    return int if column in _INTEGERS else bool if column in _FLAGS else float
-
-
-def _parse(path: Path, line: int, column: str, text: str | None) -> Any:
+def _parse(path: Path, line: int, column: str, text: str | None, kind: type) -> Any:
     if text is None:
         raise DataError(f"{path}:{line}: the row ends before column {column!r}")
-    kind = column_type(column)
     if kind is str:
         return text
     try:

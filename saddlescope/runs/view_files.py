@@ -19,8 +19,8 @@ from typing import Any
 from saddlescope.errors import DataError, UsageError
 from saddlescope.runs.atomic import to_json, write_text
 from saddlescope.runs.reading import read_json
-from saddlescope.runs.schema import ARRAY_COLUMNS, VIEW_COLUMNS, VIEW_IDENTITY
-from saddlescope.runs.tables import column_type, csv_text, read_csv
+from saddlescope.runs.schema import VIEW_COLUMNS, VIEW_IDENTITY
+from saddlescope.runs.tables import csv_text, read_csv
 
 
 def views_folder(table: Path) -> Path:
@@ -34,19 +34,19 @@ def view_file(table: Path, view: str) -> Path:
     Raises:
         UsageError: there is no such view.
     """
-    holds_arrays = bool(ARRAY_COLUMNS & set(view_columns(view)))
+    holds_arrays = list in view_columns(view).values()
     return views_folder(table) / f"{view}.{'json' if holds_arrays else 'csv'}"
 
 
-def view_columns(view: str) -> tuple[str, ...]:
-    """All columns of a view, in order.
+def view_columns(view: str) -> dict[str, type]:
+    """Return all columns of a view, in order, each with what it holds.
 
     Raises:
         UsageError: there is no such view.
     """
     if view not in VIEW_COLUMNS:
         raise UsageError(f"there is no view {view!r}: choose from {', '.join(VIEW_COLUMNS)}")
-    return (*VIEW_IDENTITY, *VIEW_COLUMNS[view])
+    return {**VIEW_IDENTITY, **VIEW_COLUMNS[view]}
 
 
 def write_view(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
@@ -82,31 +82,29 @@ def read_view(path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def typed_record(path: Path, line: int, columns: Iterable[str], record: Any) -> dict[str, Any]:
-    """These columns of a record that was read as JSON; null is NaN where a number is expected.
+def typed_record(path: Path, line: int, columns: Mapping[str, type], record: Any) -> dict[str, Any]:
+    """Take these columns of a record read as JSON; null is NaN where a number is expected.
 
     Args:
         path: for messages, as the next one.
         line: of the record.
-        columns: wanted.
+        columns: wanted, each with what it holds.
         record: as it was read.
 
     Raises:
         DataError: not an object, a column missing, or a value of another type.
     """
-    return {column: _value(path, line, column, record) for column in columns}
-
-
-def _value(path: Path, line: int, column: str, record: Any) -> Any:
     if not isinstance(record, dict):
         raise DataError(f"{path}:{line}: expected a JSON object")
+    return {name: _value(path, line, name, record, kind) for name, kind in columns.items()}
+
+
+def _value(path: Path, line: int, column: str, record: dict[str, Any], kind: type) -> Any:
     if column not in record:
         raise DataError(f"{path}:{line}: the record has no {column!r}")
     value = record[column]
     try:
-        if column in ARRAY_COLUMNS:
-            return _numbers(value)
-        return _typed(value, column_type(column))
+        return _numbers(value) if kind is list else _typed(value, kind)
     except (TypeError, OverflowError):
         shown = str(value)[:40]
         raise DataError(f"{path}:{line}: {column} = {shown!r} is not a value") from None

@@ -85,7 +85,7 @@ def test_spectrum_prints_csv_into_a_pipe_and_saves_it(run):
     assert done.exit_code == 0, done.stderr
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [row["name"] for row in rows] == ["0", "8", "9"]
-    assert tuple(rows[0]) == SPECTRUM_COLUMNS
+    assert list(rows[0]) == list(SPECTRUM_COLUMNS)
     saved = (run / "spectrum" / "last-train.csv").read_text()
     assert saved == done.stdout
     again = command("spectrum", run, "--classes", "0,8-9", "--groups", "none", "--rtol", "0.1")

@@ -7,18 +7,14 @@ import pytest
 
 from saddlescope.errors import DataError, UsageError
 from saddlescope.runs import VIEW_COLUMNS, VIEW_IDENTITY, read_view, view_file, write_view
-from saddlescope.runs.schema import ARRAY_COLUMNS, SPECTRUM_COLUMNS, SPECTRUM_KEY
-from saddlescope.runs.tables import column_type
+from saddlescope.runs.schema import SPECTRUM_COLUMNS, SPECTRUM_KEY
 
 
 def record(view, **changes):
     """A record of a view with a value of the right type in every column."""
-    plain = {str: 'a,"b"', int: 7, bool: True, float: 0.1}
-    found = {}
-    for column in (*VIEW_IDENTITY, *VIEW_COLUMNS[view]):
-        value = plain[column_type(column)]
-        found[column] = [[0.1, 2.0], [-3e-300, 4.0]] if column in ARRAY_COLUMNS else value
-    return found | changes
+    plain = {str: 'a,"b"', int: 7, bool: True, float: 0.1, list: [[0.1, 2.0], [-3e-300, 4.0]]}
+    columns = {**VIEW_IDENTITY, **VIEW_COLUMNS[view]}
+    return {column: plain[kind] for column, kind in columns.items()} | changes
 
 
 @pytest.mark.parametrize("view", VIEW_COLUMNS)
