@@ -15,6 +15,7 @@ from saddlescope.longtail import ImageSamples
 from saddlescope.runs import RunFolder, read_rows
 from saddlescope.sharpness import SharpnessAware
 from saddlescope.training import (
+    RunOptions,
     load_checkpoint,
     load_plan,
     load_section,
@@ -199,8 +200,8 @@ def _job(recipe, recipes, data, runs, device, stop):
     if folder.exists():
         branching = Branching(keep=branching.keep)
     yield from training(
-        recipe, data, folder, device=device, resume=folder.exists(), should_stop=stop,
-        branching=branching,
+        recipe, data, folder, RunOptions(device=device, resume=folder.exists(), should_stop=stop,
+        branching=branching),
     )  # fmt: skip
 
 

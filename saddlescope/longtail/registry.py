@@ -6,7 +6,6 @@ at IF = 100; so is that of the sets of image files. The digits' thresholds are c
 IF = 20: half of the classes are tail, and the shots are 3, 4 and 3 classes as in CIFAR-10.
 """
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Final
 
 import torch
 
-from saddlescope.errors import DataError, UsageError
+from saddlescope.errors import DataError, UsageError, unknown
 from saddlescope.longtail import digits, prototypes
 from saddlescope.longtail.cifar import CIFAR10, CIFAR100, load_cifar
 from saddlescope.longtail.datasets import LongTailData, SourceData
@@ -263,9 +262,7 @@ def dataset_spec(name: str) -> DatasetSpec:
         UsageError: an unknown name; says the nearest one.
     """
     if name not in DATASETS:
-        close = difflib.get_close_matches(str(name), DATASETS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise UsageError(f"unknown data set {name!r}: {hint}choose from {', '.join(DATASETS)}")
+        raise unknown("data set", name, DATASETS)
     return DATASETS[name]
 
 

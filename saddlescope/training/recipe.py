@@ -4,7 +4,6 @@ A key that does not exist is refused with the nearest one that does. `extends` n
 to start from: a path beside the file, or `package:NAME` for one that ships with saddlescope.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
@@ -13,7 +12,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from saddlescope.errors import UsageError
+from saddlescope.errors import UsageError, nearest
 from saddlescope.longtail.losses import check_options
 from saddlescope.runs import LOSSES, METHODS, ONE_STAGE, RadiusOptions, in_two_stages
 from saddlescope.sharpness import Radii, first_epoch, method_radii
@@ -292,8 +291,8 @@ def _first_mistake(error: ValidationError) -> str:
     path = ".".join(location)
     if mistake["type"] == "extra_forbidden":
         known = _keys(location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        near = nearest(location[-1], known)
+        hint = f"did you mean {near!r}?" if near else f"known keys: {', '.join(known)}"
         return f"unknown key {path!r}; {hint}"
     if mistake["type"] == "missing":
         return f"key {path!r} is missing"

@@ -8,7 +8,7 @@ from saddlescope.curvature import Ranks
 from saddlescope.errors import ExitCode, UsageError
 from saddlescope.runs import METHODS, RunFolder, read_rows
 from saddlescope.sharpness import SharpnessAware
-from saddlescope.training import load_checkpoint, packaged_recipe, train
+from saddlescope.training import RunOptions, load_checkpoint, packaged_recipe, train
 from saddlescope.training.network import average_statistics, training_network
 from saddlescope.training.restore import load_section
 from saddlescope.training.steps import Steps
@@ -121,7 +121,7 @@ def test_norms_are_refused_of_shared_batches(tmp_path):
     alone = Ranks()
     alone.size = 2
     with pytest.raises(UsageError, match="norms_every looks at whole batches"):
-        train(asked, load_section(asked.data), RunFolder(tmp_path / "run"), ranks=alone)
+        train(asked, load_section(asked.data), RunFolder(tmp_path / "run"), RunOptions(ranks=alone))
 
 
 TRAIN = (
