@@ -13,7 +13,7 @@ from saddlescope.curvature.spectra import measure_subset
 from saddlescope.curvature.subsets import select_subsets
 from saddlescope.longtail import ImageSamples
 from saddlescope.runs import RunFolder, read_rows
-from saddlescope.sharpness import SharpnessAware
+from saddlescope.sharpness import SharpnessAware, StepOptions
 from saddlescope.training import (
     RunOptions,
     load_checkpoint,
@@ -90,11 +90,15 @@ def steps_of(recipe, data, device, *, captured=True):
     radii = recipe.method.radii(recipe.training.epochs)
     options = recipe.optimizer
     optimizer = SharpnessAware(
-        model.parameters(), torch.optim.SGD, radii=radii.at(0), model=model,
-        bn_statistics=recipe.method.bn_statistics, momentum=options.momentum,
-        weight_decay=options.weight_decay, nesterov=options.nesterov,
-        clip=options.clip, **base_options(recipe, device),
-    )  # fmt: skip
+        model.parameters(),
+        torch.optim.SGD,
+        radii=radii.at(0),
+        step=StepOptions(model=model, bn_statistics=recipe.method.bn_statistics, clip=options.clip),
+        momentum=options.momentum,
+        weight_decay=options.weight_decay,
+        nesterov=options.nesterov,
+        **base_options(recipe, device),
+    )
     kind = CapturedSteps if captured else Steps
     return kind(recipe, data, model, optimizer, radii)
 

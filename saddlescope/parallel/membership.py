@@ -148,7 +148,8 @@ def _last_words(error: BaseException, rank: int) -> tuple[str, int]:
     shared = board()
     assert shared is not None
     message = "interrupted" if isinstance(error, KeyboardInterrupt) else described(error)
-    shared.post(f"why/{rank}", message)
+    if not isinstance(error, RankFailed | RankDied):  # those say what another rank has said
+        shared.post(f"why/{rank}", message)
     cause = _cause(error, shared)
     if isinstance(cause, RankFailed):
         return "", cause.exit_code

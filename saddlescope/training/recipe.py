@@ -5,6 +5,7 @@ to start from: a path beside the file, or `package:NAME` for one that ships with
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import PydanticCustomError
 
 from saddlescope.errors import UsageError, nearest
+from saddlescope.longtail import Thresholds
 from saddlescope.longtail.losses import check_options
 from saddlescope.runs import LOSSES, METHODS, ONE_STAGE, RadiusOptions, in_two_stages
 from saddlescope.sharpness import Radii, first_epoch, method_radii
@@ -70,6 +72,11 @@ class DataSection(_Section):
     test_list: str | None = None
     image_size: int | None = Field(default=None, ge=8, le=_LARGEST_SIDE)
     shrink_to: int | None = Field(default=None, ge=8, le=_LARGEST_SIDE)
+
+    def thresholds(self, usual: Thresholds) -> Thresholds:
+        """Return the usual thresholds with those that are given in their place."""
+        given = self.model_dump(include={field.name for field in fields(Thresholds)})
+        return replace(usual, **{key: value for key, value in given.items() if value is not None})
 
 
 class ModelSection(_Section):

@@ -17,7 +17,7 @@ import torch
 from saddlescope.errors import UsageError
 from saddlescope.longtail import LongTailData
 from saddlescope.runs import RunFolder, one_writer
-from saddlescope.sharpness import SharpnessAware
+from saddlescope.sharpness import SharpnessAware, StepOptions
 from saddlescope.training.arithmetic import arithmetic
 from saddlescope.training.captured import CapturedSteps, base_options, refuse_capture
 from saddlescope.training.epoch import finish_epoch, take_steps
@@ -109,10 +109,12 @@ def _steps(recipe: Recipe, data: LongTailData, options: RunOptions) -> Steps:
         [p for p in model.parameters() if p.requires_grad],
         torch.optim.SGD,
         radii=radii.at(0),
-        model=model,
-        bn_statistics=recipe.method.bn_statistics,
-        total=None if ranks.size == 1 else ranks.total,
-        clip=base.clip,
+        step=StepOptions(
+            clip=base.clip,
+            model=model,
+            bn_statistics=recipe.method.bn_statistics,
+            total=None if ranks.size == 1 else ranks.total,
+        ),
         **base_options(recipe, device),
         momentum=base.momentum,
         nesterov=base.nesterov,

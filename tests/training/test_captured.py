@@ -9,7 +9,7 @@ import torch
 from saddlescope.bench.calls import DeviceCalls
 from saddlescope.errors import Interrupted, UsageError
 from saddlescope.runs import METHODS, RunFolder, read_rows
-from saddlescope.sharpness import SharpnessAware
+from saddlescope.sharpness import SharpnessAware, StepOptions
 from saddlescope.training import (
     RunOptions,
     load_checkpoint,
@@ -43,11 +43,16 @@ def made(kind, asked, device="cpu", **options):
     model = recipe_network(asked, num_classes=10, in_channels=1).to(device).train()
     radii = asked.method.radii(2)
     optimizer = SharpnessAware(
-        model.parameters(), torch.optim.SGD, radii=radii.at(0), model=model,
-        bn_statistics=asked.method.bn_statistics, momentum=0.9, weight_decay=1e-3,
-        clip=asked.optimizer.clip,
+        model.parameters(),
+        torch.optim.SGD,
+        radii=radii.at(0),
+        step=StepOptions(
+            model=model, bn_statistics=asked.method.bn_statistics, clip=asked.optimizer.clip
+        ),
+        momentum=0.9,
+        weight_decay=1e-3,
         **base_options(asked, torch.device(device)),
-    )  # fmt: skip
+    )
     return kind(asked, data, model, optimizer, radii, **options)
 
 

@@ -7,7 +7,7 @@ from processes import on_ranks, start_command
 from saddlescope.curvature import Ranks
 from saddlescope.errors import ExitCode, UsageError
 from saddlescope.runs import METHODS, RunFolder, read_rows
-from saddlescope.sharpness import SharpnessAware
+from saddlescope.sharpness import SharpnessAware, StepOptions
 from saddlescope.training import RunOptions, load_checkpoint, packaged_recipe, train
 from saddlescope.training.network import average_statistics, training_network
 from saddlescope.training.restore import load_section
@@ -41,7 +41,7 @@ def losses_of_steps(ranks, method, norm, last_batch=None):
     radii = asked.method.radii(2)
     optimizer = SharpnessAware(
         model.parameters(), torch.optim.SGD, radii=radii.at(0), lr=0.05, momentum=0.9,
-        total=None if ranks.size == 1 else ranks.total,
+        step=StepOptions(total=None if ranks.size == 1 else ranks.total),
     )  # fmt: skip
     steps = Steps(asked, data, model, optimizer, radii, ranks=ranks)
     found = []
@@ -94,7 +94,11 @@ def test_gradients_travel_once_for_all_ascents_and_once_for_the_update(method, m
     model = training_network(asked, num_classes=10, in_channels=1, device=torch.device("cpu"))
     radii, sent = asked.method.radii(2), []
     optimizer = SharpnessAware(
-        model.parameters(), torch.optim.SGD, radii=radii.at(0), total=sent.append, lr=0.1
+        model.parameters(),
+        torch.optim.SGD,
+        radii=radii.at(0),
+        step=StepOptions(total=sent.append),
+        lr=0.1,
     )
     steps = Steps(asked, data, model, optimizer, radii)
     batches = [torch.arange(0, 438, 10)]
