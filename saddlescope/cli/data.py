@@ -51,6 +51,7 @@ def inspect(
         Path | None,
         typer.Option(metavar="FILE.png", help="Also draw the first images of up to 20 classes."),
     ] = None,
+    force: options.Replace = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     data_root: options.DataRoot = None,
 ) -> None:
@@ -64,8 +65,11 @@ def inspect(
         load_data,
         write_sheet,
     )
+    from saddlescope.runs import refuse_foreign_output
     from saddlescope.runs.atomic import to_json
 
+    if sheet is not None:
+        refuse_foreign_output(sheet, force=force)
     thresholds = dataset_spec(name).thresholds
     if tail_threshold is not None:
         thresholds = replace(thresholds, tail_threshold=tail_threshold)

@@ -41,7 +41,14 @@ def figure(
 
     Prints the path of each file it wrote.
     """
-    from saddlescope.reporting import PICTURES, TABLES, load_runs, save_figure, save_table
+    from saddlescope.reporting import (
+        PAPER_COLUMNS,
+        PICTURES,
+        TABLES,
+        load_runs,
+        save_figure,
+        save_table,
+    )
     from saddlescope.runs import refuse_foreign_output
 
     known = (*PICTURES, *ALONE, "phase", *TABLES)
@@ -59,6 +66,11 @@ def figure(
     for each in set(chosen) - set(TABLES):
         for kind in kinds:
             refuse_foreign_output(output / f"{each}.{kind}", force=force)
+    for each in set(chosen) & set(TABLES):
+        refuse_foreign_output(output / f"{each}.csv", force=force, columns=PAPER_COLUMNS)
+        if not (output / f"{each}.csv").exists():  # ours are written together
+            for kind in ("md", "tex"):
+                refuse_foreign_output(output / f"{each}.{kind}", force=force)
     written: list[Path] = []
     for each in chosen:
         if each in TABLES:

@@ -13,7 +13,7 @@ import traceback
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from saddlescope.errors import ExitCode, SaddlescopeError, described, first_line
+from saddlescope.errors import ExitCode, SaddlescopeError, UsageError, described, first_line
 from saddlescope.parallel.board import POLL_SECONDS, Board, RankDied, RankFailed
 from saddlescope.parallel.launch import launch
 
@@ -159,7 +159,9 @@ def _last_words(error: BaseException, rank: int) -> tuple[str, int]:
     message = message if cause is error else described(cause)
     if not shared.fail(message, code):
         return "", shared.read("failed")["code"]
-    if not isinstance(cause, RankDied) and not _is_everybodys(message, shared):
+    # An option is wrong on all ranks alike; a network may fail on the samples of one.
+    everybodys = isinstance(cause, UsageError) and _is_everybodys(message, shared)
+    if not isinstance(cause, RankDied) and not everybodys:
         message = f"rank {rank}: {message}"
     if not _is_expected(cause):
         traceback.print_exception(cause)
@@ -187,7 +189,7 @@ def _cause(error: BaseException, shared: Board) -> BaseException:
 
 
 def _is_everybodys(message: str, shared: Board) -> bool:
-    """Whether every rank fails alike, as by an option that is wrong."""
+    """Whether every rank says the same."""
     until = time.monotonic() + _LAST_SECONDS
     while True:
         said = [shared.read(f"why/{rank}") for rank in range(shared.size)]

@@ -22,7 +22,7 @@ from saddlescope.reporting.findings import Findings, find
 from saddlescope.reporting.judging import Claim
 from saddlescope.reporting.loading import Problem, Run, load_runs
 from saddlescope.reporting.palette import house_style, method_style, use_house_style
-from saddlescope.reporting.paper import paper_table, paper_text, printed_rows
+from saddlescope.reporting.paper import PAPER_COLUMNS, paper_table, paper_text, printed_rows
 from saddlescope.reporting.report import Report, write_report
 from saddlescope.reporting.tables import (
     accuracy_table,
@@ -35,6 +35,7 @@ from saddlescope.reporting.tables import (
 from saddlescope.reporting.terminal import spectrum_text, summary_text
 
 __all__ = [
+    "PAPER_COLUMNS",
     "PICTURES",
     "TABLES",
     "Claim",

@@ -176,7 +176,7 @@ class OptimizerSection(_Section):
     weight_decay: Radius = 1e-3
     batch_size: Count = 64
     schedule: Literal["cosine", "cosine-released", "constant"] = "cosine"
-    clip: float | None = Field(default=None, gt=0)
+    clip: float | None = Field(default=None, gt=0, le=_LARGEST_STEP)
 
 
 class TrainingSection(_Section):
