@@ -1,5 +1,6 @@
 """What a long-tailed data set holds, as plain data and as text: `saddlescope data inspect`."""
 
+from dataclasses import asdict
 from typing import Any
 
 from saddlescope.longtail.datasets import LongTailData
@@ -20,14 +21,10 @@ def describe(data: LongTailData) -> dict[str, Any]:
         "num_classes": data.num_classes,
         "image_shape": list(data.train.image_shape),
         "imbalance_factor": data.imbalance_factor,
-        "profile": data.profile,
-        "subset": data.subset,
-        "subset_seed": data.subset_seed,
+        **asdict(data.cut),
         "train_images": len(data.train),
         "test_images": len(data.test),
-        "tail_threshold": data.tail_threshold,
-        "many_above": data.many_above,
-        "few_below": data.few_below,
+        **asdict(data.thresholds),
         "counts": list(data.counts),
         "class_names": list(data.class_names),
         "groups": {

@@ -14,10 +14,10 @@ from typing import Any, Self
 
 from saddlescope.curvature import Programs, Ranks, SharedSamples, Subset, count_samples
 from saddlescope.errors import Interrupted
-from saddlescope.measurement.board import Board, RankDied, RankFailed
 from saddlescope.measurement.job import SpectrumJob
 from saddlescope.measurement.kept import Rows, row_key
 from saddlescope.measurement.parts import part_file, part_files, write_part
+from saddlescope.parallel import Board, RankDied, RankFailed
 
 OnRow = Callable[[dict[str, Any], bool], None]
 
