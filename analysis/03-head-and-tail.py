@@ -21,7 +21,7 @@ from saddlescope.runs import RunFolder
 from saddlescope.theory import STATEMENTS, check, find_counterexample
 from saddlescope.theory.proposition3 import family, squared_sizes
 from saddlescope.theory.proposition4 import cosines, expansion, observed_orders
-from saddlescope.training import load_recipe, load_section, train
+from saddlescope.training import RunOptions, load_recipe, load_section, train
 
 use_house_style()
 quick = bool(os.environ.get("SADDLESCOPE_QUICK"))
@@ -100,7 +100,7 @@ pd.DataFrame([check(v, trials=trials).row() for v in STATEMENTS["proposition5-2"
 runs = Path(os.environ.get("SADDLESCOPE_RUNS", "../runs"))
 recipe = load_recipe("../train/digits-study.toml", overrides=["training.epochs=10"] * quick)
 run = RunFolder(runs / recipe.run_name)
-train(recipe, load_section(recipe.data), run, resume=True)
+train(recipe, load_section(recipe.data), run, RunOptions(resume=True))
 epochs = sorted(
     int(path.stem.removeprefix("epoch-")) for path in run.checkpoints.glob("epoch-*.pt")
 )

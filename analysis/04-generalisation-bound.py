@@ -26,7 +26,7 @@ from saddlescope.reporting import use_house_style
 from saddlescope.runs import RunFolder
 from saddlescope.theory import generalisation_bound
 from saddlescope.theory.measured import bound_arguments
-from saddlescope.training import load_recipe, load_section, train
+from saddlescope.training import RunOptions, load_recipe, load_section, train
 
 use_house_style()
 quick = bool(os.environ.get("SADDLESCOPE_QUICK"))
@@ -82,7 +82,7 @@ plt.show()
 runs = Path(os.environ.get("SADDLESCOPE_RUNS", "../runs"))
 recipe = load_recipe("../train/digits-study.toml", overrides=["training.epochs=10"] * quick)
 run = RunFolder(runs / recipe.run_name)
-train(recipe, load_section(recipe.data), run, resume=True)
+train(recipe, load_section(recipe.data), run, RunOptions(resume=True))
 target = run_target(run)
 groups = ("all", "head", "tail")
 job = SpectrumJob.plan(

@@ -23,7 +23,7 @@ from saddlescope.theory import (
     place,
     two_layer_linear,
 )
-from saddlescope.training import load_recipe, load_section, train
+from saddlescope.training import RunOptions, load_recipe, load_section, train
 
 use_house_style()
 quick = bool(os.environ.get("SADDLESCOPE_QUICK"))
@@ -75,7 +75,7 @@ plt.show()
 runs = Path(os.environ.get("SADDLESCOPE_RUNS", "../runs"))
 recipe = load_recipe("../train/digits-study.toml", overrides=["training.epochs=10"] * quick)
 run = RunFolder(runs / recipe.run_name)
-train(recipe, load_section(recipe.data), run, resume=True)
+train(recipe, load_section(recipe.data), run, RunOptions(resume=True))
 target = run_target(run)
 found = measure_escape(
     target,

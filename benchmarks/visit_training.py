@@ -13,8 +13,9 @@ from saddlescope.curvature.objective.subsets import select_subsets
 from saddlescope.curvature.tables.spectra import measure_subset
 from saddlescope.longtail import ImageSamples
 from saddlescope.runs import RunFolder, read_rows
-from saddlescope.sharpness import SharpnessAware
+from saddlescope.sharpness import SharpnessAware, StepOptions
 from saddlescope.training import (
+    RunOptions,
     load_checkpoint,
     load_plan,
     load_section,
@@ -89,11 +90,15 @@ def steps_of(recipe, data, device, *, captured=True):
     radii = recipe.method.radii(recipe.training.epochs)
     options = recipe.optimizer
     optimizer = SharpnessAware(
-        model.parameters(), torch.optim.SGD, radii=radii.at(0), model=model,
-        bn_statistics=recipe.method.bn_statistics, momentum=options.momentum,
-        weight_decay=options.weight_decay, nesterov=options.nesterov,
-        clip=options.clip, **base_options(recipe, device),
-    )  # fmt: skip
+        model.parameters(),
+        torch.optim.SGD,
+        radii=radii.at(0),
+        step=StepOptions(model=model, bn_statistics=recipe.method.bn_statistics, clip=options.clip),
+        momentum=options.momentum,
+        weight_decay=options.weight_decay,
+        nesterov=options.nesterov,
+        **base_options(recipe, device),
+    )
     kind = CapturedSteps if captured else Steps
     return kind(recipe, data, model, optimizer, radii)
 
@@ -199,8 +204,8 @@ def _job(recipe, recipes, data, runs, device, stop):
     if folder.exists():
         branching = Branching(keep=branching.keep)
     yield from training(
-        recipe, data, folder, device=device, resume=folder.exists(), should_stop=stop,
-        branching=branching,
+        recipe, data, folder, RunOptions(device=device, resume=folder.exists(), should_stop=stop,
+        branching=branching),
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from saddlescope.bench.cases import Cases
 from saddlescope.bench.clock import seconds_now
 from saddlescope.bench.record import Record, Unit
-from saddlescope.longtail.datasets import LabelledImages, LongTailData
+from saddlescope.longtail import Cut, LabelledImages, LongTailData, Thresholds
 from saddlescope.models import build_model
 from saddlescope.runs import METHODS
 from saddlescope.sharpness import SharpnessAware
@@ -130,8 +130,8 @@ def _data(device: torch.device) -> LongTailData:
     train = LabelledImages(pixels, torch.arange(BATCH * 8) % CLASSES, (0.5,) * 3, (0.25,) * 3)
     return LongTailData(
         name="random", train=train, test=train, class_names=tuple(map(str, range(CLASSES))),
-        counts=tuple(1000 - c for c in range(CLASSES)), tail_threshold=919, many_above=950,
-        few_below=930, imbalance_factor=1.0, profile="exp", subset="first", subset_seed=0,
+        counts=tuple(1000 - c for c in range(CLASSES)), thresholds=Thresholds(919, 950, 930),
+        imbalance_factor=1.0, cut=Cut(),
     ).to(device)  # fmt: skip
 
 

@@ -64,6 +64,7 @@ def check(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="CSV to write; a JSON beside it.")
     ] = None,
+    force: options.Replace = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
@@ -80,7 +81,7 @@ def check(
         contradictions,
         smallest_class,
     )
-    from saddlescope.runs import refuse_foreign_table
+    from saddlescope.runs import refuse_foreign_output, refuse_foreign_table
 
     stop = StopRule(rtol=rtol, confidence=confidence, max_matvecs=max_matvecs)
     target, _ = find_target(
@@ -89,7 +90,9 @@ def check(
         data_root=data_root, device=choose_device(device),
     )  # fmt: skip
     if output is not None:
-        refuse_foreign_table(output, [field.name for field in fields(CheckRow)])
+        columns = [field.name for field in fields(CheckRow)]
+        refuse_foreign_output(output, force=force, columns=columns)
+        refuse_foreign_table(output, columns)
     first = target.samples.inputs(target.samples.targets[:1] * 0)
     choose_threads(threads, pixels_of(first))
     wanted: Any = classes

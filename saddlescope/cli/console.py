@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from saddlescope.cli.ranks import launch, leads
-from saddlescope.errors import ExitCode, SaddlescopeError, UsageError
+from saddlescope.errors import ExitCode, SaddlescopeError, UsageError, described
+from saddlescope.parallel import launch, leads
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +73,7 @@ def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return command(*args, **kwargs)
         except SaddlescopeError as error:
-            line = " ".join(str(error).split())
+            line = described(error)
             say(
                 f"saddlescope: {line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + '…'}"
             )
@@ -88,8 +88,7 @@ def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             if isinstance(error, BrokenPipeError):
                 sys.stderr.close()  # the reader has gone: nothing is left to say, or to whom
                 raise typer.Exit(ExitCode.FAILED) from None
-            where = f"{error.filename}: " if error.filename else ""
-            say(f"saddlescope: {where}{error.strerror or error}")
+            say(f"saddlescope: {described(error)}")
             raise typer.Exit(ExitCode.FAILED) from None
 
     return wrapped

@@ -1,5 +1,6 @@
 """`saddlescope data`: look at a data set before training on it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -50,17 +51,31 @@ def inspect(
         Path | None,
         typer.Option(metavar="FILE.png", help="Also draw the first images of up to 20 classes."),
     ] = None,
+    force: options.Replace = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     data_root: options.DataRoot = None,
 ) -> None:
     """Print class counts, head and tail, shots and checksums of a long-tailed data set."""
-    from saddlescope.longtail import FileOptions, describe, describe_text, load_data, write_sheet
+    from saddlescope.longtail import (
+        Cut,
+        FileOptions,
+        dataset_spec,
+        describe,
+        describe_text,
+        load_data,
+        write_sheet,
+    )
+    from saddlescope.runs import refuse_foreign_output
     from saddlescope.runs.atomic import to_json
 
+    if sheet is not None:
+        refuse_foreign_output(sheet, force=force)
+    thresholds = dataset_spec(name).thresholds
+    if tail_threshold is not None:
+        thresholds = replace(thresholds, tail_threshold=tail_threshold)
     data = load_data(
-        name, root=data_root, imbalance_factor=imbalance_factor, profile=profile, subset=subset,
-        tail_threshold=tail_threshold,
-        files=FileOptions(train_list=train_list, test_list=test_list),
+        name, root=data_root, imbalance_factor=imbalance_factor, cut=Cut(profile, subset),
+        thresholds=thresholds, files=FileOptions(train_list=train_list, test_list=test_list),
     )  # fmt: skip
     description = describe(data)
     if sheet is not None:

@@ -132,15 +132,14 @@ def _train_and_measure(recipe: "object", path: Path, device: str) -> str:
     from saddlescope.curvature import StopRule
     from saddlescope.measurement import Settings, SpectrumJob, run_target
     from saddlescope.runs import RunFolder
-    from saddlescope.training import Recipe, train
-    from saddlescope.training.restore import load_section
+    from saddlescope.training import Recipe, RunOptions, load_section, train
 
     assert isinstance(recipe, Recipe)
     torch.set_num_threads(1)  # 8x8 images: a second thread costs more than it brings
     folder, began = RunFolder(path), time.perf_counter()
     with stop_on_signal() as should_stop:
         data = load_section(recipe.data)
-        train(recipe, data, folder, device=device, resume=True, should_stop=should_stop)
+        train(recipe, data, folder, RunOptions(device=device, resume=True, should_stop=should_stop))
         trained = time.perf_counter()
         target = run_target(folder, device=device)
         job = SpectrumJob.plan(

@@ -33,7 +33,7 @@ def figure(
 
     Prints the path of each file it wrote.
     """
-    from saddlescope.reporting import PICTURES, TABLES, save_figure, save_table
+    from saddlescope.reporting import PAPER_COLUMNS, PICTURES, TABLES, save_figure, save_table
     from saddlescope.runs import refuse_foreign_output
 
     known = (*PICTURES, *TABLES)
@@ -47,6 +47,11 @@ def figure(
     for each in set(wanted) - set(TABLES):
         for kind in kinds:
             refuse_foreign_output(output / f"{each}.{kind}", force=force)
+    for each in set(wanted) & set(TABLES):
+        refuse_foreign_output(output / f"{each}.csv", force=force, columns=PAPER_COLUMNS)
+        if not (output / f"{each}.csv").exists():  # ours are written together
+            for kind in ("md", "tex"):
+                refuse_foreign_output(output / f"{each}.{kind}", force=force)
     for each in wanted:
         if each in TABLES:
             written = save_table(chosen, each, output)

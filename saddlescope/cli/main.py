@@ -19,9 +19,9 @@ from saddlescope.cli import (
     theory_runs,
     train,
 )
-from saddlescope.cli.ranks import leads
 from saddlescope.cli.streams import flushing, prepare_streams
 from saddlescope.errors import ExitCode
+from saddlescope.parallel import leads
 
 app = typer.Typer(
     name="saddlescope",

@@ -21,10 +21,12 @@ from saddlescope.cli.console import (
     show_log,
     stop_on_signal,
 )
-from saddlescope.cli.ranks import board, leads, on_all_ranks, sharing
+from saddlescope.cli.ranks import on_all_ranks, sharing
 from saddlescope.cli.targets import Criterion, Split, find_target, group_names
 from saddlescope.cli.views import say_view, say_view_costs, say_views_saved
 from saddlescope.errors import ExitCode, UsageError
+from saddlescope.parallel import board, leads
+from saddlescope.runs import OPERATORS
 from saddlescope.stopping import StopRule
 
 if TYPE_CHECKING:
@@ -91,10 +93,7 @@ def spectrum(
     ] = "0",
     operator: Annotated[
         str,
-        typer.Option(
-            help="Which matrix: hessian, weingarten, gauss-newton, hessian-minus-gauss-newton or "
-            "norm-weighted."
-        ),
+        typer.Option(help=f"Which matrix: {', '.join(OPERATORS)}."),
     ] = "hessian",
     parameters: Annotated[
         list[str] | None,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from saddlescope.cli.console import Ticker, print_path, say, stop_on_signal
-from saddlescope.cli.ranks import launch
 from saddlescope.errors import Interrupted, SaddlescopeError, UsageError
+from saddlescope.parallel import launch
 from saddlescope.runs import own_process
 
 if TYPE_CHECKING:

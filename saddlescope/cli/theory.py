@@ -6,9 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
+from saddlescope.cli import options
 from saddlescope.cli.console import number_list, one_line_errors, say
 from saddlescope.cli.rows import Json, print_rows, run_folders
 from saddlescope.errors import ExitCode, UsageError
+from saddlescope.runs import refuse_foreign_output
 
 app = typer.Typer(
     help="Check the paper's statements, and place checkpoints in them.", no_args_is_help=True
@@ -82,6 +84,7 @@ def phase(
         Path | None,
         typer.Option("--output", "-o", help="Draw the diagram: .svg, .pdf or .png."),
     ] = None,
+    force: options.Replace = False,
     json: Json = False,
 ) -> None:
     """Place measured checkpoints in the phase diagram of a SAM step near a saddle."""
@@ -89,6 +92,8 @@ def phase(
         raise UsageError("give run folders to place, or -o FILE to draw the diagram alone")
     if output is not None and output.suffix not in (".svg", ".pdf", ".png"):
         raise UsageError(f"-o {output}: end it in .svg, .pdf or .png")
+    if output is not None:
+        refuse_foreign_output(output, force=force)
     from saddlescope.theory import place
 
     placed = place(run_folders(runs), mu=mu) if runs else None

@@ -60,14 +60,18 @@ def escape(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="CSV to write as well.")
     ] = None,
+    force: options.Replace = False,
     json: Json = False,
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
 ) -> None:
     """Take whole-batch steps with each method from a checkpoint, and follow them along v_min."""
-    from saddlescope.experiments import measure_escape
-    from saddlescope.runs import write_text
+    from saddlescope.experiments import ESCAPE_COLUMNS, measure_escape
+    from saddlescope.runs import refuse_foreign_output, write_text
+
+    if output is not None:
+        refuse_foreign_output(output, force=force, columns=ESCAPE_COLUMNS)
 
     folder, target = _target(run, checkpoint, data_root, device, threads)
     recipe = folder.recipe()

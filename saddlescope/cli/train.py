@@ -1,7 +1,8 @@
 """`saddlescope train`: a recipe in, a run folder out."""
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +17,7 @@ from saddlescope.cli.console import (
     span,
     stop_on_signal,
 )
-from saddlescope.cli.ranks import join, launch, leads, on_all_ranks
+from saddlescope.cli.ranks import on_all_ranks
 from saddlescope.cli.slurm import submit
 from saddlescope.cli.sweep import (
     refuse_of_a_run,
@@ -27,6 +28,7 @@ from saddlescope.cli.sweep import (
 )
 from saddlescope.cli.tensorboard import epoch_writer
 from saddlescope.errors import UsageError
+from saddlescope.parallel import join, launch, leads
 
 if TYPE_CHECKING:
     import torch
@@ -119,9 +121,9 @@ def train(
     import torch
 
     from saddlescope.runs import RunFolder
-    from saddlescope.training import load_plan, second_stage
+    from saddlescope.training import RunOptions, load_plan, load_section, second_stage
+    from saddlescope.training import train as run_training
     from saddlescope.training.branching import APART, Branching, in_a_sweep, require_trunk
-    from saddlescope.training.restore import load_section
 
     if (recipe is None) == (source is None):
         raise UsageError("give a recipe, or --from with --classifier: one of the two")
@@ -194,10 +196,13 @@ def train(
         Ticker(folder.name) as ticker,
         epoch_writer(folder, wanted=tensorboard and leads()) as on_epoch,
     ):
-        _run(
-            resolved, data, folder, ticker, device=where, resume=resume, force=force,
-            should_stop=should_stop, monitor=watch, start=start, branching=branching, ranks=ranks,
-            on_epoch=on_epoch,
+        run_training(
+            resolved, data, folder,
+            RunOptions(
+                device=where, resume=resume, force=force, should_stop=should_stop,
+                report=partial(_show, ticker), on_epoch=on_epoch, monitor=watch, start=start,
+                branching=branching, ranks=ranks,
+            ),
         )  # fmt: skip
     done = "already finished" if finished else f"trained {resolved.training.epochs} epochs"
     if classifier == "tau-norm":
@@ -207,21 +212,14 @@ def train(
         print_path(folder.path)
 
 
-def _run(
-    recipe: Any, data: "LongTailData", folder: "RunFolder", ticker: Ticker, **arguments: Any
-) -> None:
-    from saddlescope.training import train as run_training
-
-    def report(progress: "Progress") -> None:
-        ticker.update(
-            progress.share,
-            lambda: (
-                f"epoch {progress.epoch + 1}/{progress.epochs}  loss {progress.loss():.4f}  "
-                f"{progress.images_per_s:.0f} images/s  {span(progress.eta_s)} left"
-            ),
-        )
-
-    run_training(recipe, data, folder, report=report, **arguments)
+def _show(ticker: Ticker, progress: "Progress") -> None:
+    ticker.update(
+        progress.share,
+        lambda: (
+            f"epoch {progress.epoch + 1}/{progress.epochs}  loss {progress.loss():.4f}  "
+            f"{progress.images_per_s:.0f} images/s  {span(progress.eta_s)} left"
+        ),
+    )
 
 
 def _monitor(

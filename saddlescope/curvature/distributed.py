@@ -79,6 +79,7 @@ class Ranks:
         """Return rank 0's array, float64."""
         if self.group is None:
             return array
+        # LAPACK on two machines may differ in the last bit, and in an eigenvector's sign.
         tensor = torch.tensor(array, dtype=torch.float64, device=self._device)
         return self.from_first(tensor).cpu().numpy()
 
@@ -93,6 +94,7 @@ class Ranks:
         return torch.tensor_split(indices, self.size)[self.rank]
 
     def _reduced(self, numbers: Iterable[float], operation: Any) -> list[float]:
+        # In float64 whatever the objective's dtype: counts are exact in it.
         tensor = torch.tensor([*numbers], dtype=torch.float64, device=self._device)
         dist.all_reduce(tensor, op=operation, group=self.group)
         found: list[float] = tensor.tolist()
@@ -133,7 +135,8 @@ class SharedBatches:
     ranks: Ranks
 
     def __post_init__(self) -> None:
-        if isinstance(self.batches, Iterator):  # a one-shot one
+        # Read more than once: at each pass that is streamed, and by every check.
+        if isinstance(self.batches, Iterator):
             object.__setattr__(self, "batches", list(self.batches))
 
     def __iter__(self) -> Iterator[Any]:

@@ -21,8 +21,8 @@ from saddlescope.longtail.registry import (
 )
 from saddlescope.longtail.samples import ImageSamples
 from saddlescope.longtail.sheet import write_sheet
-from saddlescope.longtail.splits import head_tail, shots
-from saddlescope.longtail.subsets import SUBSETS, choose_subset
+from saddlescope.longtail.splits import Thresholds, head_tail, shots
+from saddlescope.longtail.subsets import SUBSETS, Cut, choose_subset
 from saddlescope.longtail.transfer import send
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "ROOT_VARIABLE",
     "SUBSETS",
     "Augmentation",
+    "Cut",
     "DatasetSpec",
     "FileOptions",
     "ImageFiles",
@@ -39,6 +40,7 @@ __all__ = [
     "LabelledImages",
     "LongTailData",
     "SourceData",
+    "Thresholds",
     "changed",
     "choose_subset",
     "class_counts",

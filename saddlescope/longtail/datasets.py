@@ -14,7 +14,8 @@ import torch
 from saddlescope.errors import DataError
 from saddlescope.longtail.augment import Augmentation, changed, draw_changes
 from saddlescope.longtail.files import ImageFiles
-from saddlescope.longtail.splits import Classes, head_tail, shots
+from saddlescope.longtail.splits import Classes, Thresholds
+from saddlescope.longtail.subsets import Cut
 from saddlescope.longtail.transfer import send
 
 
@@ -172,14 +173,10 @@ class LongTailData:
         test: the test images.
         class_names: a name for each class.
         counts: training images of each class.
-        tail_threshold: tail classes have fewer training images.
-        many_above: "many" classes have more training images.
-        few_below: "few" classes have fewer training images.
+        thresholds: where the classes are parted.
         imbalance_factor: largest over smallest class, as asked for; None where every image there is
             was taken.
-        profile: "exp" or "step"; of no meaning without an imbalance factor, as the next two.
-        subset: "first" or "shuffled".
-        subset_seed: seed of "shuffled".
+        cut: how the tail was cut; of no meaning without an imbalance factor.
     """
 
     name: str
@@ -187,13 +184,9 @@ class LongTailData:
     test: Images
     class_names: tuple[str, ...]
     counts: tuple[int, ...]
-    tail_threshold: int
-    many_above: int
-    few_below: int
+    thresholds: Thresholds
     imbalance_factor: float | None
-    profile: str
-    subset: str
-    subset_seed: int
+    cut: Cut
 
     @property
     def num_classes(self) -> int:
@@ -214,9 +207,7 @@ class LongTailData:
     @cached_property
     def groups(self) -> dict[str, Classes]:
         """Classes of "all", "head", "tail", "many", "medium" and "few"; a shot may be empty."""
-        head, tail = head_tail(self.counts, tail_threshold=self.tail_threshold)
-        grouped = {"all": tuple(range(self.num_classes)), "head": head, "tail": tail}
-        return grouped | shots(self.counts, many_above=self.many_above, few_below=self.few_below)
+        return self.thresholds.groups(self.counts)
 
     @property
     def shots(self) -> dict[str, Classes]:

@@ -1,9 +1,10 @@
 """What a long-tailed data set holds, as plain data and as text: `saddlescope data inspect`."""
 
+from dataclasses import asdict
 from typing import Any
 
 from saddlescope.longtail.datasets import LongTailData
-from saddlescope.longtail.splits import Classes
+from saddlescope.wording import ranges
 
 
 def describe(data: LongTailData) -> dict[str, Any]:
@@ -20,14 +21,10 @@ def describe(data: LongTailData) -> dict[str, Any]:
         "num_classes": data.num_classes,
         "image_shape": list(data.train.image_shape),
         "imbalance_factor": data.imbalance_factor,
-        "profile": data.profile,
-        "subset": data.subset,
-        "subset_seed": data.subset_seed,
+        **asdict(data.cut),
         "train_images": len(data.train),
         "test_images": len(data.test),
-        "tail_threshold": data.tail_threshold,
-        "many_above": data.many_above,
-        "few_below": data.few_below,
+        **asdict(data.thresholds),
         "counts": list(data.counts),
         "class_names": list(data.class_names),
         "groups": {
@@ -69,7 +66,7 @@ def describe_text(description: dict[str, Any]) -> str:
             str(group["train_images"]),
             f"{group['share']:.2%}",
             str(len(group["classes"])),
-            _ranges(group["classes"]),
+            ranges(group["classes"]) or "-",
         )
         for name, group in description["groups"].items()
     ]
@@ -86,17 +83,6 @@ def describe_text(description: dict[str, Any]) -> str:
             _aligned(classes, right=(0, 1)),
         )
     )
-
-
-def _ranges(classes: list[int] | Classes) -> str:
-    """Runs of consecutive numbers, as in "0-3, 7"; a dash for none."""
-    runs: list[list[int]] = []
-    for number in classes:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs) or "-"
 
 
 def _aligned(rows: list[Any], *, right: tuple[int, ...]) -> str:

@@ -7,7 +7,6 @@ of changed logits or with a weight a class; "mean" divides by the number of samp
 of weights, and each is twice differentiable.
 """
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -15,7 +14,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from saddlescope.errors import UsageError
+from saddlescope.errors import UsageError, unknown
 from saddlescope.longtail.counts import class_counts
 from saddlescope.longtail.cross_entropy import CountedCrossEntropy, fitting, within
 
@@ -240,9 +239,7 @@ def make_loss(
         UsageError: an unknown name, reduction or option, or an empty class.
     """
     if name not in _LOSSES:
-        close = difflib.get_close_matches(str(name), _LOSSES, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise UsageError(f"unknown loss {name!r}: {hint}choose from {', '.join(_LOSSES)}")
+        raise unknown("loss", name, _LOSSES)
     if reduction not in ("mean", "sum", "none"):
         raise UsageError(f"reduction={reduction!r}: choose from mean, sum, none")
     counts = class_counts(counts)

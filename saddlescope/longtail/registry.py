@@ -6,24 +6,23 @@ at IF = 100; so is that of the sets of image files. The digits' thresholds are c
 IF = 20: half of the classes are tail, and the shots are 3, 4 and 3 classes as in CIFAR-10.
 """
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import torch
 
-from saddlescope.errors import DataError, UsageError
+from saddlescope.errors import DataError, UsageError, unknown
 from saddlescope.longtail import digits, prototypes
 from saddlescope.longtail.cifar import CIFAR10, CIFAR100, load_cifar
 from saddlescope.longtail.datasets import LongTailData, SourceData
 from saddlescope.longtail.photographs import FileOptions, load_folders, load_lists
 from saddlescope.longtail.profiles import class_counts
-from saddlescope.longtail.splits import head_tail, shots
-from saddlescope.longtail.subsets import SUBSETS, choose_subset
+from saddlescope.longtail.splits import Thresholds
+from saddlescope.longtail.subsets import Cut, choose_subset
 
 ROOT_VARIABLE: Final = "SADDLESCOPE_DATA"
 """Environment variable with the directory of the data sets, used where no root is given."""
@@ -35,10 +34,8 @@ class DatasetSpec:
 
     Attributes:
         title: name to print.
-        tail_threshold: default; tail classes have fewer training images.
-        many_above: default; "many" classes have more training images.
-        few_below: default; "few" classes have fewer training images.
         load: from a data directory (or None) to everything that is there.
+        thresholds: where its classes are parted.
         needs_root: whether files outside the package are read.
         num_classes: number of classes; None where only the files say.
         largest: training images of class 0 under a profile; None takes as many as every class has.
@@ -49,10 +46,8 @@ class DatasetSpec:
     """
 
     title: str
-    tail_threshold: int
-    many_above: int
-    few_below: int
     load: Callable[[Path | None, FileOptions], SourceData]
+    thresholds: Thresholds = field(default_factory=Thresholds)
     needs_root: bool = True
     num_classes: int | None = None
     largest: int | None = None
@@ -67,9 +62,7 @@ DATASETS: Final[Mapping[str, DatasetSpec]] = {
         num_classes=10,
         largest=digits.LARGEST,
         imbalance_factor=20.0,
-        tail_threshold=30,
-        many_above=60,
-        few_below=15,
+        thresholds=Thresholds(30, 60, 15),
         needs_root=False,
         load=lambda _root, _options: digits.load_digits(),
     ),
@@ -78,9 +71,7 @@ DATASETS: Final[Mapping[str, DatasetSpec]] = {
         num_classes=10,
         largest=prototypes.LARGEST,
         imbalance_factor=20.0,
-        tail_threshold=30,
-        many_above=50,
-        few_below=15,
+        thresholds=Thresholds(30, 50, 15),
         needs_root=False,
         load=lambda _root, _options: prototypes.load_prototypes(),
     ),
@@ -89,9 +80,7 @@ DATASETS: Final[Mapping[str, DatasetSpec]] = {
         num_classes=10,
         largest=5000,
         imbalance_factor=100.0,
-        tail_threshold=100,
-        many_above=1000,
-        few_below=200,
+        thresholds=Thresholds(100, 1000, 200),
         load=lambda root, _options: load_cifar(CIFAR10, root),
     ),
     "cifar100": DatasetSpec(
@@ -99,18 +88,12 @@ DATASETS: Final[Mapping[str, DatasetSpec]] = {
         num_classes=100,
         largest=500,
         imbalance_factor=100.0,
-        tail_threshold=100,
-        many_above=100,
-        few_below=20,
         load=lambda root, _options: load_cifar(CIFAR100, root),
     ),
     "imagenet-lt": DatasetSpec(
         title="ImageNet-LT",
         num_classes=1000,
         images=115_846,
-        tail_threshold=100,
-        many_above=100,
-        few_below=20,
         load=partial(
             load_lists,
             train_list="ImageNet_LT_train.txt",
@@ -123,9 +106,6 @@ DATASETS: Final[Mapping[str, DatasetSpec]] = {
         title="iNaturalist 2018",
         num_classes=8142,
         images=437_513,
-        tail_threshold=100,
-        many_above=100,
-        few_below=20,
         load=partial(
             load_lists,
             train_list="iNaturalist18_train.txt",
@@ -136,17 +116,11 @@ DATASETS: Final[Mapping[str, DatasetSpec]] = {
     ),
     "list": DatasetSpec(
         title="List",
-        tail_threshold=100,
-        many_above=100,
-        few_below=20,
         load=load_lists,
         in_files=True,
     ),
     "folder": DatasetSpec(
         title="Folder",
-        tail_threshold=100,
-        many_above=100,
-        few_below=20,
         load=load_folders,
         in_files=True,
     ),
@@ -159,12 +133,8 @@ def load_data(
     *,
     root: str | os.PathLike[str] | None = None,
     imbalance_factor: float | None = None,
-    profile: str = "exp",
-    subset: str = "first",
-    subset_seed: int = 0,
-    tail_threshold: int | None = None,
-    many_above: int | None = None,
-    few_below: int | None = None,
+    cut: Cut | None = None,
+    thresholds: Thresholds | None = None,
     files: FileOptions | None = None,
 ) -> LongTailData:
     """Load a data set and cut its long tail; on the CPU.
@@ -174,56 +144,44 @@ def load_data(
         root: directory of the data sets; by default the environment's `SADDLESCOPE_DATA`.
         imbalance_factor: largest over smallest class, at least 1; None is the set's usual one, of
             a set that is long-tailed as it is every image there is.
-        profile: "exp" or "step", see `class_counts`.
-        subset: "first" or "shuffled", see `choose_subset`.
-        subset_seed: seed of "shuffled"; LDAM-DRW's is 0.
-        tail_threshold: tail classes have fewer training images; None is the set's default.
-        many_above: "many" classes have more training images; None is the set's default.
-        few_below: "few" classes have fewer training images; None is the set's default.
+        cut: how the tail is cut; None is an exponential profile of each class's first images.
+        thresholds: of head and tail and of the shots; None takes the set's.
         files: how image files are read.
 
     Raises:
         UsageError: an unknown name or an argument that cannot be meant.
         DataError: files that are missing or broken, or too few images for what was asked.
     """
-    spec, files = dataset_spec(name), files or FileOptions()
+    spec, files, cut = dataset_spec(name), files or FileOptions(), cut or Cut()
+    thresholds = thresholds or spec.thresholds
     if not spec.in_files and (wrong := files.given()):
         raise UsageError(f"data.{wrong[0]} is for sets of image files; {name} is none")
     factor = spec.imbalance_factor if imbalance_factor is None else imbalance_factor
-    tail_threshold = spec.tail_threshold if tail_threshold is None else tail_threshold
-    many_above = spec.many_above if many_above is None else many_above
-    few_below = spec.few_below if few_below is None else few_below
     counts = None
     if spec.num_classes and spec.largest and factor is not None:
         counts = class_counts(
             num_classes=spec.num_classes,
             largest=spec.largest,
             imbalance_factor=factor,
-            profile=profile,
+            profile=cut.profile,
         )
-        # Checked before the files are read, so that a wrong option is reported at once.
-        head_tail(counts, tail_threshold=tail_threshold)
-        shots(counts, many_above=many_above, few_below=few_below)
-    if subset not in SUBSETS:
-        raise UsageError(f"unknown subset {subset!r}: choose from {', '.join(SUBSETS)}")
-
+        thresholds.groups(counts)  # before the files are read: a wrong option is said at once
     source = spec.load(_directory(root), files)
     available = len(source.train)
-    if subset == "shuffled" and available < source.official_rows:
+    if cut.subset == "shuffled" and available < source.official_rows:
         raise DataError(
             f"{name}: subset 'shuffled' draws from all {source.official_rows:,} training images, "
             f"here are {available:,}; use the full official files or subset 'first'"
         )
     if counts is None:
-        counts = _counts_there(source, factor, profile)
-        head_tail(counts, tail_threshold=tail_threshold)
-        shots(counts, many_above=many_above, few_below=few_below)
+        counts = _counts_there(source, factor, cut.profile)
+        thresholds.groups(counts)
     if factor is None:
         train = source.train
     else:
         labels = source.train.labels.numpy()
         try:
-            kept = choose_subset(labels, counts, subset=subset, seed=subset_seed)
+            kept = choose_subset(labels, counts, cut)
         except DataError as error:
             raise DataError(f"{name} with imbalance_factor={factor}: {error}") from None
         train = source.train.select(torch.from_numpy(kept))
@@ -233,13 +191,9 @@ def load_data(
         test=source.test,
         class_names=source.class_names,
         counts=counts,
-        tail_threshold=tail_threshold,
-        many_above=many_above,
-        few_below=few_below,
+        thresholds=thresholds,
         imbalance_factor=factor,
-        profile=profile,
-        subset=subset,
-        subset_seed=subset_seed,
+        cut=cut,
     )
 
 
@@ -263,9 +217,7 @@ def dataset_spec(name: str) -> DatasetSpec:
         UsageError: an unknown name; says the nearest one.
     """
     if name not in DATASETS:
-        close = difflib.get_close_matches(str(name), DATASETS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise UsageError(f"unknown data set {name!r}: {hint}choose from {', '.join(DATASETS)}")
+        raise unknown("data set", name, DATASETS)
     return DATASETS[name]
 
 

@@ -6,10 +6,39 @@ CVPR 2019): many, medium and few.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from saddlescope.errors import UsageError
 
 Classes = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where the classes are parted, in training images; the defaults are ImageNet-LT's.
+
+    Attributes:
+        tail_threshold: tail classes have fewer.
+        many_above: "many" classes have more.
+        few_below: "few" classes have fewer.
+    """
+
+    tail_threshold: int = 100
+    many_above: int = 100
+    few_below: int = 20
+
+    def groups(self, counts: Sequence[int]) -> dict[str, Classes]:
+        """Group the classes as "all", "head", "tail", "many", "medium" and "few".
+
+        Args:
+            counts: training images of each class.
+
+        Raises:
+            UsageError: see `head_tail` and `shots`.
+        """
+        head, tail = head_tail(counts, tail_threshold=self.tail_threshold)
+        grouped = {"all": tuple(range(len(counts))), "head": head, "tail": tail}
+        return grouped | shots(counts, many_above=self.many_above, few_below=self.few_below)
 
 
 def head_tail(counts: Sequence[int], *, tail_threshold: int) -> tuple[Classes, Classes]:

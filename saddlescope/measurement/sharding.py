@@ -14,7 +14,6 @@ from typing import Any, Self
 
 from saddlescope.curvature import Programs, Ranks, SharedSamples, Subset, count_samples
 from saddlescope.errors import Interrupted
-from saddlescope.measurement.board import Board, RankDied, RankFailed
 from saddlescope.measurement.job import (
     Rows,
     SpectrumJob,
@@ -23,6 +22,7 @@ from saddlescope.measurement.job import (
     row_key,
     write_part,
 )
+from saddlescope.parallel import Board, RankDied, RankFailed
 
 OnRow = Callable[[dict[str, Any], bool], None]
 

@@ -3,23 +3,19 @@
 They contain no in-place activation and no fused block, so that second derivatives flow.
 """
 
-from saddlescope.models.blocks import BasicBlock
-from saddlescope.models.bottleneck import BottleneckResNet, resnet50, resnext50
 from saddlescope.models.cosine import CosineClassifier
+from saddlescope.models.networks import resnet8, resnet20, resnet32, resnet34, resnet50, resnext50
 from saddlescope.models.registry import MODELS, build_model
-from saddlescope.models.resnet_large import ResNet34, resnet34
-from saddlescope.models.resnet_small import SmallResNet, resnet8, resnet20, resnet32
+from saddlescope.models.resnet import BasicBlock, ResNet
 from saddlescope.models.scaled import ScaledClassifier
 from saddlescope.models.two_layer_linear import TwoLayerLinear, origin_eigenvalues
 
 __all__ = [
     "MODELS",
     "BasicBlock",
-    "BottleneckResNet",
     "CosineClassifier",
-    "ResNet34",
+    "ResNet",
     "ScaledClassifier",
-    "SmallResNet",
     "TwoLayerLinear",
     "build_model",
     "origin_eigenvalues",

@@ -1,18 +1,15 @@
 """Networks by name, with weights that depend on the seed and on nothing else."""
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Final
 
 import torch
 from torch import nn
 
-from saddlescope.errors import UsageError
-from saddlescope.models.bottleneck import resnet50, resnext50
+from saddlescope.errors import UsageError, unknown
 from saddlescope.models.cosine import CosineClassifier
 from saddlescope.models.group_norm import replace_batch_norm
-from saddlescope.models.resnet_large import resnet34
-from saddlescope.models.resnet_small import resnet8, resnet20, resnet32
+from saddlescope.models.networks import resnet8, resnet20, resnet32, resnet34, resnet50, resnext50
 from saddlescope.models.scaled import ScaledClassifier
 from saddlescope.models.two_layer_linear import TwoLayerLinear
 
@@ -66,9 +63,7 @@ def build_model(
         UsageError: an unknown name, or a number out of its range.
     """
     if name not in MODELS:
-        close = difflib.get_close_matches(str(name), MODELS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise UsageError(f"unknown model {name!r}: {hint}choose from {', '.join(MODELS)}")
+        raise unknown("model", name, MODELS)
     for argument, value, least in (
         ("num_classes", num_classes, 2),
         ("in_channels", in_channels, 1),

@@ -26,7 +26,14 @@ from saddlescope.reporting.findings import Findings, find
 from saddlescope.reporting.judging import Claim
 from saddlescope.reporting.loading import Problem, Run, load_runs
 from saddlescope.reporting.palette import house_style, method_style, use_house_style
-from saddlescope.reporting.paper import TABLES, paper_table, paper_text, printed_rows, save_table
+from saddlescope.reporting.paper import (
+    PAPER_COLUMNS,
+    TABLES,
+    paper_table,
+    paper_text,
+    printed_rows,
+    save_table,
+)
 from saddlescope.reporting.report import Report, write_report
 from saddlescope.reporting.selection import Ratio, Selection, select, select_runs
 from saddlescope.reporting.tables import (
@@ -40,6 +47,7 @@ from saddlescope.reporting.tables import (
 from saddlescope.reporting.terminal import spectrum_text, summary_text
 
 __all__ = [
+    "PAPER_COLUMNS",
     "PICTURES",
     "TABLES",
     "Claim",

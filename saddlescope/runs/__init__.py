@@ -29,6 +29,7 @@ from saddlescope.runs.schema import (
     VIEW_IDENTITY,
     VIEW_SCHEMA,
     Columns,
+    OperatorName,
 )
 from saddlescope.runs.tables import (
     append_row,
@@ -54,6 +55,7 @@ __all__ = [
     "VIEW_SCHEMA",
     "Columns",
     "Method",
+    "OperatorName",
     "RadiusOptions",
     "RunFolder",
     "append_row",

@@ -7,7 +7,7 @@ it again: such a folder is not emptied.
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from saddlescope.errors import UsageError
@@ -86,12 +86,13 @@ def remove_leftovers(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def refuse_foreign_output(path: Path, *, force: bool) -> None:
-    """Refuse to replace a report or a figure that we have not written.
+def refuse_foreign_output(path: Path, *, force: bool, columns: Sequence[str] = ()) -> None:
+    """Refuse to replace a report, a figure or a table that we have not written.
 
     Args:
         path: of the file to write.
         force: replace it all the same.
+        columns: of a table: a CSV that begins with them is ours.
 
     Raises:
         UsageError: there is another file, or a folder; it says where.
@@ -100,15 +101,22 @@ def refuse_foreign_output(path: Path, *, force: bool) -> None:
         return
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; choose another name")
-    if path.is_file():
-        content = read_bytes(path)
-        # Our pages and pictures say at their beginning or, of a PDF, at their end who made them.
-        if not content or b"saddlescope" in content[:_MARKED] + content[-_MARKED:]:
-            return
+    if path.is_file() and not _is_made_here(path, columns):
         raise UsageError(
             f"{path}: is there and was not written by saddlescope; choose another name, or pass "
             "--force to replace it"
         )
+
+
+def _is_made_here(path: Path, columns: Sequence[str]) -> bool:
+    """Whether a file is empty, is such a table, or says who made it.
+
+    Our pages and pictures say so at their beginning or, of a PDF, at their end.
+    """
+    content = read_bytes(path)
+    if columns:
+        return not content or content.startswith(",".join(columns).encode())
+    return not content or b"saddlescope" in content[:_MARKED] + content[-_MARKED:]
 
 
 def shown(names: list[str]) -> str:

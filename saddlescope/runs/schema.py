@@ -6,7 +6,7 @@ code, the options of the command line and the words of the documentation.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 LOSSES: Final[dict[str, str]] = {
     "ce": "CE",
@@ -20,7 +20,11 @@ LOSSES: Final[dict[str, str]] = {
 CLASSIFIERS: Final[dict[str, str]] = {"crt": "cRT", "lws": "LWS", "tau-norm": "τ-norm"}
 """Second-stage key to the name the paper prints; see `saddlescope.training.decoupling`."""
 
-OPERATORS: Final[dict[str, str]] = {
+OperatorName = Literal[
+    "hessian", "weingarten", "gauss-newton", "hessian-minus-gauss-newton", "norm-weighted"
+]
+
+OPERATORS: Final[dict[OperatorName, str]] = {
     "hessian": "∇²L",
     "weingarten": "C·∇²L·C/α",
     "gauss-newton": "G",

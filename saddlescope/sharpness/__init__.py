@@ -13,7 +13,7 @@ from saddlescope.sharpness.groups import (
     group_losses,
 )
 from saddlescope.sharpness.methods import Radii, first_epoch, method_radii
-from saddlescope.sharpness.optimizer import SharpnessAware
+from saddlescope.sharpness.optimizer import SharpnessAware, StepOptions
 
 __all__ = [
     "GROUP_REDUCTIONS",
@@ -21,6 +21,7 @@ __all__ = [
     "Radii",
     "RadiusOptions",
     "SharpnessAware",
+    "StepOptions",
     "class_losses",
     "first_epoch",
     "focal_losses",

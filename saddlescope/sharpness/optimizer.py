@@ -9,7 +9,7 @@ The rule: for groups g with losses L_g and radii ρ_g, the base optimiser receiv
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,16 +36,11 @@ from saddlescope.sharpness.passes import Passes
 from saddlescope.sharpness.wrapper import Wrapper
 
 
-class SharpnessAware(Wrapper):
-    """Sharpness-aware minimisation over groups of samples, around any base optimiser.
+@dataclass(frozen=True, kw_only=True)
+class StepOptions:
+    """What a step does besides its ascent.
 
-    Args:
-        params: parameters or parameter groups, as for any optimiser.
-        base: makes the base optimiser: a class such as `torch.optim.SGD`.
-        radii: group name to ρ_g >= 0. A group that is missing here is an error at the step.
-        rho: short for `radii={"all": rho}`; 0.05 where neither is given.
-        adaptive: short for `ascent=Ascent(adaptive=True)`, which is ASAM.
-        ascent: how ε is found, for ASAM, Friendly-SAM, LookSAM and local ascents.
+    Attributes:
         clip: the L2 norm that the final gradient is scaled down to; None leaves it.
         model: needed for `bn_statistics="clean"`, for a local ascent, and for several groups under
             DistributedDataParallel.
@@ -56,11 +51,43 @@ class SharpnessAware(Wrapper):
             `torch.distributed.all_reduce`; then losses are this process's part of each loss. Called
             once for all ascents and once for the update, whatever the number of groups. None for
             one process alone, and under DistributedDataParallel and `fully_shard`.
-        **options: handed to `base` (lr, momentum, weight_decay, maximize, …).
 
     Raises:
-        UsageError: a negative or non-finite radius, an unknown `bn_statistics`, "clean" without a
-            model, a base that is no optimiser class or evaluates closures itself.
+        UsageError: a norm that is not above 0, an unknown `bn_statistics`, "clean" without a model.
+    """
+
+    clip: float | None = None
+    model: nn.Module | None = None
+    bn_statistics: str = "every-pass"
+    total: Callable[[Tensor], object] | None = None
+
+    def __post_init__(self) -> None:
+        if self.bn_statistics not in ("clean", "every-pass"):
+            raise UsageError(
+                f"bn_statistics = {self.bn_statistics!r}: expected 'clean' or 'every-pass'"
+            )
+        if self.bn_statistics == "clean" and self.model is None:
+            raise UsageError("bn_statistics='clean' needs model=... to find its buffers")
+        if self.clip is not None and not self.clip > 0.0:
+            raise UsageError(f"clip = {self.clip}: expected a norm > 0")
+
+
+class SharpnessAware(Wrapper):
+    """Sharpness-aware minimisation over groups of samples, around any base optimiser.
+
+    Args:
+        params: parameters or parameter groups, as for any optimiser.
+        base: makes the base optimiser: a class such as `torch.optim.SGD`.
+        radii: group name to ρ_g >= 0. A group that is missing here is an error at the step.
+        rho: short for `radii={"all": rho}`; 0.05 where neither is given.
+        adaptive: short for `ascent=Ascent(adaptive=True)`, which is ASAM.
+        ascent: how ε is found, for ASAM, Friendly-SAM, LookSAM and local ascents.
+        step: what a step does besides: clipping, buffers, processes that share a batch.
+        **options: handed to `base` as they are (lr, momentum, weight_decay, maximize, …).
+
+    Raises:
+        UsageError: a negative or non-finite radius, a base that is no optimiser class or evaluates
+            closures itself.
 
     Example:
         >>> import torch
@@ -80,20 +107,12 @@ class SharpnessAware(Wrapper):
         rho: float | None = None,
         adaptive: bool = False,
         ascent: Ascent | None = None,
-        clip: float | None = None,
-        model: nn.Module | None = None,
-        bn_statistics: str = "every-pass",
-        total: Callable[[Tensor], object] | None = None,
+        step: StepOptions | None = None,
         **options: Any,
     ) -> None:
-        if bn_statistics not in ("clean", "every-pass"):
-            raise UsageError(f"bn_statistics = {bn_statistics!r}: expected 'clean' or 'every-pass'")
-        if bn_statistics == "clean" and model is None:
-            raise UsageError("bn_statistics='clean' needs model=... to find its buffers")
+        step = step or StepOptions()
         if radii is not None and rho is not None:
             raise UsageError("radii and rho say the same: give one of them")
-        if clip is not None and not clip > 0.0:
-            raise UsageError(f"clip = {clip}: expected a norm > 0")
         if not callable(base):
             raise UsageError(f"base is {type(base).__name__}: expected an optimiser's class")
         inner = base(params, **options)
@@ -103,9 +122,9 @@ class SharpnessAware(Wrapper):
             radii = {"all": RadiusOptions.rho if rho is None else rho}
         ascent = ascent or Ascent()
         super().__init__(inner, radii, replace(ascent, adaptive=adaptive or ascent.adaptive))
-        self.clip = clip
-        self._model = model if bn_statistics == "clean" else None
-        self._exchange = Exchange(model, total, self.ascent)
+        self.clip = step.clip
+        self._model = step.model if step.bn_statistics == "clean" else None
+        self._exchange = Exchange(step.model, step.total, self.ascent)
         self._away: Journey | None = None
         mark_seen(self._all())  # what `.grad` holds now is of an earlier stage
 

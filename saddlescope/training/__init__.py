@@ -5,14 +5,16 @@ from saddlescope.training.decoupling import second_stage
 from saddlescope.training.losses import epoch_loss
 from saddlescope.training.recipe import Recipe, load_recipe, packaged_recipe, parse_recipe
 from saddlescope.training.restore import TrainedRun, load_section, restore_run
+from saddlescope.training.run import Progress, RunOptions
 from saddlescope.training.sweep import Plan, load_plan
-from saddlescope.training.together import train, train_together
-from saddlescope.training.trainer import Progress, training
+from saddlescope.training.together import train_together
+from saddlescope.training.trainer import train, training
 
 __all__ = [
     "Plan",
     "Progress",
     "Recipe",
+    "RunOptions",
     "TrainedRun",
     "epoch_loss",
     "load_checkpoint",

@@ -121,33 +121,27 @@ class CapturedSteps(Steps):
             yield self._pixels[row]
         yield from super().images(batches[len(full) :])
 
-    def take(
-        self,
-        indices: Tensor,
-        images: Tensor,
-        *,
-        log_norms: Callable[[dict[str, Any]], None] | None = None,
-    ) -> None:
-        """See `Steps.take`; full batches in the order of `images`."""
+    def _step(self, indices: Tensor, images: Tensor) -> None:
+        """See `Steps._step`; full batches in the order of `images`."""
         if len(indices) != self._size:
-            super().take(indices, images, log_norms=log_norms)
+            super()._step(indices, images)
             return
         tails, samples = self._compositions[self._row]
         groups = tuple(
             name for name, count in zip(_GROUPS, (samples - tails, tails), strict=True) if count
         )
         replay = self._recording(groups if self._grouped else ("all",))
-        if replay is None or log_norms is not None:
-            images = self._train.normalise(images)
         if replay is None:
-            super().take(indices, images, log_norms=log_norms)
+            super()._step(indices, images)
             self._at.add_(1)
         else:
-            if log_norms is not None:
-                self._log_norms(indices, self._laid_out(images), log_norms)
-            self.counts += torch.tensor([samples - tails, tails])
             replay()
         self._row += 1
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        """See `Steps._prepared`; of a full batch these are pixels."""
+        pixels = images.dtype == torch.uint8
+        return super()._prepared(self._train.normalise(images) if pixels else images)
 
     def state_dict(self) -> dict[str, Tensor]:
         """See `Steps.state_dict`; the random stream is where the batches taken have left it."""
@@ -220,7 +214,7 @@ class CapturedSteps(Steps):
         before = [tensor.detach().clone() for tensor in state]
         random = torch.get_rng_state(), _device_rng(self._train.device)
         try:
-            _, replay = self._record(self._step(groups))
+            _, replay = self._record(self._recordable(groups))
             return replay
         except RuntimeError as error:
             log.warning(
@@ -236,31 +230,23 @@ class CapturedSteps(Steps):
             if random[1] is not None:
                 torch.cuda.set_rng_state(random[1], self._train.device)
 
-    def _step(self, groups: tuple[str, ...]) -> Callable[[], list[Tensor]]:
+    def _recordable(self, groups: tuple[str, ...]) -> Callable[[], list[Tensor]]:
         """The step of the batch that the counter stands at, and the counter's."""
-        train = self._train
 
         def picked(table: Tensor) -> Tensor:
             return table.index_select(0, self._at)[0]
 
         def step() -> list[Tensor]:
             there, factors = picked(self._positions), picked(self._factors)
-            images = self._laid_out(train.normalise(picked(self._pixels)))
-            labels, tail, weights = train.labels[there], self._tail_there[there], None
-            if train.sample_weights is not None:
-                weights = train.sample_weights[there]
-            of_tail = tail.to(torch.float32)
+            images = self._prepared(picked(self._pixels))
+            of_tail = self._tail_there[there].to(torch.float32)
             masks = {"head": 1.0 - of_tail, "tail": of_tail}
-            first = True
+            log: float | None = 1.0
 
             def losses() -> dict[str, Tensor]:
-                nonlocal first
-                values = self._values(images, labels)
-                if first:
-                    self._tally(values.detach(), tail)
-                    first = False
-                if weights is not None:
-                    values = values * weights
+                nonlocal log
+                values = self._values(images, there, log=log)
+                log = None
                 if groups == ("all",):
                     return {"all": values.mean()}
                 return {

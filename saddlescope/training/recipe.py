@@ -4,8 +4,8 @@ A key that does not exist is refused with the nearest one that does. `extends` n
 to start from: a path beside the file, or `package:NAME` for one that ships with saddlescope.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
@@ -13,7 +13,8 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from saddlescope.errors import UsageError
+from saddlescope.errors import UsageError, nearest
+from saddlescope.longtail import Thresholds
 from saddlescope.longtail.losses import check_options
 from saddlescope.runs import LOSSES, METHODS, ONE_STAGE, RadiusOptions, in_two_stages
 from saddlescope.sharpness import Radii, first_epoch, method_radii
@@ -71,6 +72,11 @@ class DataSection(_Section):
     test_list: str | None = None
     image_size: int | None = Field(default=None, ge=8, le=_LARGEST_SIDE)
     shrink_to: int | None = Field(default=None, ge=8, le=_LARGEST_SIDE)
+
+    def thresholds(self, usual: Thresholds) -> Thresholds:
+        """Return the usual thresholds with those that are given in their place."""
+        given = self.model_dump(include={field.name for field in fields(Thresholds)})
+        return replace(usual, **{key: value for key, value in given.items() if value is not None})
 
 
 class ModelSection(_Section):
@@ -170,7 +176,7 @@ class OptimizerSection(_Section):
     weight_decay: Radius = 1e-3
     batch_size: Count = 64
     schedule: Literal["cosine", "cosine-released", "constant"] = "cosine"
-    clip: float | None = Field(default=None, gt=0)
+    clip: float | None = Field(default=None, gt=0, le=_LARGEST_STEP)
 
 
 class TrainingSection(_Section):
@@ -292,8 +298,8 @@ def _first_mistake(error: ValidationError) -> str:
     path = ".".join(location)
     if mistake["type"] == "extra_forbidden":
         known = _keys(location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        near = nearest(location[-1], known)
+        hint = f"did you mean {near!r}?" if near else f"known keys: {', '.join(known)}"
         return f"unknown key {path!r}; {hint}"
     if mistake["type"] == "missing":
         return f"key {path!r} is missing"

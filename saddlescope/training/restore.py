@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from saddlescope.longtail import FileOptions, LongTailData, load_data
+from saddlescope.longtail import Cut, FileOptions, LongTailData, dataset_spec, load_data
 from saddlescope.runs import RunFolder
 from saddlescope.training.checkpoints import load_checkpoint, load_weights, weights_digest
 from saddlescope.training.network import recipe_network
@@ -54,11 +54,18 @@ def load_section(
         cache: folder of decoded images; changes no number.
         report: told what takes long.
     """
-    of_files = ("train_list", "test_list", "image_size", "shrink_to")
     files = FileOptions(
-        **section.model_dump(include=set(of_files)), workers=workers, cache=cache, report=report
+        section.train_list, section.test_list, section.image_size, section.shrink_to,
+        workers=workers, cache=cache, report=report,
+    )  # fmt: skip
+    return load_data(
+        section.name,
+        root=root,
+        imbalance_factor=section.imbalance_factor,
+        cut=Cut(section.profile, section.subset, section.subset_seed),
+        thresholds=section.thresholds(dataset_spec(section.name).thresholds),
+        files=files,
     )
-    return load_data(root=root, files=files, **section.model_dump(exclude={"augment", *of_files}))
 
 
 def restore_run(

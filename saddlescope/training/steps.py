@@ -125,24 +125,25 @@ class Steps:
             images: this rank's, from `images`.
             log_norms: called with the gradient norms at w, before the step.
         """
+        tails = int(self._is_tail[indices].sum())
+        self.counts += torch.tensor([len(indices) - tails, tails])
+        if log_norms is not None:
+            log_norms(self._norms(indices, self._prepared(images)))
+        self._step(indices, images)
+
+    def _step(self, indices: Tensor, images: Tensor) -> None:
+        """Run the passes and the update; arguments as of `take`."""
         mine, share = indices[self._mine(len(indices))], self._share(len(indices))
         there, whole = send(mine, self.data.train.device), self._is_tail[indices]
-        labels, weights = self.data.train.labels[there], self.data.train.sample_weights
-        tail = self._tail_there[there]
+        tail, images = self._tail_there[there], self._prepared(images)
         reduction = self.recipe.method.group_reduction
-        images = self._laid_out(images)
-        self.counts += torch.tensor([int((~whole).sum()), int(whole.sum())])
-        if log_norms is not None:
-            self._log_norms(mine, images, log_norms)
         logged: set[int] = set()
 
         def losses(part: slice) -> dict[str, Tensor]:
-            values = self._values(images[part], labels[part])
-            if part.start not in logged:  # the forward at w is the one the log speaks of
-                self._tally(values.detach() * share, tail[part])
-                logged.add(part.start)
-            if weights is not None:
-                values = values * weights[there[part]]
+            # The forward at w is the one the log speaks of.
+            log = None if part.start in logged else share
+            logged.add(part.start)
+            values = self._values(images[part], there[part], log=log)
             if share != 1.0:
                 values = values * share
             if self._grouped:
@@ -187,29 +188,38 @@ class Steps:
         """Of its part's losses, what this rank adds to the whole batch's."""
         return 1.0 / self.ranks.size if samples < self.ranks.size else 1.0
 
-    def _laid_out(self, images: Tensor) -> Tensor:
+    def _prepared(self, images: Tensor) -> Tensor:
+        """Images of `images` as the network takes them."""
         if self._channels_last:
             return images.contiguous(memory_format=torch.channels_last)
         return images
 
-    def _values(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One loss a sample, with a graph."""
+    def _values(self, images: Tensor, there: Tensor, *, log: float | None) -> Tensor:
+        """Return one weighed loss a sample, with a graph.
+
+        Args:
+            images: prepared.
+            there: positions of the samples, on the device.
+            log: what the unweighed losses are added to the log with; None leaves them out.
+        """
+        train = self.data.train
         with self._autocast():
             logits = self.model(images)
         # Autocast gives half precision, in which a loss would lose its digits.
-        values: Tensor = self._criterion(logits.float() if self._half else logits, labels)
-        return values
+        logits = logits.float() if self._half else logits
+        values: Tensor = self._criterion(logits, train.labels[there])
+        if log is not None:
+            self._tally(values.detach() * log, self._tail_there[there])
+        return values if train.sample_weights is None else values * train.sample_weights[there]
 
-    def _log_norms(
-        self, indices: Tensor, images: Tensor, log_norms: Callable[[dict[str, Any]], None]
-    ) -> None:
-        labels = self.data.train.labels[send(indices, self.data.train.device)]
-        reduction = self.recipe.method.group_reduction
-        tail = self._is_tail[indices]
-        log_norms(
-            gradient_norms(
-                self.model, self._criterion, images, labels, tail, group_reduction=reduction
-            )
+    def _norms(self, indices: Tensor, images: Tensor) -> dict[str, Any]:
+        return gradient_norms(
+            self.model,
+            self._criterion,
+            images,
+            self.data.train.labels[send(indices, self.data.train.device)],
+            self._is_tail[indices],
+            group_reduction=self.recipe.method.group_reduction,
         )
 
     def _autocast(self) -> AbstractContextManager[Any]:

@@ -11,7 +11,6 @@ Several `[[sweep]]` blocks are several such products, one after the other.
 """
 
 import copy
-import difflib
 import itertools
 import math
 import re
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saddlescope.errors import UsageError
+from saddlescope.errors import UsageError, nearest
 from saddlescope.training.recipe import Recipe, parse_recipe
 from saddlescope.training.recipe_files import apply_override, read_recipe, set_key
 
@@ -56,8 +55,8 @@ class Plan:
         """
         names = [recipe.run_name for recipe in self.runs]
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names[:5])} …"
+            near = nearest(name, names)
+            hint = f"did you mean {near}?" if near else f"it has {', '.join(names[:5])} …"
             raise UsageError(f"recipe {self.name} has no run {name!r}; {hint}")
         return self.runs[names.index(name)]
 

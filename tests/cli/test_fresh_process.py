@@ -78,7 +78,8 @@ spectrum run --checkpoint 1 --classes 9 --groups none --split train --criterion 
     --data-root images CPU
 spectrum --model mine:net --data mine:data --dry-run CPU
 check run --checkpoint last --classes 9 --groups none --samples 2 --split train --criterion ce \
-    --rtol 0.5 --confidence 0.9 --max-matvecs 20 --seed 1 -o c.csv --json --data-root images CPU
+    --rtol 0.5 --confidence 0.9 --max-matvecs 20 --seed 1 -o c.csv --force --json \
+    --data-root images CPU
 check --model mine:net --data mine:data CPU
 bench ends --cases mlp --tools saddlescope --run run --seeds 1 --repeats 1 --no-every \
     --time-limit 0 -o b.json --json --data-root images CPU
@@ -86,17 +87,17 @@ report run -o r.html --plain --force
 figure fig2 run -o out --formats svg --force
 demo -o demo --jobs 2 --device cpu --set training.epochs=0
 data inspect list --imbalance-factor 1.5 --profile exp --subset first --tail-threshold 2 \
-    --train-list train.txt --test-list test.txt --sheet s.png --json --data-root images
+    --train-list train.txt --test-list test.txt --sheet s.png --force --json --data-root images
 theory theorem1 --trials 20 --seed 1 --search --json
 theory proposition3 --trials 20 --seed 1 --json
 theory proposition4 --trials 20 --seed 1 --json
 theory proposition5-1 --trials 20 --seed 1 --json
 theory proposition5-2 --trials 20 --seed 1 --json
 theory weingarten --trials 20 --seed 1 --json
-theory phase run --mu 2 -o p.svg --json
+theory phase run --mu 2 -o p.svg --force --json
 theory horizons --dimensions 1 --alignments 0.5 --a 0.1 --mu 2 --json
 theory escape run --checkpoint last --start checkpoint --offset 0.1 --steps 1 --eta 0.01 \
-    --samples 20 --methods sgd --seed 1 -o e.csv --json --data-root images CPU
+    --samples 20 --methods sgd --seed 1 -o e.csv --force --json --data-root images CPU
 theory gradients run --checkpoints last --samples 2 --seed 1 --json --data-root images CPU
 theory gradients run --logged
 theory remark2 run --checkpoint last --batches 2 --batch-size 4 --seed 1 --json \

@@ -1,5 +1,8 @@
 """What a process learns from its launcher, and what it does with it."""
 
+import json
+import signal
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -7,10 +10,10 @@ import torch
 from torch import distributed
 
 from saddlescope import curvature
-from saddlescope.cli import ranks
 from saddlescope.cli.console import choose_device, say
-from saddlescope.cli.ranks import Launch, launch, leads, sharing
-from saddlescope.errors import UsageError
+from saddlescope.cli.ranks import sharing
+from saddlescope.errors import ExitCode, UsageError
+from saddlescope.parallel import Board, Launch, launch, leads, membership
 
 VARIABLES = {
     "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "there", "MASTER_PORT": "1",
@@ -66,14 +69,15 @@ def test_without_a_launcher_the_device_is_what_was_asked_for():
 def test_backend_goes_with_the_device(monkeypatch, device, backend):
     asked, chosen = [], []
     posted = SimpleNamespace(store=distributed.HashStore(), rank=1, size=2)
-    monkeypatch.setattr(ranks, "board", lambda: posted)
+    monkeypatch.setattr(membership, "board", lambda: posted)
+    monkeypatch.setattr("saddlescope.cli.ranks.board", lambda: posted)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setattr(
         distributed, "init_process_group", lambda kind, **rest: asked.append((kind, rest["rank"]))
     )
     monkeypatch.setattr(curvature, "Ranks", lambda group: "everybody")
-    monkeypatch.setattr(ranks, "_watch", lambda board: None)
-    monkeypatch.setattr(ranks, "_watchers", [])
+    monkeypatch.setattr(membership, "_watch", lambda board: None)
+    monkeypatch.setattr(membership, "_watchers", [])
     assert sharing("samples", torch.device(device)) == "everybody"
     assert asked == [(backend, 1)]
     assert chosen == ([torch.device(device)] if backend == "nccl" else [])
@@ -83,3 +87,27 @@ def test_rows_need_no_process_group():
     assert sharing("classes", torch.device("cpu")) is None
     with pytest.raises(UsageError, match="torchrun --nproc-per-node"):
         sharing("samples", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ("--rtol 0: expected a number > 0", "--rtol 0: expected a number > 0"),  # an option
+        ("something else", "rank 0: --rtol 0: expected a number > 0"),
+        (None, "rank 0: --rtol 0: expected a number > 0"),  # alive, and nothing is wrong there
+    ],
+)
+def test_an_error_is_one_ranks_unless_all_say_the_same(monkeypatch, other, says):
+    store = distributed.HashStore()
+    here = Board(store, 0, 2)
+    Board(store, 1, 2)
+    if other is not None:
+        store.set("why/1", json.dumps(other))
+    monkeypatch.setattr(membership, "board", lambda: here)
+    monkeypatch.setattr(membership, "launch", lambda: Launch(0, 2, 0))
+    monkeypatch.setattr(membership, "_LAST_SECONDS", 0.2)
+    monkeypatch.setattr(membership, "_done", threading.Event())
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    error = UsageError("--rtol 0: expected a number > 0")
+    assert membership.end(error) == (says, ExitCode.USAGE)
+    assert here.read("failed")["code"] == ExitCode.USAGE

@@ -14,7 +14,7 @@ from saddlescope.cli.main import app
 from saddlescope.cli.tensorboard import epoch_writer
 from saddlescope.errors import ExitCode, Interrupted
 from saddlescope.runs import RunFolder, read_rows
-from saddlescope.training import packaged_recipe, train
+from saddlescope.training import RunOptions, packaged_recipe, train
 from saddlescope.training.restore import load_section
 
 TINY = ["--set", "training.epochs=1"]
@@ -107,7 +107,12 @@ def test_tensorboard_holds_every_epoch_once_after_a_cut(tmp_path):
         return len(taken) == 14 * 2 + 5
 
     with epoch_writer(folder, wanted=True) as on_epoch, pytest.raises(Interrupted):
-        train(recipe, load_section(recipe.data), folder, should_stop=stop, on_epoch=on_epoch)
+        train(
+            recipe,
+            load_section(recipe.data),
+            folder,
+            RunOptions(should_stop=stop, on_epoch=on_epoch),
+        )
     assert len(read_rows(folder.metrics_file)) == 2
     options = ("--set", "training.epochs=3", "--tensorboard", "--resume", "-o", folder.path)
     assert command("train", "package:digits-lt", *options).exit_code == 0

@@ -1,5 +1,8 @@
 """Each matrix by its name against a dense one, for groups and classes, filtered and with L2."""
 
+import textwrap
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,12 +11,14 @@ from test_gauss_newton import dense_gauss_newton
 from torch import nn
 
 from saddlescope.curvature import (
+    LinearCombination,
     TensorSamples,
     bootstrap_spectra,
     class_spectra,
     measure_subset,
     select_subsets,
 )
+from saddlescope.curvature.operators.named import OF_A_HESSIAN
 from saddlescope.errors import UsageError
 from saddlescope.runs import OPERATORS
 
@@ -124,3 +129,23 @@ def test_a_bootstrap_resamples_the_same_matrix():
 def test_an_unknown_name_is_refused():
     with pytest.raises(UsageError, match=r"operator 'fisher': expected one of hessian, wein"):
         class_spectra(MODEL, CRITERION, SAMPLES, classes="none", operator="fisher")
+
+
+def test_the_operator_that_contributing_adds(monkeypatch):
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+    (code,) = (block for block in text.split("```") if "OF_A_HESSIAN[" in block)
+    for table in (OPERATORS, OF_A_HESSIAN):  # put back when the test ends
+        monkeypatch.setitem(table, "minus-hessian", None)
+    names = {"OPERATORS": OPERATORS, "OF_A_HESSIAN": OF_A_HESSIAN}
+    exec(
+        textwrap.dedent(code.removeprefix("python")),
+        {**names, "LinearCombination": LinearCombination},
+    )
+    subset = select_subsets(SAMPLES, classes=[1], groups=())[0]
+    plain, turned = (
+        measure_subset(MODEL, CRITERION, SAMPLES, subset, operator=name, rtol=1e-8)
+        for name in ("hessian", "minus-hessian")
+    )
+    assert turned.operator == "minus-hessian"
+    assert turned.lambda_max == pytest.approx(-plain.lambda_min, rel=1e-6)
+    assert turned.lambda_min == pytest.approx(-plain.lambda_max, rel=1e-6)

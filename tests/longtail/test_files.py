@@ -7,7 +7,7 @@ from pictures import colour, write_lists, write_picture
 from PIL import Image
 
 from saddlescope.errors import DataError
-from saddlescope.longtail import Augmentation, FileOptions, ImageFiles, load_data
+from saddlescope.longtail import Augmentation, FileOptions, ImageFiles, Thresholds, load_data
 from saddlescope.longtail.files import decode
 
 
@@ -18,7 +18,7 @@ def root(tmp_path_factory):
 
 def load(root, **options):
     files = FileOptions(train_list="train.txt", test_list="test.txt", image_size=16, **options)
-    return load_data("list", root=root, tail_threshold=3, many_above=5, few_below=3, files=files)
+    return load_data("list", root=root, thresholds=Thresholds(3, 5, 3), files=files)
 
 
 def test_classes_counts_and_pixels(root):
@@ -89,7 +89,7 @@ def test_a_broken_file_is_named_in_one_line(tmp_path, workers):
     write_lists(tmp_path, [2, 1])
     (tmp_path / "train/1/0.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     files = FileOptions("train.txt", "test.txt", 16, workers=workers)
-    data = load_data("list", root=tmp_path, tail_threshold=2, files=files)
+    data = load_data("list", root=tmp_path, thresholds=Thresholds(2), files=files)
     with pytest.raises(DataError, match=r"train/1/0\.png: ") as caught:
         list(data.train.batches([torch.arange(3)]))
     assert "\n" not in str(caught.value)
@@ -122,14 +122,14 @@ def test_a_cache_gives_the_same_pixels_and_is_read_without_the_files(tmp_path):
     files = FileOptions("train.txt", "test.txt", **options)
 
     def pixels(files):
-        data = load_data("list", root=root, tail_threshold=3, files=files)
+        data = load_data("list", root=root, thresholds=Thresholds(3), files=files)
         parts = [torch.arange(5)]
         return next(iter(data.train.batches(parts, augmentation=Augmentation(1))))
 
     plain = pixels(FileOptions("train.txt", "test.txt", 16))
     assert torch.equal(pixels(files), plain)
     assert sum("decoding" in line for line in said) == 2  # train and test
-    data = load_data("list", root=root, tail_threshold=3, files=files)
+    data = load_data("list", root=root, thresholds=Thresholds(3), files=files)
     assert sum("decoding" in line for line in said) == 2
     for file in (root / "train").rglob("*.png"):
         file.unlink()
@@ -141,13 +141,13 @@ def test_a_cache_gives_the_same_pixels_and_is_read_without_the_files(tmp_path):
 def test_a_changed_file_or_another_size_is_another_cache(tmp_path):
     root, cache = write_lists(tmp_path / "images", [2, 1]), tmp_path / "cache"
     files = FileOptions("train.txt", "test.txt", 16, cache=cache)
-    load_data("list", root=root, tail_threshold=2, files=files)
+    load_data("list", root=root, thresholds=Thresholds(2), files=files)
     assert len(list(cache.glob("*.bin"))) == 2
     write_picture(root / "train/0/0.png", 2, size=(64, 64))
-    load_data("list", root=root, tail_threshold=2, files=files)
+    load_data("list", root=root, thresholds=Thresholds(2), files=files)
     assert len(list(cache.glob("*.bin"))) == 3
     files = FileOptions("train.txt", "test.txt", 16, 20, cache=cache)
-    load_data("list", root=root, tail_threshold=2, files=files)
+    load_data("list", root=root, thresholds=Thresholds(2), files=files)
     assert len(list(cache.glob("*.bin"))) == 5
 
 
@@ -156,14 +156,14 @@ def test_a_build_that_fails_leaves_no_cache_and_a_damaged_one_is_refused(tmp_pat
     files = FileOptions("train.txt", "test.txt", 16, cache=cache)
     (root / "train/0/1.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"0/1\.png"):
-        load_data("list", root=root, tail_threshold=2, files=files)
+        load_data("list", root=root, thresholds=Thresholds(2), files=files)
     assert not list(cache.iterdir())
     write_picture(root / "train/0/1.png", 0)
-    load_data("list", root=root, tail_threshold=2, files=files)
+    load_data("list", root=root, thresholds=Thresholds(2), files=files)
     for pixels in cache.glob("*.bin"):
         pixels.write_bytes(pixels.read_bytes()[:-1])
     with pytest.raises(DataError, match="not a cache of decoded images; delete it"):
-        load_data("list", root=root, tail_threshold=2, files=files)
+        load_data("list", root=root, thresholds=Thresholds(2), files=files)
 
 
 GREY = (np.arange(30 * 40).reshape(30, 40) * 50).astype(np.uint16)

@@ -4,18 +4,20 @@ import pytest
 from pictures import write_folders, write_lists
 
 from saddlescope.errors import DataError, UsageError
-from saddlescope.longtail import DATASETS, FileOptions, load_data
+from saddlescope.longtail import DATASETS, FileOptions, Thresholds, load_data
 
 LISTS = FileOptions("train.txt", "test.txt", 16)
 
 
 def test_a_list_is_taken_as_it_is_or_with_a_profile(tmp_path):
     write_lists(tmp_path, [5, 8, 5])
-    natural = load_data("list", root=tmp_path, tail_threshold=6, files=LISTS)
+    natural = load_data("list", root=tmp_path, thresholds=Thresholds(6), files=LISTS)
     assert natural.counts == (5, 8, 5)
     assert natural.imbalance_factor is None
     assert natural.groups["tail"] == (0, 2)
-    cut = load_data("list", root=tmp_path, tail_threshold=3, imbalance_factor=5, files=LISTS)
+    cut = load_data(
+        "list", root=tmp_path, thresholds=Thresholds(3), imbalance_factor=5, files=LISTS
+    )
     assert cut.counts == (5, 2, 1)  # from the least that every class has
     assert cut.train.labels.bincount().tolist() == [5, 2, 1]
 
@@ -23,7 +25,7 @@ def test_a_list_is_taken_as_it_is_or_with_a_profile(tmp_path):
 def test_folders_with_a_profile(tmp_path):
     write_folders(tmp_path, [6, 6, 6], test_name="val")
     data = load_data(
-        "folder", root=tmp_path, tail_threshold=3, imbalance_factor=6,
+        "folder", root=tmp_path, thresholds=Thresholds(3), imbalance_factor=6,
         files=FileOptions(image_size=16),
     )  # fmt: skip
     assert data.counts == (6, 2, 1)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from saddlescope.errors import DataError, UsageError
-from saddlescope.longtail import DATASETS, load_data
+from saddlescope.longtail import DATASETS, Cut, Thresholds, load_data
 
 
 def test_digits_at_20_have_the_documented_groups():
@@ -16,22 +16,20 @@ def test_digits_at_20_have_the_documented_groups():
 
 def test_the_test_set_does_not_depend_on_the_imbalance():
     first = load_data("digits", imbalance_factor=20)
-    other = load_data("digits", imbalance_factor=10, profile="step", subset="shuffled")
+    other = load_data("digits", imbalance_factor=10, cut=Cut("step", "shuffled"))
     assert first.test.checksum == other.test.checksum
     assert first.train.checksum != other.train.checksum
     assert first.checksum != other.checksum
 
 
 def test_a_seed_of_shuffled_is_reproducible():
-    options = {"imbalance_factor": 20, "subset": "shuffled"}
-    checksums = [
-        load_data("digits", subset_seed=seed, **options).train.checksum for seed in (0, 0, 1)
-    ]
+    cuts = (Cut(subset="shuffled", subset_seed=seed) for seed in (0, 0, 1))
+    checksums = [load_data("digits", imbalance_factor=20, cut=cut).train.checksum for cut in cuts]
     assert checksums[0] == checksums[1] != checksums[2]
 
 
 def test_thresholds_can_be_given():
-    data = load_data("digits", imbalance_factor=20, tail_threshold=10, many_above=100, few_below=10)
+    data = load_data("digits", imbalance_factor=20, thresholds=Thresholds(10, 100, 10))
     assert data.groups["tail"] == data.groups["few"] == (8, 9)
     assert data.groups["many"] == (0,)
 
@@ -49,7 +47,7 @@ def test_cifar_takes_the_first_of_each_class_from_a_cut_folder(cut_cifar100, mon
 
 def test_shuffled_needs_the_full_official_files(cut_cifar100):
     with pytest.raises(DataError, match="cifar100: subset 'shuffled' draws from all 50,000"):
-        load_data("cifar100", root=cut_cifar100, imbalance_factor=500, subset="shuffled")
+        load_data("cifar100", root=cut_cifar100, imbalance_factor=500, cut=Cut(subset="shuffled"))
 
 
 def test_a_cut_folder_that_is_too_small_names_class_have_and_need(cut_cifar100):
@@ -68,12 +66,11 @@ def test_no_root_says_where_to_put_it(monkeypatch):
     [
         ("cifar-100", {}, r"unknown data set 'cifar-100': did you mean 'cifar100'\?"),
         ("imagenet", {}, "choose from digits, prototypes, cifar10, cifar100"),
-        ("digits", {"tail_threshold": 5}, "choose from 7 to 130"),
+        ("digits", {"thresholds": Thresholds(5, 60, 15)}, "choose from 7 to 130"),
         ("digits", {"imbalance_factor": 1}, "raise imbalance_factor"),
         ("digits", {"imbalance_factor": 200}, "class 9 would have no image"),
-        ("digits", {"subset": "last"}, "unknown subset 'last'"),
-        ("digits", {"few_below": 100}, "overlap"),
-        ("cifar10", {"profile": "linear"}, "unknown profile"),
+        ("digits", {"thresholds": Thresholds(30, 60, 100)}, "overlap"),
+        ("cifar10", {"cut": Cut("linear")}, "unknown profile"),
     ],
 )
 def test_a_wrong_option_is_reported_before_any_file_is_read(name, options, message, monkeypatch):
@@ -85,5 +82,5 @@ def test_a_wrong_option_is_reported_before_any_file_is_read(name, options, messa
 @pytest.mark.parametrize(("name", "factor"), [("digits", 20), ("cifar10", 100), ("cifar100", 100)])
 def test_default_thresholds_part_head_from_tail(name, factor):
     spec = DATASETS[name]
-    assert spec.largest / factor < spec.tail_threshold <= spec.largest
-    assert spec.few_below <= spec.many_above
+    assert spec.largest / factor < spec.thresholds.tail_threshold <= spec.largest
+    assert spec.thresholds.few_below <= spec.thresholds.many_above

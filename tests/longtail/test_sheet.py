@@ -4,7 +4,7 @@ import numpy as np
 from pictures import colour, write_lists
 from PIL import Image
 
-from saddlescope.longtail import FileOptions, load_data, write_sheet
+from saddlescope.longtail import FileOptions, Thresholds, load_data, write_sheet
 from saddlescope.longtail.sheet import _CELL, _GAP, _LABEL
 
 
@@ -17,7 +17,7 @@ def cell(sheet, row, column):
 def test_rows_are_classes_from_the_largest_to_the_smallest(tmp_path):
     write_lists(tmp_path, [2, 5, 3])
     files = FileOptions("train.txt", "test.txt", 80)
-    data = load_data("list", root=tmp_path, tail_threshold=3, files=files)
+    data = load_data("list", root=tmp_path, thresholds=Thresholds(3), files=files)
     assert write_sheet(data, tmp_path / "sheet.png", columns=4) == (1, 2, 0)
     sheet = np.array(Image.open(tmp_path / "sheet.png"))
     for row, number in enumerate((1, 2, 0)):

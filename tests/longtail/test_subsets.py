@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from saddlescope.errors import DataError, UsageError
-from saddlescope.longtail import choose_subset
+from saddlescope.longtail import Cut, choose_subset
 
 LABELS = np.random.default_rng(3).integers(0, 4, 200)
 COUNTS = (30, 20, 9, 1)
@@ -33,14 +33,14 @@ def test_shuffled_is_ldam_drws_draw(seed):
             expected.extend(positions[:count].tolist())
     finally:
         np.random.set_state(state)  # noqa: NPY002
-    kept = choose_subset(LABELS, COUNTS, subset="shuffled", seed=seed)
+    kept = choose_subset(LABELS, COUNTS, Cut(subset="shuffled", subset_seed=seed))
     assert kept.tolist() == sorted(expected)
     assert kept.tolist() != choose_subset(LABELS, COUNTS).tolist()
 
 
 def test_shuffled_leaves_the_global_generator_alone():
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    choose_subset(LABELS, COUNTS, subset="shuffled")
+    choose_subset(LABELS, COUNTS, Cut(subset="shuffled"))
     assert (before == np.random.get_state()[1]).all()  # noqa: NPY002
 
 
@@ -51,4 +51,4 @@ def test_too_few_images_names_class_have_and_need():
 
 def test_an_unknown_scheme_is_named():
     with pytest.raises(UsageError, match="unknown subset 'last': choose from first, shuffled"):
-        choose_subset([0], (1,), subset="last")
+        Cut(subset="last")

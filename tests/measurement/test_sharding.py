@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from saddlescope.cli.main import app
 from saddlescope.curvature.products import strategy
 from saddlescope.measurement import Settings, SpectrumJob, foreign_target, run_sharded
-from saddlescope.measurement.board import Board, RankFailed
 from saddlescope.measurement.job import part_files, read_part, write_part
 from saddlescope.measurement.sharding import _Share, assign
+from saddlescope.parallel import Board, RankFailed
 from saddlescope.runs import read_spectrum
 
 # 31 samples of classes 0, 1 and 2. With two ranks, rank 0 measures "all" and rank 1 the classes.
@@ -220,6 +220,7 @@ def test_any_error_on_one_rank_ends_all_with_one_line(folder, shard, rank):
     command = start(folder, "-o", "table.csv", "--shard", shard, RAISE=str(rank))
     assert command.codes() == [2, 2]
     (line,) = words(command)
+    assert line.startswith(f"saddlescope: rank {rank}: ")
     assert line.endswith("RuntimeError: out of luck")
     assert "Traceback" not in command.stream("stderr", 1 - rank)
 

@@ -112,7 +112,7 @@ def test_two_matrices_are_never_set_side_by_side(make_run, other):
 
 
 def test_tables_alone_make_a_run_for_each_network(tmp_path, study):
-    """What `spectrum -o` wrote of anybody's networks, in one file or two; beside a run folder."""
+    """What `spectrum -o` wrote of anyone's networks, in one file or two, beside a run folder."""
     rows = [
         spectrum_row("", "group", "all", 9, 10.0, run="lab.nets:small"),
         spectrum_row("", "group", "all", 9, 20.0, run="lab.nets:large"),

@@ -2,7 +2,9 @@
 
 import pytest
 from matplotlib.figure import Figure
+from typer.testing import CliRunner
 
+from saddlescope.cli.main import app
 from saddlescope.errors import UsageError
 from saddlescope.reporting import save_figure
 from saddlescope.runs import refuse_foreign_output
@@ -28,3 +30,38 @@ def test_a_page_of_somebody_is_not(tmp_path):
     with pytest.raises(UsageError, match="is a folder"):
         refuse_foreign_output(tmp_path, force=False)
     refuse_foreign_output("/dev/null", force=True)
+
+
+def test_a_table_of_somebody_is_not(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,b,c\n1,2,3\n")
+    refuse_foreign_output(path, force=False, columns=["a", "b"])
+    with pytest.raises(UsageError, match=r"t\.csv: is there .* --force"):
+        refuse_foreign_output(path, force=False, columns=["b", "c"])
+    path.write_text("tool\nsaddlescope\n")  # in a cell it says nothing
+    with pytest.raises(UsageError, match="--force"):
+        refuse_foreign_output(path, force=False, columns=["a", "b"])
+
+
+WORDS = {
+    "sheet": ["data", "inspect", "digits", "--sheet", "FILE.png"],
+    "diagram": ["theory", "phase", "-o", "FILE.svg"],
+    "tables": ["figure", "table3", "-o", "."],
+}
+
+
+@pytest.mark.parametrize("kind", WORDS)
+def test_a_command_replaces_its_own_files_and_nobody_elses(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    words = WORDS[kind]
+    for _ in range(2):
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+    (written, *_) = sorted(tmp_path.iterdir(), key=lambda path: path.suffix)
+    written.write_text("mine")
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert f"{written.name}: is there and was not written by saddlescope" in done.output
+    assert written.read_text() == "mine"
+    assert CliRunner().invoke(app, [*words, "--force"]).exit_code == 0
+    assert written.read_bytes() != b"mine"

@@ -64,6 +64,7 @@ def test_recipes_do_not_extend_one_another_for_ever(tmp_path):
         "training.seed=9223372036854775808",
         "training.epochs=10000000000",
         "optimizer.eta=1e308",
+        "optimizer.clip=1e308",
         "optimizer.eta=inf",
         "method.rho=nan",
         "optimizer.batch_size=\u00b2",

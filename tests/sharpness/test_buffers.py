@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from saddlescope.sharpness import SharpnessAware
+from saddlescope.sharpness import SharpnessAware, StepOptions
 
 
 class Counting(nn.Module):
@@ -46,7 +46,11 @@ def test_perturbed_passes_leave_no_trace(name, added_late, form):
     if not added_late:
         model[1] = layers()[name]
     optimizer = SharpnessAware(
-        model.parameters(), torch.optim.SGD, rho=0.5, model=model, bn_statistics="clean", lr=0.1
+        model.parameters(),
+        torch.optim.SGD,
+        rho=0.5,
+        step=StepOptions(model=model, bn_statistics="clean"),
+        lr=0.1,
     )
     model[1] = layers()[name] if added_late else model[1]
     inputs = torch.randn(8, 4)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from saddlescope.sharpness import Ascent, SharpnessAware
+from saddlescope.sharpness import Ascent, SharpnessAware, StepOptions
 
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "is_nonzero")
 
@@ -34,10 +34,10 @@ class Waits(TorchDispatchMode):
         {"radii": {"all": 0.0}},
         {"radii": {"all": 0.5}},
         {"radii": {"head": 0.2, "tail": 0.5}},
-        {"adaptive": True, "clip": 1.0},
+        {"adaptive": True, "step": {"clip": 1.0}},
         {"ascent": Ascent(friendly=1.0)},
         {"ascent": Ascent(every=2)},
-        {"bn_statistics": "clean"},
+        {"step": {"bn_statistics": "clean"}},
         {"maximize": True},
         {"half": True},
     ],
@@ -47,8 +47,9 @@ def test_the_host_reads_nothing(options, form):
     dtype = torch.bfloat16 if options.pop("half", False) else torch.float32
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 2)).to(dtype)
+    step = StepOptions(model=net, **options.pop("step", {}))
     optimizer = SharpnessAware(
-        net.parameters(), torch.optim.SGD, model=net, lr=0.1, momentum=0.9, **options
+        net.parameters(), torch.optim.SGD, step=step, lr=0.1, momentum=0.9, **options
     )
     inputs = torch.randn(8, 4, dtype=dtype)
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from saddlescope.errors import UsageError
-from saddlescope.sharpness import SharpnessAware
+from saddlescope.sharpness import SharpnessAware, StepOptions
 
 START, SAM = torch.tensor([3.0, 4.0]), torch.tensor([2.67, 3.56])
 
@@ -174,7 +174,11 @@ class TestWayBack:
         net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
         radii = dict.fromkeys(groups, 0.5)
         optimizer = SharpnessAware(
-            net.parameters(), torch.optim.SGD, radii=radii, model=net, bn_statistics="clean", lr=0.1
+            net.parameters(),
+            torch.optim.SGD,
+            radii=radii,
+            step=StepOptions(model=net, bn_statistics="clean"),
+            lr=0.1,
         )
         calls = 0
 
@@ -316,12 +320,14 @@ class TestMicroBatches:
 class TestClipping:
     def test_the_final_gradient_is_clipped(self):
         w = weight()
-        sam(w, clip=1.0).step(lambda: half_square(w))
+        sam(w, step=StepOptions(clip=1.0)).step(lambda: half_square(w))
         same(w, START - 0.1 * START / 5)
 
     def test_it_is_torch_s_clipping(self):
         nets = [network(), network()]
-        sam(*nets[0].parameters(), clip=0.1).step(lambda: F.cross_entropy(nets[0](X), Y))
+        sam(*nets[0].parameters(), step=StepOptions(clip=0.1)).step(
+            lambda: F.cross_entropy(nets[0](X), Y)
+        )
         optimizer = sam(*nets[1].parameters())
         F.cross_entropy(nets[1](X), Y).backward()
         optimizer.first_step()
@@ -355,7 +361,7 @@ class TestGradScaler:
     @pytest.mark.parametrize("clip", [None, 1.0])
     def test_the_step_does_not_depend_on_the_scale(self, form, clip):
         w, scaler = weight(), self.scaler()
-        optimizer = sam(w, clip=clip)
+        optimizer = sam(w, step=StepOptions(clip=clip))
         if form == "losses":
             answer = optimizer.step(lambda: half_square(w), scaler=scaler)
             assert float(answer) == 12.5
@@ -539,9 +545,12 @@ class TestMessages:
             ({"base": torch.optim.LBFGS}, "LBFGS"),
             ({"radii": {"all": 0.1}}, "radii and rho"),
             ({"rho": None, "radii": {}}, "radii is empty"),
-            ({"clip": 0.0}, "clip = 0.0"),
         ],
     )
     def test_options(self, options, text):
         with pytest.raises(UsageError, match=text):
             sam(weight(), **options)
+
+    def test_no_clipping_to_nothing(self):
+        with pytest.raises(UsageError, match=r"clip = 0\.0"):
+            StepOptions(clip=0.0)

@@ -8,7 +8,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from saddlescope.errors import UsageError
-from saddlescope.sharpness import RadiusOptions, SharpnessAware, group_losses, method_radii
+from saddlescope.sharpness import (
+    RadiusOptions,
+    SharpnessAware,
+    StepOptions,
+    group_losses,
+    method_radii,
+)
 
 METHODS = ("sgd", "sam", "imbsam", "sam-ext", "sse-sam")
 
@@ -208,9 +214,12 @@ def test_batchnorm_statistics(bn_statistics, updates):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
     optimizer = SharpnessAware(
-        model.parameters(), torch.optim.SGD, radii={"head": 0.1, "tail": 0.1}, model=model,
-        bn_statistics=bn_statistics, lr=0.1,
-    )  # fmt: skip
+        model.parameters(),
+        torch.optim.SGD,
+        radii={"head": 0.1, "tail": 0.1},
+        step=StepOptions(model=model, bn_statistics=bn_statistics),
+        lr=0.1,
+    )
     inputs = torch.randn(8, 4)
 
     def losses():
@@ -285,11 +294,11 @@ class TestRefusals:
 
     def test_unknown_statistics(self):
         with pytest.raises(UsageError, match="bn_statistics"):
-            self.make(bn_statistics="never")
+            self.make(step=StepOptions(bn_statistics="never"))
 
     def test_clean_without_a_model(self):
         with pytest.raises(UsageError, match="needs model"):
-            self.make(bn_statistics="clean")
+            self.make(step=StepOptions(bn_statistics="clean"))
 
     def test_group_without_radius(self):
         with pytest.raises(UsageError, match="'other', which has no radius"):

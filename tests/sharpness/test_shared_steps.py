@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from saddlescope.errors import UsageError
-from saddlescope.sharpness import Ascent, SharpnessAware
+from saddlescope.sharpness import Ascent, SharpnessAware, StepOptions
 
 N, STEPS = 32, 4
 RADII = {
@@ -57,10 +57,10 @@ def losses(net, x, y, radii, divisor):
     return {name: part.sum() for name, part in parts.items() if len(part)}
 
 
-def trained(net, runs, x, y, kind, divisor, *, micro=1, two_calls=False, **options):
+def trained(net, runs, x, y, kind, divisor, *, micro=1, two_calls=False, ascent=None, **step):
     optimizer = SharpnessAware(
         net.parameters(), torch.optim.SGD, radii=RADII[kind], lr=0.1, momentum=0.9,
-        weight_decay=0.01, **options,
+        weight_decay=0.01, ascent=ascent, step=StepOptions(**step),
     )  # fmt: skip
     parts = list(zip(x.chunk(micro), y.chunk(micro), strict=True))
     calls = [lambda a=a, b=b: losses(runs, a, b, RADII[kind], divisor) for a, b in parts]

@@ -5,7 +5,7 @@ import torch
 
 from saddlescope.errors import DataError, UsageError
 from saddlescope.runs import RunFolder, read_rows
-from saddlescope.training import load_checkpoint, packaged_recipe, train
+from saddlescope.training import RunOptions, load_checkpoint, packaged_recipe, train
 from saddlescope.training.branching import (
     Branching,
     branch_epochs,
@@ -63,11 +63,15 @@ def test_a_branch_is_the_run_in_one_piece(tmp_path, data, trunk, branch, overrid
     assert shared_epochs(of_trunk, wanted) == 2
     kept = branch_epochs(0, (of_trunk, wanted))
     assert kept == {1}
-    first = train(of_trunk, data, RunFolder(tmp_path / "trunk"), branching=Branching(keep=kept))
+    first = train(
+        of_trunk, data, RunFolder(tmp_path / "trunk"), RunOptions(branching=Branching(keep=kept))
+    )
     whole = train(wanted, data, RunFolder(tmp_path / "whole"))
     found = require_trunk(wanted, first)
     assert found.epochs == 2
-    branched = train(wanted, data, RunFolder(tmp_path / "branch"), branching=Branching(found))
+    branched = train(
+        wanted, data, RunFolder(tmp_path / "branch"), RunOptions(branching=Branching(found))
+    )
     assert_same_run(branched, whole)
     assert branched.run()["branch"] == {"run": "trunk", "epochs": 2}
     assert whole.run()["branch"] is None
@@ -80,7 +84,7 @@ def test_the_best_epoch_before_the_branch_is_kept_though_the_trunk_has_a_better_
     wanted = recipe("sse-sam", "method.gamma=0.75")
     trunk = recipe("sam-ext", "method.gamma=0.75")
     keep = Branching(keep=frozenset({2}))
-    first = train(trunk, data, RunFolder(tmp_path / "trunk"), branching=keep)
+    first = train(trunk, data, RunFolder(tmp_path / "trunk"), RunOptions(branching=keep))
     accuracies = [row["acc_avg"] for row in read_rows(first.metrics_file)][:3]
     found = require_trunk(wanted, first)
     assert found.best == first.checkpoint(str(accuracies.index(max(accuracies))))
@@ -92,7 +96,9 @@ def test_what_is_kept_of_the_trunk_is_there_in_the_branch(tmp_path, data):
     first = train(recipe("sam-ext", every), data, RunFolder(tmp_path / "trunk"))
     wanted = recipe("sse-sam", every)
     found = require_trunk(wanted, first)
-    branched = train(wanted, data, RunFolder(tmp_path / "branch"), branching=Branching(found))
+    branched = train(
+        wanted, data, RunFolder(tmp_path / "branch"), RunOptions(branching=Branching(found))
+    )
     assert sorted(p.name for p in branched.checkpoints.iterdir()) == [
         "best.pt", "epoch-000.pt", "epoch-001.pt", "epoch-002.pt", "epoch-003.pt", "last.pt",
     ]  # fmt: skip
@@ -132,25 +138,29 @@ def test_a_branch_that_is_not_one_is_refused(tmp_path, data):
 
 def test_a_trunk_of_other_data_is_refused(tmp_path, data):
     kept = Branching(keep=frozenset({1}))
-    first = train(recipe("sam-ext"), data, RunFolder(tmp_path / "trunk"), branching=kept)
+    first = train(
+        recipe("sam-ext"), data, RunFolder(tmp_path / "trunk"), RunOptions(branching=kept)
+    )
     run = first.run_file.read_text()
     first.run_file.write_text(run.replace(data.checksum, "0" * 64))
     wanted = recipe("sse-sam")
     found = Branching(require_trunk(wanted, first))
     with pytest.raises(DataError, match="other data"):
-        train(wanted, data, RunFolder(tmp_path / "branch"), branching=found)
+        train(wanted, data, RunFolder(tmp_path / "branch"), RunOptions(branching=found))
 
 
 def test_killed_while_branching_it_still_becomes_the_same_run(tmp_path, data):
     """Without a checkpoint of its own the folder may hold the later rows of the trunk."""
     wanted = recipe("sse-sam")
     kept = Branching(keep=frozenset({1}))
-    first = train(recipe("sam-ext"), data, RunFolder(tmp_path / "trunk"), branching=kept)
+    first = train(
+        recipe("sam-ext"), data, RunFolder(tmp_path / "trunk"), RunOptions(branching=kept)
+    )
     whole = train(wanted, data, RunFolder(tmp_path / "whole"))
     for trunk in (Branching(require_trunk(wanted, first)), Branching()):
         folder = RunFolder(tmp_path / f"cut-{trunk.trunk is None}")
-        train(wanted, data, folder, branching=trunk)
+        train(wanted, data, folder, RunOptions(branching=trunk))
         folder.checkpoint("last").unlink()
         folder.metrics_file.write_bytes(first.metrics_file.read_bytes())
-        train(wanted, data, folder, branching=trunk, resume=True)
+        train(wanted, data, folder, RunOptions(branching=trunk, resume=True))
         assert_same_run(folder, whole)

@@ -9,8 +9,9 @@ import torch
 from saddlescope.bench.calls import DeviceCalls
 from saddlescope.errors import Interrupted, UsageError
 from saddlescope.runs import METHODS, RunFolder, read_rows
-from saddlescope.sharpness import SharpnessAware
+from saddlescope.sharpness import SharpnessAware, StepOptions
 from saddlescope.training import (
+    RunOptions,
     load_checkpoint,
     packaged_recipe,
     train,
@@ -42,11 +43,16 @@ def made(kind, asked, device="cpu", **options):
     model = recipe_network(asked, num_classes=10, in_channels=1).to(device).train()
     radii = asked.method.radii(2)
     optimizer = SharpnessAware(
-        model.parameters(), torch.optim.SGD, radii=radii.at(0), model=model,
-        bn_statistics=asked.method.bn_statistics, momentum=0.9, weight_decay=1e-3,
-        clip=asked.optimizer.clip,
+        model.parameters(),
+        torch.optim.SGD,
+        radii=radii.at(0),
+        step=StepOptions(
+            model=model, bn_statistics=asked.method.bn_statistics, clip=asked.optimizer.clip
+        ),
+        momentum=0.9,
+        weight_decay=1e-3,
         **base_options(asked, torch.device(device)),
-    )  # fmt: skip
+    )
     return kind(asked, data, model, optimizer, radii, **options)
 
 
@@ -216,8 +222,8 @@ def test_a_captured_run_goes_on_from_the_very_step(tmp_path, whole, after):
         return len(taken) == after
 
     with pytest.raises(Interrupted):
-        train(recipe("sse-sam"), loaded(), folder, should_stop=stop)
-    train(recipe("sse-sam"), loaded(), folder, resume=True)
+        train(recipe("sse-sam"), loaded(), folder, RunOptions(should_stop=stop))
+    train(recipe("sse-sam"), loaded(), folder, RunOptions(resume=True))
     assert_same_weights(folder, whole["sse-sam"])
     assert [row["train_loss"] for row in read_rows(folder.metrics_file)] == [
         row["train_loss"] for row in read_rows(whole["sse-sam"].metrics_file)
@@ -257,7 +263,7 @@ def test_runs_that_train_together_are_all_saved_when_they_are_stopped(tmp_path, 
 
     def runs(**options):
         return [
-            (recipe(method), training(recipe(method), loaded(), folder, **options))
+            (recipe(method), training(recipe(method), loaded(), folder, RunOptions(**options)))
             for method, folder in folders.items()
         ]
 
@@ -302,13 +308,15 @@ def test_runs_together_on_cuda_are_those_alone(tmp_path):
     together = [RunFolder(tmp_path / f"together-{one.method.name}") for one in asked]
     train_together(
         [
-            (one, training(one, loaded(), folder, device="cuda"))
+            (one, training(one, loaded(), folder, RunOptions(device="cuda")))
             for one, folder in zip(asked, together, strict=True)
         ],
         device="cuda",
     )
     for one, folder in zip(asked, together, strict=True):
-        alone = train(one, loaded(), RunFolder(tmp_path / one.method.name), device="cuda")
+        alone = train(
+            one, loaded(), RunFolder(tmp_path / one.method.name), RunOptions(device="cuda")
+        )
         left, right = weights(alone), weights(folder)
         for key in left:
             torch.testing.assert_close(left[key], right[key], rtol=1e-3, atol=1e-4)

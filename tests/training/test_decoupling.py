@@ -6,7 +6,14 @@ import torch
 from saddlescope.errors import DataError, Interrupted, UsageError
 from saddlescope.models import ScaledClassifier
 from saddlescope.runs import RunFolder, read_rows
-from saddlescope.training import load_checkpoint, packaged_recipe, restore_run, second_stage, train
+from saddlescope.training import (
+    RunOptions,
+    load_checkpoint,
+    packaged_recipe,
+    restore_run,
+    second_stage,
+    train,
+)
 from saddlescope.training.decoupling import class_balanced_order, tau_normalise
 from saddlescope.training.restore import load_section
 
@@ -30,7 +37,7 @@ def state(folder):
 
 def run(first, data, path, kind, *overrides, **options):
     recipe, start = second_stage(first.path, kind, overrides=overrides)
-    return train(recipe, data, RunFolder(path), start=start, **options)
+    return train(recipe, data, RunFolder(path), RunOptions(start=start, **options))
 
 
 def test_the_order_draws_classes_alike_and_their_samples_alike():
@@ -119,7 +126,7 @@ def test_a_second_stage_that_is_cut_goes_on_without_the_first(first, data, tmp_p
     with pytest.raises(Interrupted):
         run(first, data, tmp_path / "cut", "crt", "training.epochs=2", should_stop=stop)
     recipe, _ = second_stage(first.path, "crt", overrides=["training.epochs=2"])
-    cut = train(recipe, data, RunFolder(tmp_path / "cut"), resume=True)
+    cut = train(recipe, data, RunFolder(tmp_path / "cut"), RunOptions(resume=True))
     assert all(torch.equal(value, state(cut)[key]) for key, value in state(whole).items())
 
 
@@ -174,4 +181,4 @@ def test_weights_of_nothing_are_refused(tmp_path, classifier):
 
 def _second(first, classifier, data, folder):
     recipe, start = second_stage(first.path, classifier)
-    train(recipe, data, RunFolder(folder), start=start)
+    train(recipe, data, RunFolder(folder), RunOptions(start=start))

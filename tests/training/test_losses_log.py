@@ -10,7 +10,7 @@ from saddlescope.errors import DataError, Interrupted, UsageError
 from saddlescope.longtail import make_loss
 from saddlescope.measurement import run_target
 from saddlescope.runs import LOSS_COLUMNS, RunFolder, read_rows
-from saddlescope.training import load_checkpoint, packaged_recipe, parse_recipe, train
+from saddlescope.training import RunOptions, load_checkpoint, packaged_recipe, parse_recipe, train
 from saddlescope.training.evaluate import training_losses
 from saddlescope.training.network import training_network
 from saddlescope.training.restore import load_section
@@ -55,10 +55,10 @@ def test_they_are_logged_when_asked_change_nothing_and_survive_a_cut(tmp_path):
         return len(taken) == 14 * 2 + 3
 
     with pytest.raises(Interrupted):
-        train(recipe, data, two, should_stop=stop)
+        train(recipe, data, two, RunOptions(should_stop=stop))
     with open(two.losses_file, "a") as handle:  # as if killed before the next checkpoint
         handle.write('{"epoch": 3}\n')
-    train(recipe, data, two, resume=True)
+    train(recipe, data, two, RunOptions(resume=True))
     assert read_rows(two.losses_file) == rows
 
 
@@ -122,8 +122,8 @@ def test_training_from_files_resumes_to_the_same_bits(tmp_path):
 
     cut = RunFolder(tmp_path / "cut")
     with pytest.raises(Interrupted):
-        train(recipe, data, cut, should_stop=stop)
-    train(recipe, load_section(recipe.data, root=root), cut, resume=True)
+        train(recipe, data, cut, RunOptions(should_stop=stop))
+    train(recipe, load_section(recipe.data, root=root), cut, RunOptions(resume=True))
     assert all(torch.equal(value, weights(cut)[key]) for key, value in weights(whole).items())
     (row, *_) = read_rows(whole.metrics_file)
     assert row["images_per_s"] > 0
@@ -196,7 +196,7 @@ def test_the_fast_settings_train_on_cuda(tmp_path, method):
     losses = [
         read_rows(
             train(
-                digits(*options, *more), data, RunFolder(tmp_path / name), device="cuda"
+                digits(*options, *more), data, RunFolder(tmp_path / name), RunOptions(device="cuda")
             ).metrics_file
         )[-1]["train_loss"]
         for name, more in (("plain", ()), ("fast", [f"training.{key}" for key in fast]))

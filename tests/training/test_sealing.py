@@ -10,7 +10,7 @@ import torch
 
 from saddlescope.errors import DataError, Interrupted
 from saddlescope.runs import RunFolder
-from saddlescope.training import load_checkpoint, packaged_recipe, train
+from saddlescope.training import RunOptions, load_checkpoint, packaged_recipe, train
 from saddlescope.training.checkpoints import load_weights, save_checkpoint
 from saddlescope.training.restore import load_section, restore_run
 
@@ -141,7 +141,7 @@ def stopped(tmp_path_factory):
             recipe,
             load_section(recipe.data),
             folder,
-            should_stop=lambda: len(taken) == 20 or taken.append(1),
+            RunOptions(should_stop=lambda: len(taken) == 20 or taken.append(1)),
         )
     return recipe, folder
 
@@ -167,7 +167,7 @@ def test_entries_of_a_checkpoint_that_are_no_state(stopped, entry, value):
     save_checkpoint(folder.checkpoint("last"), content)
     try:
         with pytest.raises(DataError, match=r"last\.pt: not the state of"):
-            train(recipe, load_section(recipe.data), folder, resume=True)
+            train(recipe, load_section(recipe.data), folder, RunOptions(resume=True))
         if entry == "epoch" and value is not KeyError:
             with pytest.raises(DataError, match=r"last\.pt: not the state of"):
                 restore_run(folder)
@@ -184,6 +184,6 @@ def test_momenta_of_another_network_are_refused(stopped):
     save_checkpoint(folder.checkpoint("last"), content)
     try:
         with pytest.raises(DataError, match="a momentum is"):
-            train(recipe, load_section(recipe.data), folder, resume=True)
+            train(recipe, load_section(recipe.data), folder, RunOptions(resume=True))
     finally:
         folder.checkpoint("last").write_bytes(clean)

@@ -7,8 +7,8 @@ from processes import on_ranks, start_command
 from saddlescope.curvature import Ranks
 from saddlescope.errors import ExitCode, UsageError
 from saddlescope.runs import METHODS, RunFolder, read_rows
-from saddlescope.sharpness import SharpnessAware
-from saddlescope.training import load_checkpoint, packaged_recipe, train
+from saddlescope.sharpness import SharpnessAware, StepOptions
+from saddlescope.training import RunOptions, load_checkpoint, packaged_recipe, train
 from saddlescope.training.network import average_statistics, training_network
 from saddlescope.training.restore import load_section
 from saddlescope.training.steps import Steps
@@ -41,7 +41,7 @@ def losses_of_steps(ranks, method, norm, last_batch=None):
     radii = asked.method.radii(2)
     optimizer = SharpnessAware(
         model.parameters(), torch.optim.SGD, radii=radii.at(0), lr=0.05, momentum=0.9,
-        total=None if ranks.size == 1 else ranks.total,
+        step=StepOptions(total=None if ranks.size == 1 else ranks.total),
     )  # fmt: skip
     steps = Steps(asked, data, model, optimizer, radii, ranks=ranks)
     found = []
@@ -94,7 +94,11 @@ def test_gradients_travel_once_for_all_ascents_and_once_for_the_update(method, m
     model = training_network(asked, num_classes=10, in_channels=1, device=torch.device("cpu"))
     radii, sent = asked.method.radii(2), []
     optimizer = SharpnessAware(
-        model.parameters(), torch.optim.SGD, radii=radii.at(0), total=sent.append, lr=0.1
+        model.parameters(),
+        torch.optim.SGD,
+        radii=radii.at(0),
+        step=StepOptions(total=sent.append),
+        lr=0.1,
     )
     steps = Steps(asked, data, model, optimizer, radii)
     batches = [torch.arange(0, 438, 10)]
@@ -121,7 +125,7 @@ def test_norms_are_refused_of_shared_batches(tmp_path):
     alone = Ranks()
     alone.size = 2
     with pytest.raises(UsageError, match="norms_every looks at whole batches"):
-        train(asked, load_section(asked.data), RunFolder(tmp_path / "run"), ranks=alone)
+        train(asked, load_section(asked.data), RunFolder(tmp_path / "run"), RunOptions(ranks=alone))
 
 
 TRAIN = (

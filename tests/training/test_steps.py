@@ -7,7 +7,7 @@ import torch
 
 from saddlescope.bench.calls import DeviceCalls
 from saddlescope.runs import METHODS
-from saddlescope.sharpness import SharpnessAware
+from saddlescope.sharpness import SharpnessAware, StepOptions
 from saddlescope.training import packaged_recipe
 from saddlescope.training.network import recipe_network
 from saddlescope.training.restore import load_section
@@ -26,9 +26,14 @@ def steps_on(device, method, *overrides):
     model = recipe_network(recipe, num_classes=10, in_channels=1).to(device).train()
     radii = recipe.method.radii(2)
     optimizer = SharpnessAware(
-        model.parameters(), torch.optim.SGD, radii=radii.at(0), model=model,
-        bn_statistics=recipe.method.bn_statistics, lr=0.05, momentum=0.9, foreach=True,
-    )  # fmt: skip
+        model.parameters(),
+        torch.optim.SGD,
+        radii=radii.at(0),
+        step=StepOptions(model=model, bn_statistics=recipe.method.bn_statistics),
+        lr=0.05,
+        momentum=0.9,
+        foreach=True,
+    )
     return Steps(recipe, data, model, optimizer, radii)
 
 

@@ -6,7 +6,7 @@ from test_trainer import SHORT, recipe, weights
 
 from saddlescope.errors import Interrupted
 from saddlescope.runs import RunFolder, read_rows
-from saddlescope.training import load_checkpoint, packaged_recipe, train
+from saddlescope.training import RunOptions, load_checkpoint, packaged_recipe, train
 from saddlescope.training.checkpoints import save_checkpoint
 from saddlescope.training.restore import load_section
 
@@ -20,7 +20,7 @@ def data():
 
 def run(folder, data, *overrides, **options):
     return train(packaged_recipe("digits-lt", overrides=[*SHORT, *overrides]), data,
-                 RunFolder(folder), **options)  # fmt: skip
+                 RunFolder(folder), RunOptions(**options))  # fmt: skip
 
 
 def stop_after(steps):

@@ -16,6 +16,7 @@ from saddlescope.errors import DataError, Interrupted, SaddlescopeError, UsageEr
 from saddlescope.longtail import ImageSamples
 from saddlescope.runs import METHODS, METRIC_COLUMNS, RunFolder, read_rows
 from saddlescope.training import (
+    RunOptions,
     epoch_loss,
     load_checkpoint,
     packaged_recipe,
@@ -75,13 +76,13 @@ def test_norms_are_logged_and_change_nothing_and_survive_a_cut(tmp_path, data, w
         return len(taken) == steps + 5
 
     with pytest.raises(Interrupted):
-        train(logged, data, two, should_stop=stop)
+        train(logged, data, two, RunOptions(should_stop=stop))
     # As if killed after the next rows were written and before their checkpoint.
     with open(two.norms_file, "a") as handle:
         handle.write('{"epoch": 1, "step": 5}\n{"epoch": 2, "step": 0}\n')
     with open(two.metrics_file, "a") as handle:
         handle.write('{"epoch": 1}\n')
-    train(logged, data, two, resume=True)
+    train(logged, data, two, RunOptions(resume=True))
     assert read_rows(two.norms_file) == rows
     assert [row["epoch"] for row in read_rows(two.metrics_file)] == [0, 1, 2, 3]
 
@@ -136,10 +137,10 @@ def test_stopped_at_any_step_it_resumes_to_the_same_bits(whole, tmp_path, data, 
         return taken == steps
 
     with pytest.raises(Interrupted, match="--resume"):
-        train(recipe(), data, folder, should_stop=stop)
+        train(recipe(), data, folder, RunOptions(should_stop=stop))
     assert folder.run()["state"] == "interrupted"
     torch.manual_seed(99)  # what happens in between must not matter
-    train(recipe(), data, folder, resume=True)
+    train(recipe(), data, folder, RunOptions(resume=True))
     assert_same_run(whole, folder)
 
 
@@ -156,7 +157,7 @@ def test_kill_nine_resumes_to_the_same_bits(whole, tmp_path, data, delay):
     time.sleep(delay)
     process.kill()
     process.wait()
-    train(recipe(), data, folder, resume=True)
+    train(recipe(), data, folder, RunOptions(resume=True))
     assert_same_run(whole, folder)
 
 
@@ -170,17 +171,17 @@ def test_a_row_without_its_checkpoint_is_dropped(whole, tmp_path, data):
         return taken == 20
 
     with pytest.raises(Interrupted):
-        train(recipe(), data, folder, should_stop=stop)
+        train(recipe(), data, folder, RunOptions(should_stop=stop))
     with open(folder.metrics_file, "a") as handle:
         handle.write(json.dumps(read_rows(folder.metrics_file)[-1] | {"epoch": 1}) + "\n")
         handle.write('{"epoch": 2, "sta')
-    train(recipe(), data, folder, resume=True)
+    train(recipe(), data, folder, RunOptions(resume=True))
     assert_same_run(whole, folder)
 
 
 def test_finished_run_is_left_alone(whole, data):
     before = whole.checkpoint("last").stat().st_mtime_ns
-    train(recipe(), data, whole, resume=True)
+    train(recipe(), data, whole, RunOptions(resume=True))
     assert whole.checkpoint("last").stat().st_mtime_ns == before
 
 
@@ -235,7 +236,7 @@ def test_monitor_watches_and_changes_nothing_also_across_a_resume(tmp_path, data
         )
 
     one, two = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "two")
-    train(recipe(), data, one, monitor=watch())
+    train(recipe(), data, one, RunOptions(monitor=watch()))
     assert_same_run(whole, one)
     rows = read_rows(one.monitor_file)
     assert [(row["epoch"], row["name"]) for row in rows] == [(0, "tail"), (2, "tail")]
@@ -248,8 +249,8 @@ def test_monitor_watches_and_changes_nothing_also_across_a_resume(tmp_path, data
         return taken == 20
 
     with pytest.raises(Interrupted):
-        train(recipe(), data, two, monitor=watch(), should_stop=stop)
-    train(recipe(), data, two, monitor=watch(), resume=True)
+        train(recipe(), data, two, RunOptions(monitor=watch(), should_stop=stop))
+    train(recipe(), data, two, RunOptions(monitor=watch(), resume=True))
     assert read_rows(two.monitor_file) == rows
 
 
@@ -267,18 +268,18 @@ class TestRefusals:
 
     def test_resume_with_another_recipe(self, whole, data):
         with pytest.raises(UsageError, match=r"method\.rho = 0\.05, not 0\.5"):
-            train(recipe("method.rho=0.5"), data, whole, resume=True)
+            train(recipe("method.rho=0.5"), data, whole, RunOptions(resume=True))
 
     def test_folder_of_something_else(self, tmp_path, data):
         (tmp_path / "precious").write_text("x")
         for force in (False, True):
             with pytest.raises(UsageError, match="holds precious and is not a run folder"):
-                train(recipe(), data, RunFolder(tmp_path), force=force)
+                train(recipe(), data, RunFolder(tmp_path), RunOptions(force=force))
         assert (tmp_path / "precious").read_text() == "x"
 
     def test_force_starts_anew(self, tmp_path, data):
         folder = train(recipe("training.epochs=1"), data, RunFolder(tmp_path / "run"))
-        train(recipe("training.epochs=2"), data, folder, force=True)
+        train(recipe("training.epochs=2"), data, folder, RunOptions(force=True))
         assert len(read_rows(folder.metrics_file)) == 2
 
     def test_a_schedule_that_stands_still(self, tmp_path, data):
@@ -305,7 +306,7 @@ class TestRefusals:
         with pytest.raises(DataError, match="not readable as a checkpoint"):
             restore_run(folder)
         torch.save({"model": torch.nn.Linear(2, 2).state_dict()}, path)
-        with pytest.raises(DataError, match="not a checkpoint of this SmallResNet"):
+        with pytest.raises(DataError, match="not a checkpoint of this ResNet"):
             restore_run(folder)
         torch.save([1, 2], path)
         with pytest.raises(DataError, match="holds a list"):
@@ -336,7 +337,7 @@ def test_sigterm_saves_and_exits_130(tmp_path, data, whole):
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "go on with --resume" in messages
-    train(recipe(), data, folder, resume=True)
+    train(recipe(), data, folder, RunOptions(resume=True))
     assert_same_run(whole, folder)
 
 

@@ -119,6 +119,7 @@ def outer_bound_after_restarts(
     scale = float(max(np.abs(zeros).max(), steps.max(), rounding))
     ritz, zeros, steps = ritz / scale, zeros / scale, steps / scale
     coupled, rounding = coupled / scale, rounding / scale
+    # A larger β makes every p_j smaller, so that the bound holds for whatever the true β was.
     if steps[-1] > 0.0:  # what couples the Ritz vectors does not depend on the last β's error
         coupled = coupled * (1.0 + rounding / steps[-1])
     steps = steps + rounding
@@ -147,6 +148,8 @@ def _first_crossing(
     The outer edge is returned, so that the grid never flatters the bound.
     """
     target = -2.0 * math.log(delta)
+    # From below the rounding of θ_min to where even the polynomial of one step, which grows like
+    # x/β, has reached 1/δ: at 10^(log 1/δ²) it has by far.
     exponents = np.linspace(-17.0, 3.0 + target, 2 * _GRID)
     grid, near, far = 10.0**exponents, 0.0, math.inf
     for _ in range(4):
@@ -183,6 +186,7 @@ def log_christoffel(
     total, log_scale = np.ones_like(points), np.zeros_like(points)
     previous_coupling = 0.0
     for alpha, beta in zip(diagonal, couplings, strict=True):
+        # A β that is rounding itself would make p_j as large as one likes, and the bound as sharp.
         divisor = beta + rounding
         following = ((points - alpha) * current - previous_coupling * before) / divisor
         before, current, previous_coupling = current, following, beta * (beta / divisor)
@@ -202,6 +206,7 @@ def ratio(largest: Estimate, smallest: Estimate) -> Estimate:
     top = _magnitudes(largest)
     bottom = _magnitudes(smallest)
     lower = top[0] / bottom[1] if bottom[1] > 0 else math.nan
+    # λ_min may be 0: no upper bound on the ratio is left, but the lower one still is.
     if bottom[0] <= 0.0:
         return Estimate(math.nan, lower if math.isfinite(lower) else 0.0, math.inf)
     return Estimate(abs(largest.value / smallest.value), lower, top[1] / bottom[0])

@@ -35,7 +35,8 @@ class OuterBounds:
             signs: of the ends to bound, 1 for the low one, −1 for the high one.
         """
         values, vectors = lanczos.eigh()
-        if lanczos.columns == self._dimension:  # all eigenvalues, to noise
+        # The whole space is spanned: Ritz values are all eigenvalues, to noise.
+        if lanczos.columns == self._dimension:
             self.low, self.high = float(values[0]), float(values[-1])
             return
         known: dict[str, float] = {"delta": self._delta, "rounding": lanczos.noise}

@@ -8,6 +8,7 @@ import torch
 
 from saddlescope.curvature.objective.samples import Samples
 from saddlescope.errors import DataError, UsageError
+from saddlescope.wording import ranges
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def select_subsets(
         if number not in present:
             raise DataError(
                 f"class {number} has no samples in this split "
-                f"(classes with samples: {_ranges(present)})"
+                f"(classes with samples: {ranges(present)})"
             )
         chosen.append(Subset(str(number), "class", (number,)))
     if not chosen:
@@ -82,14 +83,3 @@ def subset_indices(samples: Samples, subset: Subset) -> torch.Tensor:
         return torch.arange(len(samples.targets))
     wanted = torch.tensor(subset.classes)
     return torch.isin(samples.targets.cpu(), wanted).nonzero().squeeze(1)
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """[0, 1, 2, 5] as "0-2, 5"."""
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][1] + 1:
-            parts[-1][1] = number
-        else:
-            parts.append([number, number])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)

@@ -24,10 +24,11 @@ from saddlescope.curvature.objective import Criterion, as_patterns, uncompiled
 from saddlescope.curvature.operators.algebra import difference
 from saddlescope.curvature.operators.gauss_newton import GaussNewtonOperator
 from saddlescope.curvature.operators.hessian import HessianOperator, ObjectiveOperator
-from saddlescope.curvature.operators.spec import MatrixOptions, MatrixSpec, OperatorName
+from saddlescope.curvature.operators.spec import MatrixOptions, MatrixSpec
 from saddlescope.curvature.operators.symmetric import SymmetricOperator
 from saddlescope.curvature.operators.weighted import WeightedOperator, filter_norms
 from saddlescope.curvature.operators.weingarten import WeingartenOperator
+from saddlescope.runs import OperatorName
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def specified_operator(
         matrix = GaussNewtonOperator(model, criterion, batches, **options)
     else:
         hessian = HessianOperator(model, criterion, batches, programs=spec.programs, **options)
-        matrix = _OF_A_HESSIAN[spec.operator](hessian, budget)
+        matrix = OF_A_HESSIAN[spec.operator](hessian, budget)
     label = "*" if wanted is None else ",".join(wanted)
     return NamedOperator(spec.operator, label, float(spec.weight_decay), matrix)
 
@@ -114,7 +115,7 @@ def _remainder(hessian: HessianOperator, budget: int | None) -> SymmetricOperato
     return difference(hessian, rest)
 
 
-_OF_A_HESSIAN: dict[str, Callable[[HessianOperator, int | None], SymmetricOperator]] = {
+OF_A_HESSIAN: dict[str, Callable[[HessianOperator, int | None], SymmetricOperator]] = {
     "hessian": lambda hessian, _: hessian,
     "weingarten": lambda hessian, _: WeingartenOperator(hessian),
     "norm-weighted": lambda hessian, _: WeightedOperator(
@@ -122,3 +123,5 @@ _OF_A_HESSIAN: dict[str, Callable[[HessianOperator, int | None], SymmetricOperat
     ),
     "hessian-minus-gauss-newton": _remainder,
 }
+"""Operator key to how its matrix is made from the Hessian and the memory budget. A new one needs an
+entry here and one in `saddlescope.runs.OPERATORS`."""

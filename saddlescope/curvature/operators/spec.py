@@ -2,15 +2,11 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
 from saddlescope.curvature.objective import Choice, ObjectiveOptions
 from saddlescope.curvature.products import Programs, Strategy
 from saddlescope.errors import UsageError
-
-OperatorName = Literal[
-    "hessian", "weingarten", "gauss-newton", "hessian-minus-gauss-newton", "norm-weighted"
-]
+from saddlescope.runs import OPERATORS, OperatorName
 
 
 class MatrixOptions(ObjectiveOptions, total=False):
@@ -52,10 +48,8 @@ class MatrixSpec:
     programs: Programs | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.operator not in get_args(OperatorName):
-            raise UsageError(
-                f"operator {self.operator!r}: expected one of {', '.join(get_args(OperatorName))}"
-            )
+        if self.operator not in OPERATORS:
+            raise UsageError(f"operator {self.operator!r}: expected one of {', '.join(OPERATORS)}")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0.0):
             raise UsageError(f"weight_decay = {self.weight_decay}: expected a number >= 0")
 

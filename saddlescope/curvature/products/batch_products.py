@@ -45,6 +45,7 @@ class BatchProducts:
         self._linearise = linearise
         self._budget = memory_budget
         self._kept: list[Linearisation] = []
+        # Of both: a step of the optimiser moves the original, and a copy would not show it.
         self._tensors = [Tensors(objective.model)]
         if objective.original is not objective.model:
             self._tensors.append(Tensors(objective.original))
@@ -83,6 +84,8 @@ class BatchProducts:
                 made = self._linearise(objective, batch)
                 loss += made.loss.detach()
                 gradient += vector.flatten([g if g is None else g.detach() for g in made.gradient])
+                # Once full, full for good: `_product` streams what comes after the kept ones, so
+                # these must be the first.
                 full = full or self.nbytes + made.nbytes > self._budget
                 if not full:
                     self._kept.append(made)
@@ -93,6 +96,7 @@ class BatchProducts:
                 cost += batch.share * (made.streamed_cost if full else made.retained_cost)
                 streamed += batch.share * made.streamed_cost
                 del made  # before the next one is made, so that two never stand side by side
+        # Sums over ranks: the cost of a row is that of all of them, not of the one that asks.
         kept, total, cost, streamed = objective.ranks.totals(kept, total, cost, streamed)
         self.exact = objective.ranks.all(self.exact)
         self.retained, self.cost, self._streamed_cost = kept / total, cost / total, streamed / total

@@ -220,6 +220,7 @@ class _Plan:
 
 
 def _plan(x: Tensor, weight: Tensor, at: Geometry) -> _Plan:
+    # In float32, and on a GPU, a library has kernels for whole batches.
     if x.dtype != torch.float64 or x.device.type != "cpu":
         return _Plan(len(x), unrolled=False)
     outputs = 1

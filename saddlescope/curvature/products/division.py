@@ -131,6 +131,7 @@ def _in_double(graph: Graph) -> Graph:
 def _moving(nodes: list[Node], directions: list[Node]) -> set[Node]:
     """Everything that depends on a direction, by reading it or by being written from it."""
     moving: set[Node] = set(directions)
+    # Until nothing is added: a write may make a node moving that comes before the one that writes.
     before = 0
     while len(moving) != before:
         before = len(moving)

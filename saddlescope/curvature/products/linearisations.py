@@ -59,6 +59,7 @@ class DoubleBackward:
         self._parameters = objective.vector.tensors
 
         def differentiate() -> list[Tensor]:
+            # The forward pass decides which functions are on the tape, so here and not in `apply`.
             with TwiceDifferentiable():
                 self.loss = differentiable_loss(objective, batch)
             try:

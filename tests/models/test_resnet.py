@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from saddlescope.models.blocks import BasicBlock, SubsamplePad, he_initialise
+from saddlescope.models.resnet import BasicBlock, SubsamplePad, he_initialise
 
 
 def test_subsample_pad_keeps_every_second_pixel_between_zero_channels():

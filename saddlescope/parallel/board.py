@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from torch.distributed import Store
-
 from saddlescope.errors import ExitCode, Interrupted, SaddlescopeError
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
 
 POLL_SECONDS = 0.05
 """Between two looks at the board while waiting."""
@@ -52,7 +53,7 @@ class Board:
         size: number of processes.
     """
 
-    store: Store
+    store: "Store"
     rank: int
     size: int
     _peers: dict[int, tuple[str, int]] = field(default_factory=dict)
