@@ -30,7 +30,8 @@ saddlescope figure NAME RUNS… -o FOLDER     # SVG, PDF and PNG
 saddlescope figure all RUNS…
 ```
 
-One short script for each figure and table of the paper is in this folder (`fig1.py` … `table3.py`).
+Those of the paper, and its tables, are drawn in the same way from runs at its settings:
+`saddlescope train train/fig4.toml`, then `saddlescope figure fig4 runs/fig4`.
 
 """
 
@@ -78,7 +79,9 @@ def main() -> None:
     for name, picture in PICTURES.items():
         # The demo keeps the last epoch alone, where no step is taken any more.
         save(picture(course if name in ("epochs", "phase") else demo), name)
-        text += f"## {name}\n\n{picture.caption}\n\n![{name}](gallery/{name}.png)\n\n"
+        recipe = f" Recipe: `{picture.recipe}`." if picture.recipe else ""
+        text += f"## {name}\n\n{picture.caption}{recipe}\n\n"
+        text += f"![{name}](gallery/{name}.png)\n\n"
     write_text(HERE / "README.md", text.rstrip("\n") + "\n")
 
 

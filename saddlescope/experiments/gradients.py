@@ -33,7 +33,7 @@ _CHUNK_NUMBERS = 2**26
 def group_gradients(
     target: Target, *, samples: int | None = None, seed: int = 0, batch_size: int = 256
 ) -> dict[str, Any]:
-    """One row of `GRADIENT_COLUMNS`.
+    """Measure one row of `GRADIENT_COLUMNS`.
 
     Norms and angles are those of all samples under the target's group reduction. Signals, and ξ =
     ‖μ‖² + Σσ² of Proposition 3, come from per-sample gradients, of all or of some samples.
@@ -94,7 +94,7 @@ def group_gradients(
 
 
 def logged_gradients(folder: RunFolder) -> list[dict[str, Any]]:
-    """The rows of norms.jsonl by epoch: the median of each quantity over the logged steps.
+    """Read norms.jsonl by epoch: the median of each quantity over the logged steps.
 
     Args:
         folder: of a run trained with `training.norms_every`.

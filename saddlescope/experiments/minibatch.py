@@ -26,7 +26,7 @@ MINIBATCH_COLUMNS = (
 def negative_curvature_moments(
     target: Target, *, batches: int = 100, batch_size: int = 64, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """E⟨v_min, g_B⟩² for SGD's and SAM's gradients g_B of random mini-batches.
+    """Measure E⟨v_min, g_B⟩² for SGD's and SAM's gradients g_B of random mini-batches.
 
     Args:
         target: the checkpoint; v_min is that of the whole loss.

@@ -34,7 +34,7 @@ def inner_maximum(
     seed: int = 0,
     batch_size: int = 256,
 ) -> list[dict[str, Any]]:
-    """Eq. 2 at a checkpoint, for all samples and, where they are known, for head and tail.
+    """Solve Eq. 2 at a checkpoint, for all samples and, where known, for head and tail.
 
     Args:
         target: the checkpoint.
@@ -81,7 +81,7 @@ def inner_maximum(
 def largest_curvature(
     target: Target, *, rho: float, steps: int = 20, seed: int = 0, batch_size: int = 256
 ) -> dict[str, float]:
-    """λ_max of the loss over all samples at the points of the ball that are tried.
+    """Measure λ_max of the loss over all samples at the points of the ball that are tried.
 
     Args:
         target: the checkpoint.

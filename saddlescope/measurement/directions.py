@@ -31,7 +31,7 @@ class UpdateRule(RadiusOptions):
     group_reduction: str = "batch"
 
     def column(self) -> str:
-        """As a part of a `settings` column."""
+        """Write the radii as a part of a `settings` column."""
         return (
             f"rho={self.rho:g} rho_head={self.rho_head:g} rho_tail={self.rho_tail:g} "
             f"group_reduction={self.group_reduction}"
@@ -57,7 +57,7 @@ class Direction:
     cost: float
 
     def flat(self, names: tuple[str, ...]) -> Tensor:
-        """The part of the update that moves these parameters, shape (n,)."""
+        """Return the part of the update that moves these parameters, shape (n,)."""
         return torch.cat([self.parts[name].reshape(-1) for name in names])
 
 
@@ -69,7 +69,7 @@ def update_directions(
     rule: UpdateRule | None = None,
     batch_size: int = 256,
 ) -> tuple[Direction, ...]:
-    """The update of every method, SSE-SAM in both stages.
+    """Compute the update of every method, of SSE-SAM in both stages.
 
     Args:
         model: in eval mode; a copy of it is moved.

@@ -80,7 +80,7 @@ class LogitsCrossEntropy(nn.CrossEntropyLoss):
     """Cross-entropy of what a network returns under "logits" in a mapping."""
 
     def forward(self, outputs: Mapping[str, Tensor], targets: Tensor) -> Tensor:  # type: ignore[override]
-        """The loss of `outputs["logits"]`, shape (N, C)."""
+        """Compute the loss of `outputs["logits"]`, shape (N, C)."""
         return super().forward(outputs["logits"], targets)
 
 

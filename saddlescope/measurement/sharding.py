@@ -28,7 +28,7 @@ OnRow = Callable[[dict[str, Any], bool], None]
 
 
 def assign(counts: Sequence[int], ranks: int) -> list[int]:
-    """Which rank measures each row: the longest first, to the rank with the least so far.
+    """Assign each row to a rank: the longest first, to the rank with the least so far.
 
     Args:
         counts: samples of each row.
@@ -54,7 +54,7 @@ def run_sharded(
     progress: Callable[[Subset, int, float, float], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[dict[str, Any]]:
-    """`SpectrumJob.run` on all ranks of a board, each of which calls this.
+    """Run a job on all ranks of a board, each of which calls this; see `SpectrumJob.run`.
 
     Args:
         job: the same on all ranks.

@@ -34,7 +34,7 @@ class Target:
     rule: UpdateRule = field(default_factory=UpdateRule)
 
     def objective(self, indices: Tensor, batch_size: int = 256) -> Objective:
-        """The mean loss over some of the samples, int64 indices of shape (n,)."""
+        """Return the mean loss over some of the samples, int64 indices of shape (n,)."""
         batches = SampleBatches(self.samples, indices, batch_size)
         return Objective(self.model, self.criterion, batches)
 
@@ -48,7 +48,7 @@ def run_target(
     device: torch.device | str = "cpu",
     data_root: str | PathLike[str] | None = None,
 ) -> Target:
-    """The target that a run folder's checkpoint is.
+    """Load the target that a run folder's checkpoint is.
 
     Args:
         folder: of the run.

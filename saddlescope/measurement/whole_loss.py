@@ -59,7 +59,7 @@ class WholeLoss:
         self._samples_seen = 0
 
     def update(self, radii: Mapping[str, float]) -> tuple[dict[str, Tensor], float]:
-        """The change of each parameter for step size 1, and its cost in gradients."""
+        """Compute the change of each parameter for step size 1, and its cost in gradients."""
         parameters = self._vector.tensors
         self._samples_seen = 0
         # Step size 0: w stays, and the update is read where the base optimiser would read it,
@@ -73,20 +73,20 @@ class WholeLoss:
         return parts, self._samples_seen / self._total
 
     def losses(self, radii: Mapping[str, float]) -> Callable[[], Mapping[str, Tensor]]:
-        """What `SharpnessAware.step` asks for the losses of the groups that have a radius."""
+        """Return what `SharpnessAware.step` asks for the losses of the groups with a radius."""
         names = tuple(name for name in radii if name in self._scales)
         return lambda: _Losses(self, names)
 
     def mean(self, name: str) -> float:
-        """The mean loss of a group's samples."""
+        """Compute the mean loss of a group's samples."""
         return self._objectives[name].loss()
 
     def gradient(self, name: str) -> Tensor:
-        """The gradient of a group's share of the loss, shape (n,), float64."""
+        """Compute the gradient of a group's share of the loss, shape (n,), float64."""
         return self._objectives[name].value_and_gradient()[1].double() * self._scales[name]
 
     def group(self, name: str) -> Tensor:
-        """The loss of a group as a scalar whose gradient is that over all its samples.
+        """Compute a group's loss as a scalar whose gradient is that over all its samples.
 
         The samples do not fit into one graph. Their gradient g is summed batch by batch, and the
         loss handed on is value + ⟨g, w − w₀⟩ at w = w₀.
@@ -104,7 +104,7 @@ class WholeLoss:
 
 
 def group_members(samples: Samples) -> dict[str, Tensor]:
-    """Which samples are in "all" and, where they are told apart, in "head" and "tail"."""
+    """List the samples in "all" and, where they are told apart, in "head" and "tail"."""
     targets = samples.targets.cpu()
     whole = torch.arange(len(targets))
     groups: Mapping[str, Any] = getattr(samples, "groups", {})

@@ -11,7 +11,7 @@ WIDTH = 100
 
 
 def check_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of a check as aligned tables of at most 100 columns, one a class or group.
+    """Write a check as aligned tables of at most 100 columns, one a class or group.
 
     Args:
         rows: with the fields of `saddlescope.measurement.CheckRow`; the first row of a class or

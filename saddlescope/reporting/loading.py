@@ -127,7 +127,7 @@ class Run:
         return _mapping(self.info.get("provenance"))
 
     def group(self, name: str) -> list[int]:
-        """The classes of a group such as `head` or `few`; empty when unknown."""
+        """List the classes of a group such as `head` or `few`; none when unknown."""
         return _integers(_mapping(self.data.get("groups")).get(name))
 
 

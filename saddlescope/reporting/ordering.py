@@ -32,7 +32,7 @@ def order(entries: Sequence[tuple[str, Ratio]]) -> list[list[str]]:
 
 
 def comparison(chosen: Selection, panel: Panel) -> str:
-    """The order of one panel that the bounds support, and how many pairs they tell apart."""
+    """Say which order of a panel the bounds support, and how many pairs they tell apart."""
     entries, what = _entries(chosen, panel)
     known = [entry for entry in entries if entry[1].comparable]
     samples = spread(ratio.n for _, ratio in entries)

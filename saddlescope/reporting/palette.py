@@ -56,7 +56,7 @@ INK: Final = {
 
 
 def method_style(method: str) -> MethodStyle:
-    """The style of a method."""
+    """Return the style of a method."""
     return METHOD_STYLES.get(method, OTHER)
 
 

@@ -21,10 +21,8 @@ from saddlescope.errors import UsageError
 from saddlescope.reporting.loading import Run
 from saddlescope.reporting.selection import Selection
 from saddlescope.reporting.tables import to_csv, to_latex, to_markdown
-from saddlescope.reporting.text import method_label
-from saddlescope.runs import LOSSES, write_text
-
-SHOTS: Final = ("many", "medium", "few", "avg")
+from saddlescope.reporting.text import SHOTS, method_label
+from saddlescope.runs import LOSSES, METHODS, write_text
 
 PAPER_COLUMNS: Final = (
     "table", "data", "imbalance_factor", "loss", "method", "rho_head", "rho_tail", "shot",
@@ -42,7 +40,6 @@ TABLES: Final[Mapping[str, int]] = {f"table{number}": number for number in TABLE
 """Name of a file to the number of a table of the paper."""
 
 _NOT_RUN = "not run: no code was released for this row's method here"
-_OURS = {"sgd", "sam", "imbsam", "sam-ext", "sse-sam"}
 _SECOND_STAGES = {"sgd+tau-norm", "sgd+crt", "sgd+lws"}
 
 
@@ -234,7 +231,7 @@ def _command(table: int, row: Mapping[str, Any]) -> str:
         first, _, classifier = method.partition("+")
         run = f"runs/table2-imagenet/table2-imagenet-{loss}-{first}-seed0"
         return f"saddlescope train --from {run} --classifier {classifier} --data-root FOLDER"
-    if method not in _OURS:
+    if method not in METHODS:
         return _NOT_RUN
     if table == 2:
         recipe, only = "table2-imagenet", f"table2-imagenet-{loss}-{method}-seed0"

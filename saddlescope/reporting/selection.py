@@ -56,7 +56,7 @@ class Ratio:
         return self.verdict != "positive" and math.isfinite(self.lower)
 
     def above(self, other: "Ratio") -> bool:
-        """Whether this interval lies wholly above the other."""
+        """Tell whether this interval lies wholly above the other."""
         return self.comparable and other.comparable and self.lower > other.upper
 
 
@@ -134,7 +134,7 @@ class Selection:
         return {int(name): int(n) for name, n in pairs if name.isdecimal() and n == n}
 
     def names(self, kind: str) -> list[str]:
-        """The rows of a kind that were measured, classes by number."""
+        """Name the rows of a kind that were measured, classes by number."""
         return list(self._names.get(kind, ()))
 
     @cached_property
@@ -143,7 +143,7 @@ class Selection:
         return {str(kind): sorted(names, key=class_order) for kind, names in kinds.items()}
 
     def ratios(self, kind: str, name: str) -> dict[int, Ratio]:
-        """λ_ratio of one class or group, by the index of the run, where it was measured."""
+        """Return λ_ratio of one class or group by the index of the run, where it was measured."""
         return dict(sorted(self._ratios.get((kind, name), {}).items()))
 
     @cached_property
@@ -173,7 +173,7 @@ class Selection:
         return found
 
     def scope(self) -> str:
-        """One line: split, n, confidence, training seeds, starts. The foot of every figure."""
+        """Say in one line: split, n, confidence, training seeds, starts. Figures have it below."""
         if self.rows.empty:
             return "no spectrum was measured"
         everything = self.rows[(self.rows["kind"] == "group") & (self.rows["name"] == "all")]
@@ -272,13 +272,13 @@ def class_order(name: str) -> tuple[int, int, str]:
 
 
 def spread(values: Iterable[int]) -> str:
-    """`438` or `430–438`."""
+    """Write `438` or `430–438`."""
     found = sorted(set(values))
     return str(found[0]) if len(found) == 1 else f"{found[0]}–{found[-1]}"
 
 
 def seeds_text(runs: Iterable[Run]) -> str:
-    """`training seed 0` or `training seeds 0, 1, 2`."""
+    """Write `training seed 0` or `training seeds 0, 1, 2`."""
     seeds = sorted({run.seed for run in runs if run.seed is not None})
     if not seeds:
         return "training seed not stated"
@@ -299,7 +299,7 @@ def _labels(runs: Sequence[Run]) -> tuple[str, ...]:
 
 
 def matrix_words(row: Mapping[str, Any]) -> str:
-    """`hessian`, or `gauss-newton of fc.* with weight decay 0.01`: which matrix a row is about."""
+    """Say which matrix a row is about: `hessian`, `gauss-newton of fc.* with weight decay 0.01`."""
     words = str(row["operator"])
     if row["parameters"] != "*":
         words += f" of {row['parameters']}"

@@ -12,10 +12,8 @@ import pandas as pd
 
 from saddlescope.reporting.loading import Run
 from saddlescope.reporting.selection import Selection, class_order
-from saddlescope.reporting.text import number
+from saddlescope.reporting.text import SHOTS, number
 from saddlescope.runs import SPECTRUM_COLUMNS
-
-SHOT_COLUMNS: Final = ("acc_many", "acc_medium", "acc_few", "acc_avg")
 
 CLASS_COLUMNS: Final = (
     "label", "run", "method", "train_seed", "kind", "name", "class_name", "n",
@@ -84,14 +82,13 @@ def accuracy_table(chosen: Selection) -> pd.DataFrame:
         ):
             if source is not None and not ending:
                 row[f"{prefix}epoch"] = int(source["epoch"])
-            for column in SHOT_COLUMNS:
-                key = f"{prefix}{column.removeprefix('acc_')}"
-                row[key] = math.nan if source is None else 100 * float(source[column + ending])
+            for shot in SHOTS:
+                column = f"acc_{shot}{ending}"
+                row[prefix + shot] = math.nan if source is None else 100 * float(source[column])
         table.append(row)
-    shots = [column.removeprefix("acc_") for column in SHOT_COLUMNS]
-    columns = ["label", "run", "method", "train_seed", "epoch", *shots]
-    columns += [f"flip_{shot}" for shot in shots]
-    columns += ["best_epoch", *(f"best_{shot}" for shot in shots)]
+    columns = ["label", "run", "method", "train_seed", "epoch", *SHOTS]
+    columns += [f"flip_{shot}" for shot in SHOTS]
+    columns += ["best_epoch", *(f"best_{shot}" for shot in SHOTS)]
     return pd.DataFrame(table, columns=columns)
 
 

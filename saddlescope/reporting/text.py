@@ -1,8 +1,12 @@
 """Numbers and labels made short enough to read."""
 
 import math
+from typing import Final
 
 from saddlescope.runs import CLASSIFIERS, METHODS
+
+SHOTS: Final = {"many": "Many", "medium": "Medium", "few": "Few", "avg": "Avg"}
+"""Ending of an accuracy column (`acc_…`) to the name the paper prints."""
 
 
 def method_label(method: str) -> str:

@@ -27,9 +27,9 @@ from saddlescope.runs.schema import (
     SPECTRUM_COLUMNS,
     VIEW_COLUMNS,
     VIEW_IDENTITY,
-    VIEW_SCHEMA,
     Columns,
     OperatorName,
+    columns,
 )
 from saddlescope.runs.tables import (
     append_row,
@@ -38,7 +38,7 @@ from saddlescope.runs.tables import (
     refuse_foreign_table,
     write_spectrum,
 )
-from saddlescope.runs.view_files import read_view, view_file, views_folder, write_view
+from saddlescope.runs.view_files import read_view, view_columns, view_file, views_folder, write_view
 
 __all__ = [
     "CLASSIFIERS",
@@ -52,7 +52,6 @@ __all__ = [
     "SPECTRUM_COLUMNS",
     "VIEW_COLUMNS",
     "VIEW_IDENTITY",
-    "VIEW_SCHEMA",
     "Columns",
     "Method",
     "OperatorName",
@@ -60,6 +59,7 @@ __all__ = [
     "RunFolder",
     "append_row",
     "atomic_path",
+    "columns",
     "empty_run_folder",
     "end_with_parent",
     "find_runs",
@@ -79,6 +79,7 @@ __all__ = [
     "refuse_foreign_table",
     "remove_leftovers",
     "shown",
+    "view_columns",
     "view_file",
     "views_folder",
     "write_bytes",

@@ -69,13 +69,13 @@ class Columns:
     meaning: str
 
 
-def _columns(names: str, meaning: str = "") -> Columns:
+def columns(names: str, meaning: str = "") -> Columns:
     """Read "name:kind" words; without a kind a column holds floats."""
     pairs = (word.partition(":") for word in names.split())
     return Columns({name: _KINDS.get(kind, float) for name, _, kind in pairs}, meaning)
 
 
-SPECTRUM_COLUMNS: Final[Mapping[str, type]] = _columns(
+SPECTRUM_COLUMNS: Final[Mapping[str, type]] = columns(
     "name:str kind:str n:int lambda_max lambda_max_lower lambda_max_upper lambda_max_residual "
     "lambda_min lambda_min_lower lambda_min_upper lambda_min_residual lambda_ratio "
     "lambda_ratio_lower lambda_ratio_upper confidence gradient_norm loss matvecs:int gradient_cost "
@@ -104,155 +104,147 @@ VIEW_IDENTITY: Final[Mapping[str, type]] = {
 """What every record of a view says of itself. All but `settings` and `gradient_cost`, which are
 the view's own, mean what they mean in a spectrum table; `SPECTRUM_KEY` keys a record too."""
 
-VIEW_SCHEMA: Final[Mapping[str, tuple[Columns, ...]]] = {
+VIEW_COLUMNS: Final[dict[str, tuple[Columns, ...]]] = {
     "density": (
-        _columns(
+        columns(
             "steps:int probes:int size:int matvecs:int",
             "Lanczos steps asked for, random start vectors, n, products taken",
         ),
-        _columns(
+        columns(
             "nodes:list weights:list",
             "Gauss rules of stochastic Lanczos quadrature, shape (probes, steps): Σ weight·f(node) "
             "estimates tr f(A)/n; each probe's weights sum to 1",
         ),
-        _columns(
+        columns(
             "sigma grid:list density:list density_spread:list",
             "the rules with each node widened to a Gaussian of standard deviation `sigma` (1 % of "
             "the range): mean and standard deviation over probes",
         ),
     ),
     "trace": (
-        _columns(
+        columns(
             "trace trace_error probes:int matvecs:int",
             "Hutchinson's estimate and its standard error; for an interval take Student's t with "
             "`probes` − 1 degrees of freedom, as `ProbeEstimate.interval` does",
         ),
     ),
     "eigenvalues": (
-        _columns(
+        columns(
             "end:str rank:int eigenvalue eigenvalue_lower eigenvalue_upper residual confidence",
             "the `--k` outermost at the `max` and `min` end, from the end inwards, repeated ones "
             "as often as they are there; with `confidence` all intervals of an end hold together, "
             "the outer side infinite where products ran out first; some eigenvalue lies within "
             "`residual`",
         ),
-        _columns("matvecs:int converged:flag", "of the whole end, as its `gradient_cost`"),
+        columns("matvecs:int converged:flag", "of the whole end, as its `gradient_cost`"),
     ),
     "kato-temple": (
-        _columns("end:str", '"max" or "min"'),
-        _columns(
+        columns("end:str", '"max" or "min"'),
+        columns(
             "value residual",
             "ρ = ⟨y, A·y⟩ of the end's vector and ‖A·y − ρ·y‖, from a product of its own",
         ),
-        _columns(
+        columns(
             "gap",
             "from ρ to the nearest place where another eigenvalue may be, at least; 0 where none "
             "could be certified",
         ),
-        _columns(
+        columns(
             "temple_lower temple_upper",
             "ρ ∓ ‖r‖²/gap on the outer side, ρ on the other, both widened by the row's noise; "
             "infinite without a gap. [Kato-Temple](../concepts/bounds.md)",
         ),
-        _columns("confidence matvecs:int", "of the gap; products of the second run"),
+        columns("confidence matvecs:int", "of the gap; products of the second run"),
     ),
     "eigenvectors": (
-        _columns(
+        columns(
             "file:str",
             "v_max and v_min of the row, path within the folder: `vectors` (2, n), `values` (2,), "
             "`residuals` (2,); the header has the row's words. n runs over the parameters in the "
             "order of `named_parameters()`. `gradient_cost` is 0: they come out of the row's own "
             "iteration (which is repeated where the row was measured without them)",
         ),
-        _columns(
+        columns(
             "lambda_max lambda_max_residual lambda_min lambda_min_residual converged:flag",
             "of the row",
         ),
     ),
     "slices": (
-        _columns("direction:str", "`v_max` or `v_min`"),
-        _columns(
+        columns("direction:str", "`v_max` or `v_min`"),
+        columns(
             "eigenvalue eigenvalue_lower eigenvalue_upper",
             "λ of that direction with its interval",
         ),
-        _columns(
+        columns(
             "measured measured_error measured_step loss_noise",
             "the second difference of the loss along v in float64, by forward passes alone: value, "
             "estimated error, step, rounding of the loss",
         ),
-        _columns("agrees:flag", "whether `measured` ± `measured_error` meets the interval"),
-        _columns("converged:flag", "of the row"),
-        _columns("radii:list losses:list", "a, and L(w + a·v), v being the direction"),
+        columns("agrees:flag", "whether `measured` ± `measured_error` meets the interval"),
+        columns("converged:flag", "of the row"),
+        columns("radii:list losses:list", "a, and L(w + a·v), v being the direction"),
     ),
     "plane": (
-        _columns("lambda_max lambda_min converged:flag", "of the row"),
-        _columns(
+        columns("lambda_max lambda_min converged:flag", "of the row"),
+        columns(
             "v_max_radii:list v_min_radii:list losses:list",
             "L(w + a·v_max + b·v_min), shape (a, b)",
         ),
     ),
     "alignments": (
-        _columns("vector:str", "`gradient` (∇L of the row) or the method whose update it is"),
-        _columns("stage:int", "1, or 2 for SSE-SAM after its switch; empty for the gradient"),
-        _columns("rho:str", "radii by group"),
-        _columns("norm", "length; of an update, for step size 1"),
-        _columns(
+        columns("vector:str", "`gradient` (∇L of the row) or the method whose update it is"),
+        columns("stage:int", "1, or 2 for SSE-SAM after its switch; empty for the gradient"),
+        columns("rho:str", "radii by group"),
+        columns("norm", "length; of an update, for step size 1"),
+        columns(
             "cos_v_max cos_v_min",
             "cosine with v_max and v_min. Times `norm` it is ⟨v, ∇L⟩ or ⟨v, update⟩. Each v is "
             "turned so that its cosine with the gradient is not negative",
         ),
-        _columns(
+        columns(
             "update_cost",
             "gradients of *all* samples that the update took, once a job; `gradient_cost` is the "
             "row's gradient",
         ),
-        _columns("converged:flag", "of the row"),
+        columns("converged:flag", "of the row"),
     ),
     "split": (
-        _columns(
+        columns(
             "direction:str",
             "a unit vector v, turned downhill: `v_max`, `v_min` or `gradient` (−∇L/‖∇L‖)",
         ),
-        _columns(
-            "hessian gauss_newton remainder", "vᵀHv, vᵀGv and vᵀRv with H = G + R, in float64"
-        ),
-        _columns("cos_gradient", "cosine of v and −∇L"),
-        _columns("gradient_loss_ratio loss", "‖∇L‖²/L and L of the row, in float64"),
-        _columns(
+        columns("hessian gauss_newton remainder", "vᵀHv, vᵀGv and vᵀRv with H = G + R, in float64"),
+        columns("cos_gradient", "cosine of v and −∇L"),
+        columns("gradient_loss_ratio loss", "‖∇L‖²/L and L of the row, in float64"),
+        columns(
             "below gradient_below gradient_below_lower gradient_below_upper",
             "−0.01·λ_max, and the share of ‖∇L‖² on eigenvalues below it, by `--steps` Lanczos "
             "steps from ∇L; the bounds are rigorous (Chebyshev-Markov-Stieltjes) up to rounding",
         ),
-        _columns("converged:flag", "of the row"),
-        _columns(
+        columns("converged:flag", "of the row"),
+        columns(
             "distances:list curvatures:list", "s, and (L(w+sv) − 2L(w) + L(w−sv))/s² in float64"
         ),
-        _columns("losses_ahead:list losses_behind:list", "L(w+sv), L(w−sv)"),
+        columns("losses_ahead:list losses_behind:list", "L(w+sv), L(w−sv)"),
     ),
     "bootstrap": (
         *(
-            _columns(
+            columns(
                 f"{name} {name}_bootstrap_lower {name}_bootstrap_upper {name}_bootstrap_bias",
                 "of the row; percentile interval over samples drawn again, within their classes, "
                 "at `bootstrap_level`; mean over resamples minus the row's value",
             )
             for name in ("lambda_max", "lambda_min")
         ),
-        _columns(
+        columns(
             "lambda_ratio lambda_ratio_bootstrap_lower lambda_ratio_bootstrap_upper", "the same"
         ),
-        _columns(
+        columns(
             "bootstrap_level bootstrap_resamples:int bootstrap_unconverged:int "
             "bootstrap_matvecs:int bootstrap_seed:int",
             "how",
         ),
-        _columns("skipped:str", "why there is none (a class of one sample); else empty"),
+        columns("skipped:str", "why there is none (a class of one sample); else empty"),
     ),
 }
 """View to the columns it has beside `VIEW_IDENTITY`, in the order of computation."""
-
-VIEW_COLUMNS: Final[Mapping[str, Mapping[str, type]]] = {
-    view: {name: kind for columns in groups for name, kind in columns.types.items()}
-    for view, groups in VIEW_SCHEMA.items()
-}
-"""The same as name to type."""

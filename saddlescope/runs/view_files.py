@@ -46,7 +46,8 @@ def view_columns(view: str) -> dict[str, type]:
     """
     if view not in VIEW_COLUMNS:
         raise UsageError(f"there is no view {view!r}: choose from {', '.join(VIEW_COLUMNS)}")
-    return {**VIEW_IDENTITY, **VIEW_COLUMNS[view]}
+    own = (columns.types for columns in VIEW_COLUMNS[view])
+    return {**VIEW_IDENTITY, **{name: kind for types in own for name, kind in types.items()}}
 
 
 def write_view(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

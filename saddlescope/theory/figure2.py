@@ -37,7 +37,7 @@ class SaddlePanel:
 
 
 def figure2() -> tuple[SaddlePanel, SaddlePanel]:
-    """Both panels of Fig. 2."""
+    """Compute both panels of Fig. 2."""
     return _slower(), _overshoots()
 
 

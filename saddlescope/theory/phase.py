@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from saddlescope.theory.trajectories import Array, Part, walk
+from saddlescope.theory.trajectories import Array
 
 DISTANCE_REGIONS: Final = (
     "slower escape",
@@ -36,47 +36,21 @@ Regions = npt.NDArray[np.intp]
 
 
 def distance_borders(a: Array) -> Array:
-    """Values of b at the borders between `DISTANCE_REGIONS`, shape (4, …)."""
+    """Return the values of b at the borders between `DISTANCE_REGIONS`, shape (4, …)."""
     a = np.asarray(a, dtype=np.float64)
     return np.stack([np.ones_like(a), 1.0 + 1.0 / a, 1.0 + 2.0 / a, 2.0 + 2.0 / a])
 
 
 def distance_region(a: Array, b: Array) -> Regions:
-    """Which of `DISTANCE_REGIONS`, by the formula."""
+    """Find the one of `DISTANCE_REGIONS`, by the formula."""
     return (np.asarray(b) > distance_borders(a)).sum(0)
 
 
 def displacement_region(b: Array) -> Regions:
-    """Which of `DISPLACEMENT_REGIONS`, by the formula."""
+    """Find the one of `DISPLACEMENT_REGIONS`, by the formula."""
     return (np.asarray(b) > 2.0).astype(np.intp)
 
 
 def theorem1_border(a: Array, mu: float = 1.0) -> Array:
-    """The least b with which Theorem 1's hypothesis can hold, for its μ."""
+    """Return the least b with which Theorem 1's hypothesis can hold, for its μ."""
     return (1.0 + mu) + (2.0 + mu) / np.asarray(a, dtype=np.float64)
-
-
-def simulated(a: Array, b: Array) -> tuple[Regions, Regions]:
-    """The same two, by taking the steps.
-
-    Each pair is a quadratic with λ_min = −1, a flat direction that carries a gradient of length 1,
-    and a component of 1e-9 along v_min.
-
-    Args:
-        a: shape (N,).
-        b: shape (N,).
-    """
-    gradient = np.tile([1e-9, 1.0], (len(a), 1))
-    eigenvalues = np.tile([-1.0, 0.0], (len(a), 1))
-    factors, moves = {}, {}
-    for name, rho in (("sgd", np.zeros_like(b)), ("sam", b)):
-        (_, (before,)), (moved, (after,)) = walk([Part(gradient, eigenvalues, rho)], a, 1)
-        factors[name] = after[:, 0] / before[:, 0]
-        moves[name] = np.abs(moved[:, 0])
-    f, k = factors["sam"], factors["sgd"]
-    distance = np.select(
-        [(f >= 1) & (f <= k), (f >= 0) & (f < 1), (f >= -1) & (f < 0), (f >= -k) & (f < -1)],
-        [0, 1, 2, 3],
-        default=4,
-    )
-    return distance.astype(np.intp), (moves["sam"] > moves["sgd"]).astype(np.intp)

@@ -28,7 +28,7 @@ KAPPA = 10.0
 
 
 def squared_sizes(instances: Instances) -> tuple[Array, Array]:
-    """E‖Σ∇ℓ_i‖² of head and tail, shape (N,) each."""
+    """Compute E‖Σ∇ℓ_i‖² of head and tail, shape (N,) each."""
     head, tail = (
         instances[count] ** 2 * instances[f"mean_{group}"]
         + instances[count] * instances[f"spread_{group}"]
@@ -38,7 +38,7 @@ def squared_sizes(instances: Instances) -> tuple[Array, Array]:
 
 
 def family(imbalance: float) -> Instances:
-    """The counterexample: no mean, and spreads with which the gradients are of one size exactly.
+    """Make the counterexample: no mean, and spreads that give the gradients one size exactly.
 
     ξ_head/ξ_tail is n/m where n²/m² is claimed: off by the imbalance m/n, which knows no bound.
 

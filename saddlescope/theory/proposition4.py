@@ -17,7 +17,7 @@ LARGEST_Q = 0.5
 
 
 def cosines(q: Array, psi: Array) -> tuple[Array, Array]:
-    """Both cosines, of θ_head and θ_tail, of plane vectors, exactly, for q < 1.
+    """Compute both cosines, of θ_head and θ_tail, of plane vectors, exactly, for q < 1.
 
     Args:
         q: ‖ε_tail‖/‖ε_head‖.

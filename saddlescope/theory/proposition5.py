@@ -20,7 +20,7 @@ LARGEST_R = 0.5
 
 
 def displacements(instances: Instances, steps: int) -> dict[str, Array]:
-    """⟨v_min, w_t − w_0⟩ of SGD, SAM and ImbSAM, and the least of ImbSAM's ‖∇L(w'_s)‖, s < t."""
+    """Compute ⟨v_min, w_t − w_0⟩ of three methods, and ImbSAM's least ‖∇L(w'_s)‖, s < t."""
     gradient, eigenvalues = instances["gradient"], instances["eigenvalues"]
     eta, rho, r = instances["eta"], instances["rho"], instances["r"]
     none, share = np.zeros_like(rho), r[:, None]

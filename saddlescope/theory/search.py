@@ -19,7 +19,7 @@ _SIMPLE_SHAPES = 40
 def find_counterexample(
     statement: Statement, *, trials: int = 100_000, rounds: int = 40, seed: int = 0
 ) -> dict[str, Any] | None:
-    """The worst instance found of the simplest shape that has one, or None.
+    """Find the worst instance of the simplest shape that has one, or None.
 
     Args:
         statement: which.
@@ -54,7 +54,7 @@ def find_counterexample(
 
 
 def violates(statement: Statement, instance: Mapping[str, Any], shape: Shape) -> float | None:
-    """The slack of an instance that meets the hypothesis and not the conclusion; None of others."""
+    """Return the slack of an instance that meets the hypothesis alone; None of others."""
     found = statement.judge(from_plain(instance, shape), shape)
     if not found.hypothesis[0] or not found.slack[0] < 0:
         return None

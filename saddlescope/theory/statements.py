@@ -88,7 +88,7 @@ class Tally:
     seconds: float
 
     def row(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the tally as plain data."""
         return dict(self.__dict__)
 
 
@@ -135,12 +135,12 @@ def check(statement: Statement, *, trials: int, seed: int = 0) -> Tally:
 
 
 def plain(instances: Instances, index: int, shape: Shape) -> dict[str, Any]:
-    """One instance as numbers and lists, with its shape."""
+    """Write one instance as numbers and lists, with its shape."""
     return {**shape} | {name: values[index].tolist() for name, values in instances.items()}
 
 
 def from_plain(content: Mapping[str, Any], shape: Shape) -> Instances:
-    """The instance that `plain` wrote, as a batch of one."""
+    """Read the instance that `plain` wrote, as a batch of one."""
     return {
         name: np.asarray([value], dtype=np.float64)
         for name, value in content.items()

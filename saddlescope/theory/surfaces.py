@@ -36,7 +36,7 @@ class Surface:
     lowest: float
 
     def ends_at(self, point: Array) -> tuple[float, float, Array]:
-        """λ_max and λ_min at a point, shape (d,), and v_min there, shape (d,)."""
+        """Compute λ_max and λ_min at a point, shape (d,), and v_min there, shape (d,)."""
         values, vectors = np.linalg.eigh(self.hessian(point[None])[0])
         return float(values[-1]), float(values[0]), vectors[:, 0]
 
@@ -64,11 +64,11 @@ class SurfaceShare:
         return instances, dimension
 
     def at(self, displacement: Array) -> Array:
-        """The share's gradient at w_0 + u, shape (N, d)."""
+        """Compute the share's gradient at w_0 + u, shape (N, d)."""
         return self.weight * self.surface.gradient(self.start + displacement)
 
     def ascended(self, displacement: Array, gradient: Array, scale: Array) -> Array:
-        """The share's gradient at w_0 + u + scale·gradient, shape (N, d)."""
+        """Compute the share's gradient at w_0 + u + scale·gradient, shape (N, d)."""
         return self.at(displacement + scale[:, None] * gradient)
 
 

@@ -22,7 +22,7 @@ MOST_STEPS = 20
 
 
 def threshold(slope: Array, eta: Array, rho: Array, mu: Array) -> Array:
-    """The |λ_min| from which the hypothesis holds, for L = slope.
+    """Compute the |λ_min| from which the hypothesis holds, for L = slope.
 
     The positive root x of (ηρ/L)x² − (1+μ)ηx − (2+μ) = 0.
     """
@@ -31,7 +31,7 @@ def threshold(slope: Array, eta: Array, rho: Array, mu: Array) -> Array:
 
 
 def trajectories(instances: Instances, steps: int) -> dict[str, Array]:
-    """Both methods from w_0.
+    """Walk both methods from w_0.
 
     Returns:
         `sgd` and `sam`: ⟨v_min, w_t − w_0⟩ after `steps`, shape (N,); `slope`: L; `sam_gradients`:
@@ -52,7 +52,7 @@ def trajectories(instances: Instances, steps: int) -> dict[str, Array]:
 
 
 def judge(instances: Instances, shape: Shape) -> Judgement:
-    """Eq. 6; the slack is its two sides' difference in units of |⟨v_min, ∇L(w_0)⟩|/|λ_min|."""
+    """Judge Eq. 6; the slack is its sides' difference in units of |⟨v_min, ∇L(w_0)⟩|/|λ_min|."""
     steps = shape["steps"]
     with np.errstate(over="ignore", invalid="ignore"):
         found = trajectories(instances, steps)
@@ -70,7 +70,7 @@ def judge(instances: Instances, shape: Shape) -> Judgement:
 
 
 def decode(points: Array, shape: Shape) -> Instances:
-    """Instances near the edge of the hypothesis, on either side of it."""
+    """Make instances near the edge of the hypothesis, on either side of it."""
     dimension, steps = shape["dimension"], shape["steps"]
     free = iter(points.T)
     size = 10.0 ** (2.0 * next(free) - 1.0)  # |λ_min|
@@ -147,7 +147,7 @@ ONE_DIMENSION = Statement(
 def largest_horizon(
     dimension: int, alignment: float, *, a: float = 0.1, mu: float = 1.0, slack: float = 2.0
 ) -> int:
-    """How many steps the hypothesis goes on holding: the largest t; 0 where never.
+    """Count the steps that the hypothesis goes on holding: the largest t; 0 where never.
 
     The gradient has length 1, the component `alignment` along v_min, and the rest spread evenly
     over flat directions (eigenvalue 0), which is as favourable as can be.
@@ -186,7 +186,7 @@ _SLACKS = (1.0001, 1.001, 1.01, 1.1, 1.5, 2.0, 4.0)
 def horizon_table(
     dimensions: Sequence[int], alignments: Sequence[float], *, a: float = 0.1, mu: float = 1.0
 ) -> list[dict[str, float]]:
-    """The largest horizon t at which the hypothesis can hold, by dimension and alignment.
+    """Find the largest horizon t at which the hypothesis can hold, by dimension and alignment.
 
     Args:
         dimensions: each at least 1.

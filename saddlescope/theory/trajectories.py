@@ -35,10 +35,10 @@ class Share(Protocol):
         """(N, d)."""
 
     def at(self, displacement: Array) -> Array:
-        """The share's gradient at w_0 + u, shape (N, d)."""
+        """Compute the share's gradient at w_0 + u, shape (N, d)."""
 
     def ascended(self, displacement: Array, gradient: Array, scale: Array) -> Array:
-        """The share's gradient at w_0 + u + scale·gradient, shape (N, d); scale has shape (N,)."""
+        """Compute the gradient at w_0 + u + scale·gradient, shape (N, d); scale has shape (N,)."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ class Part:
         return instances, dimension
 
     def at(self, displacement: Array) -> Array:
-        """The share's gradient at w_0 + u, shape (N, d)."""
+        """Compute the share's gradient at w_0 + u, shape (N, d)."""
         return self.gradient + self.eigenvalues * displacement
 
     def ascended(self, displacement: Array, gradient: Array, scale: Array) -> Array:
-        """The share's gradient at w_0 + u + scale·gradient, shape (N, d)."""
+        """Compute the share's gradient at w_0 + u + scale·gradient, shape (N, d)."""
         del displacement  # A quadratic's gradient changes alike everywhere.
         return gradient * (1.0 + scale[:, None] * self.eigenvalues)
 

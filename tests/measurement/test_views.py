@@ -1,6 +1,8 @@
 """Views against dense matrices and formulas, and as files that a cut job ends with all the same."""
 
 import math
+import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +15,21 @@ from saddlescope.curvature import MatrixSpec, StopRule, bootstrap_spectra, selec
 from saddlescope.curvature.krylov.density import probe_start
 from saddlescope.curvature.seeds import derived_seed
 from saddlescope.errors import Interrupted, UsageError
-from saddlescope.measurement import VIEWS, Settings, UpdateRule, ViewSettings, update_directions
+from saddlescope.measurement import (
+    VIEWS,
+    Settings,
+    UpdateRule,
+    View,
+    ViewSettings,
+    update_directions,
+)
 from saddlescope.runs import (
     OPERATORS,
     VIEW_COLUMNS,
+    columns,
     read_spectrum,
     read_view,
+    view_columns,
     view_file,
     views_folder,
 )
@@ -45,7 +56,7 @@ def test_every_view_has_columns_and_a_function():
 
 def test_a_record_says_what_it_is_about(tmp_path):
     found = measured(tmp_path, *VIEWS)
-    for (view, columns), records in zip(VIEW_COLUMNS.items(), found, strict=True):
+    for view, records in zip(VIEW_COLUMNS, found, strict=True):
         assert {record["name"] for record in records} == {"all", "1"}
         for record in of(records):
             words = ("run", "method", "checkpoint", "epoch", "split", "criterion", "digest")
@@ -57,7 +68,7 @@ def test_a_record_says_what_it_is_about(tmp_path):
             assert record["operator"] == "hessian"
             assert record["settings"]
             assert record["gradient_cost"] > 0 or view == "eigenvectors"
-            assert set(columns) <= set(record)
+            assert set(view_columns(view)) <= set(record)
 
 
 def test_density_is_the_quadrature_of_the_dense_hessian(tmp_path):
@@ -214,7 +225,7 @@ def test_bootstrap_is_that_of_the_library_and_one_sample_is_skipped(tmp_path):
     row = bootstrap_spectra(
         on.model, on.criterion, on.samples, subset, resamples=19, rtol=1e-8, atol=1e-9
     )
-    wanted = {k: v for k, v in row.columns().items() if k in VIEW_COLUMNS["bootstrap"]}
+    wanted = {k: v for k, v in row.columns().items() if k in view_columns("bootstrap")}
     assert {key: record[key] for key in wanted} == wanted
     assert record["skipped"] == ""
     assert "class '2' has 1 sample" in skipped["skipped"]
@@ -422,3 +433,18 @@ def test_which_matrix_is_part_of_a_rows_key(tmp_path):
     for settings in chosen:
         job(path, settings=settings, groups=()).run(on_row=lambda _, old: reused.append(old))
     assert all(reused)
+
+
+def test_the_view_that_contributing_adds(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+    (code,) = (block for block in text.split("```") if "VIEW_COLUMNS[" in block)
+    monkeypatch.setitem(VIEW_COLUMNS, "width", ())  # put back when the test ends
+    names = {"VIEW_COLUMNS": VIEW_COLUMNS, "columns": columns, "View": View}
+    names |= {"RowWork": None, "Records": None}
+    exec(textwrap.dedent(code.removeprefix("python")), names)
+    monkeypatch.setitem(VIEWS, "width", names["VIEW"])
+    (records,) = measured(tmp_path, "width")
+    (record,) = of(records)
+    eigenvalues = np.linalg.eigvalsh(Dense(target(), CLASS).hessian)
+    assert record["width"] == pytest.approx(eigenvalues[-1] - eigenvalues[0], rel=1e-4)
+    assert record["settings"].startswith("rtol=")

@@ -3,7 +3,9 @@
 import math
 import subprocess
 import sys
+import textwrap
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from matplotlib.text import Text
 from saddlescope.errors import UsageError
 from saddlescope.reporting import (
     PICTURES,
+    Drawing,
+    Picture,
     extremes_by_class,
     fig4,
     load_runs,
@@ -22,8 +26,15 @@ from saddlescope.reporting import (
     select_runs,
     shot_accuracy,
     training_curves,
+    write_report,
 )
-from saddlescope.reporting.figures.canvas import figure_bytes, inline_svg, value_scale
+from saddlescope.reporting.figures.canvas import (
+    WIDTH,
+    figure_bytes,
+    inline_svg,
+    new_figure,
+    value_scale,
+)
 from saddlescope.runs import read_spectrum, write_spectrum
 
 from .conftest import spectrum_row
@@ -171,3 +182,19 @@ def test_very_many_networks_are_drawn_as_one_a_method(make_run):
     low = min(path.vertices[:, 1].min() for path in bars)
     assert low == pytest.approx(ratios.min() * (1 - 1.5 * 0.02), rel=1e-6)
     assert len(figure_bytes(figure, "svg")) < 300_000
+
+
+def test_the_figure_that_contributing_adds(study, monkeypatch, tmp_path):
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+    (code,) = (block for block in text.split("```") if "losses = Picture(" in block)
+    names = {"Selection": None, "Drawing": Drawing, "Picture": Picture}
+    names |= {"new_figure": new_figure, "WIDTH": WIDTH}
+    exec(textwrap.dedent(code.removeprefix("python")), names)
+    picture, chosen = names["losses"], select_runs([study])
+    drawn = picture(chosen).axes[0].lines[0].get_ydata()
+    assert list(drawn) == chosen.rows["loss"].tolist()
+    monkeypatch.setattr("saddlescope.reporting.report.PICTURES", {"losses": picture})
+    page = write_report(chosen, tmp_path / "report.html").path.read_text()
+    assert 'id="figure-losses"' in page
+    assert "The loss of each measured row. Train split" in page
+    assert "No spectrum was measured." in texts(picture(select([])))

@@ -26,8 +26,15 @@ from saddlescope.reporting import (
     summary,
 )
 from saddlescope.reporting.figures.epochs import eigenvalue_course
-from saddlescope.runs import RunFolder, append_row, read_spectrum, view_file, write_view
-from saddlescope.runs.schema import VIEW_COLUMNS, VIEW_IDENTITY
+from saddlescope.runs import (
+    RunFolder,
+    append_row,
+    read_spectrum,
+    view_columns,
+    view_file,
+    write_view,
+)
+from saddlescope.runs.schema import VIEW_IDENTITY
 from saddlescope.theory import figure2, walk
 from saddlescope.theory.surfaces import SurfaceShare, double_well
 
@@ -55,7 +62,7 @@ def add_views(path, **changes):
         for direction, eigenvalue in (("v_max", row["lambda_max"]), ("v_min", row["lambda_min"])):
             losses = 0.3 + 0.5 * eigenvalue * radii**2
             views["slices"].append(
-                {**dict.fromkeys(VIEW_COLUMNS["slices"], 0.1), **identity}
+                {**dict.fromkeys(view_columns("slices"), 0.1), **identity}
                 | {"direction": direction, "eigenvalue": eigenvalue, "agrees": True}
                 | {"converged": True, "radii": radii.tolist(), "losses": losses.tolist()}
             )

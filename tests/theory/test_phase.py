@@ -15,8 +15,30 @@ from saddlescope.theory import (
     distance_region,
     theorem1_border,
 )
-from saddlescope.theory.phase import simulated
 from saddlescope.theory.placing import COLUMNS
+from saddlescope.theory.trajectories import Part, walk
+
+
+def simulated(a, b):
+    """The regions of both formulas, by taking the steps.
+
+    Each pair is a quadratic with λ_min = −1, a flat direction that carries a gradient of length 1,
+    and a component of 1e-9 along v_min.
+    """
+    gradient = np.tile([1e-9, 1.0], (len(a), 1))
+    eigenvalues = np.tile([-1.0, 0.0], (len(a), 1))
+    factors, moves = {}, {}
+    for name, rho in (("sgd", np.zeros_like(b)), ("sam", b)):
+        (_, (before,)), (moved, (after,)) = walk([Part(gradient, eigenvalues, rho)], a, 1)
+        factors[name] = after[:, 0] / before[:, 0]
+        moves[name] = np.abs(moved[:, 0])
+    f, k = factors["sam"], factors["sgd"]
+    distance = np.select(
+        [(f >= 1) & (f <= k), (f >= 0) & (f < 1), (f >= -1) & (f < 0), (f >= -k) & (f < -1)],
+        [0, 1, 2, 3],
+        default=4,
+    )
+    return distance.astype(np.intp), (moves["sam"] > moves["sgd"]).astype(np.intp)
 
 
 def test_formula_and_simulation_agree_but_on_borders():

@@ -51,12 +51,12 @@ class CheckRow:
     note: str = ""
 
     def columns(self) -> dict[str, Any]:
-        """The row as plain data."""
+        """Return the row as plain data."""
         return asdict(self)
 
 
 def compared(found: Reference, ends: Ends) -> dict[str, Any]:
-    """The columns of a reference, held against the instrument's intervals.
+    """Hold a reference against the instrument's intervals, and return its columns.
 
     A reference contradicts an interval if all that its own error allows lies outside.
     """
@@ -83,7 +83,7 @@ def compared(found: Reference, ends: Ends) -> dict[str, Any]:
 
 
 def contradictions(rows: Sequence[CheckRow]) -> list[str]:
-    """Every disagreement as a sentence; none if all agree."""
+    """Say every disagreement in a sentence; none if all agree."""
     found = []
     for row in rows:
         if row.agrees is not False:

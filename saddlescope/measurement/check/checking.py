@@ -54,7 +54,7 @@ and each kind of product."""
 
 
 def smallest_class(target: Target) -> int:
-    """The class with the fewest samples, of several the first."""
+    """Find the class with the fewest samples, of several the first."""
     present, counts = target.samples.targets.cpu().unique(return_counts=True)
     return int(present[counts.argmin()])
 

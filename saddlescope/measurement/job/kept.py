@@ -24,18 +24,18 @@ _EMPTY: Mapping[type, Any] = {str: "", float: float("nan")}
 
 
 def row_key(row: Mapping[str, Any]) -> Key:
-    """What a row, or a record of a view, is found by."""
+    """Return what a row, or a record of a view, is found by."""
     return tuple(row[column] for column in SPECTRUM_KEY)
 
 
 def is_outdated(row: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
-    """Whether a row speaks of weights that this checkpoint's file no longer holds."""
+    """Tell whether a row speaks of weights that this checkpoint's file no longer holds."""
     same_file = all(row[column] == identity[column] for column in ("run", "checkpoint", "split"))
     return bool(same_file and row["digest"] != identity["digest"])
 
 
 def in_order(finished: Mapping[Key, Any], job: Iterable[Key]) -> list[Any]:
-    """What a job has finished in its own order, after what it does not ask for."""
+    """Put what a job has finished in its own order, after what it does not ask for."""
     mine = [key for key in job if key in finished]
     others = [row for key, row in finished.items() if key not in set(mine)]
     return [*others, *(finished[key] for key in mine)]
@@ -73,7 +73,7 @@ class ViewRecords:
         return found
 
     def has(self, words: Mapping[str, Any]) -> bool:
-        """Whether the view of this row is there, the files that it names included."""
+        """Tell whether the view of this row is there, the files that it names included."""
         records = self._records.get(row_key(words), [])
         return bool(records) and all(
             (self._folder / record["file"]).is_file() for record in records if "file" in record

@@ -21,7 +21,7 @@ _ADVICE = "move it away, and its rows are measured again"
 
 
 def part_file(table: Path, rank: int) -> Path:
-    """Where a rank keeps its rows."""
+    """Return where a rank keeps its rows."""
     return table.with_name(f"{table.name}.saddlescope-part-{rank}")
 
 
@@ -31,7 +31,7 @@ def write_part(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def part_files(table: Path) -> list[Path]:
-    """The part files beside a table, by rank.
+    """List the part files beside a table, by rank.
 
     What is called as part files once were, `TABLE.csv.part-RANK`, may be anybody's: it is one if it
     holds rows.
@@ -47,7 +47,7 @@ def part_files(table: Path) -> list[Path]:
 
 
 def read_part(path: Path) -> list[dict[str, Any]]:
-    """The rows of a part file, each value of its column's type.
+    """Read the rows of a part file, each value of its column's type.
 
     Raises:
         DataError: it is not one.

@@ -34,7 +34,7 @@ class PlannedRow:
     memory: MemoryPlan
 
     def columns(self) -> dict[str, Any]:
-        """As printed, memory in MiB."""
+        """Return the row as it is printed, memory in MiB."""
         memory = self.memory
         return {
             "kind": self.kind,

@@ -177,7 +177,7 @@ class SpectrumJob:
         return rows
 
     def finished(self) -> Rows:
-        """The rows on disk that still hold; those in left-over part files go into the table.
+        """Read the rows on disk that still hold; those in left-over parts go into the table.
 
         Raises:
             DataError: the table, or a part file, is not one; both are left as they are.
@@ -210,11 +210,11 @@ class SpectrumJob:
             write_spectrum(self.path, in_order(others | finished, self.row_keys()))
 
     def row_keys(self) -> list[Key]:
-        """The keys of all rows asked for, in order."""
+        """List the keys of all rows asked for, in order."""
         return [row_key(self._words(*pair)) for pair in self.rows]
 
     def programs(self) -> Programs:
-        """The kind of product, chosen over all rows: a restarted job decides the same way."""
+        """Choose the kind of product over all rows: a restarted job decides the same way."""
         return plan_programs(
             self.target.model,
             self.target.criterion,

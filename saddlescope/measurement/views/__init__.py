@@ -9,10 +9,10 @@ from saddlescope.errors import UsageError
 from saddlescope.measurement.settings import Settings
 from saddlescope.measurement.views.row_work import RowWork
 from saddlescope.measurement.views.view import Records, View
-from saddlescope.runs import VIEW_SCHEMA
+from saddlescope.runs import VIEW_COLUMNS
 
 VIEWS: Final[Mapping[str, View]] = {
-    name: import_module(f"{__name__}.{name.replace('-', '_')}").VIEW for name in VIEW_SCHEMA
+    name: import_module(f"{__name__}.{name.replace('-', '_')}").VIEW for name in VIEW_COLUMNS
 }
 """Every view by name, in the order of computation."""
 

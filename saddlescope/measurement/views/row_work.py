@@ -67,7 +67,7 @@ class RowWork:
         return self.measured.ends
 
     def measure(self, *, eigenvectors: bool) -> SpectrumRow:
-        """The row of the table."""
+        """Measure the row of the table."""
         search = Search(seed=self.seed, progress=self.check, eigenvectors=eigenvectors)
         row = measure_operator(self.built, self.subset, self.settings.stop, search)
         if row.dtype != str(self.built.matrix.dtype).removeprefix("torch."):
@@ -77,7 +77,7 @@ class RowWork:
         return row
 
     def own_seed(self, view: str) -> int:
-        """The seed of a view of this row."""
+        """Return the seed of a view of this row."""
         return derived_seed(self.seed, view, self.subset.kind, self.subset.name)
 
     def count(self, compute: Callable[[Any], Any]) -> tuple[Any, float]:

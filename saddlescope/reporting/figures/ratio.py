@@ -119,7 +119,7 @@ def _remark(axes: Axes, y: float, text: str) -> None:
 
 
 def panel_rows(chosen: Selection, panel: Panel) -> pd.DataFrame:
-    """The rows of one panel, every network and start."""
+    """Return the rows of one panel, every network and start."""
     rows = chosen.rows
     return rows[(rows["kind"] == panel.kind) & (rows["name"] == panel.name)]
 

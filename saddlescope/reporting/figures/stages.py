@@ -21,10 +21,9 @@ from saddlescope.reporting.figures.training import draw_curve, mark_switches, tr
 from saddlescope.reporting.loading import Run
 from saddlescope.reporting.palette import method_style
 from saddlescope.reporting.selection import Selection
-from saddlescope.reporting.text import percent
+from saddlescope.reporting.text import SHOTS, percent
 
 _FIG3 = ("sam", "imbsam", "sse-sam")
-_SHOTS = {"acc_many": "Many", "acc_medium": "Medium", "acc_few": "Few"}
 
 
 def _draw_stages(chosen: Selection) -> Drawing | str:
@@ -80,12 +79,12 @@ def _draw_shots(chosen: Selection) -> Drawing | str:
         return "No run of SAM, ImbSAM or SSE-SAM has metrics."
     figure = new_figure(WIDTH, 2.7)
     grid = figure.subplots(1, 3, sharex=True)
-    for axes, (column, title) in zip(grid, _SHOTS.items(), strict=True):
+    for axes, shot in zip(grid, ("many", "medium", "few"), strict=True):
         for method in _FIG3:
             found = [run for run in own if run.method == method]
             if found:
-                draw_curve(axes, found, column)
-        axes.set(title=title, xlabel="epoch")
+                draw_curve(axes, found, f"acc_{shot}")
+        axes.set(title=SHOTS[shot], xlabel="epoch")
         _accuracy_axis(axes)
     grid[0].set_ylabel("test accuracy (%)")
     mark_switches(grid, own)

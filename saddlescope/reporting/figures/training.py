@@ -18,10 +18,7 @@ from saddlescope.reporting.figures.picture import Drawing, Picture
 from saddlescope.reporting.loading import Run
 from saddlescope.reporting.palette import method_style
 from saddlescope.reporting.selection import Selection, seeds_text
-from saddlescope.reporting.text import method_label, percent
-
-SHOTS = {"acc_many": "Many", "acc_medium": "Medium", "acc_few": "Few", "acc_avg": "Avg"}
-"""Accuracy columns and the names the paper prints."""
+from saddlescope.reporting.text import SHOTS, method_label, percent
 
 _PANELS = {
     "acc_many": "Many, test accuracy (%)",
@@ -103,8 +100,8 @@ def draw_shots(axes: Axes, trained: Sequence[Run]) -> None:
     for place, method in enumerate(methods):
         own = [run for run in trained if run.method == method]
         style = method_style(method)
-        for x, column in enumerate(SHOTS):
-            values = np.array([run.metrics[column].iloc[-1] for run in own], dtype=float)
+        for x, shot in enumerate(SHOTS):
+            values = np.array([run.metrics[f"acc_{shot}"].iloc[-1] for run in own], dtype=float)
             values = values[np.isfinite(values)]
             if not len(values):
                 continue
