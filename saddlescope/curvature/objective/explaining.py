@@ -264,7 +264,7 @@ def _pick(outputs: Any) -> str:
     key = "[0]"
     if isinstance(outputs, Mapping) and outputs:
         key = "['logits']" if "logits" in outputs else f"[{next(iter(outputs))!r}]"
-    elif dataclasses.is_dataclass(outputs) or hasattr(outputs, "logits"):
+    elif dataclasses.is_dataclass(outputs) or getattr(outputs, "logits", None) is not None:
         key = ".logits"
     return f"lambda outputs, targets: criterion(outputs{key}, targets)"
 
