@@ -1,4 +1,4 @@
-"""What a batch may be: a pair (inputs, targets), or anything that a loss of your own can read.
+"""Batches of any kind: a pair (inputs, targets), or anything that a loss of your own can read.
 
 A criterion sees outputs and targets. Many losses are not of that form: a language model returns
 its own, an autoencoder has no targets, a physics-informed network differentiates its outputs with

@@ -1,4 +1,4 @@
-"""What went wrong in somebody's model, criterion or data, in one line that says what to do.
+"""Say what went wrong in somebody's model, criterion or data, in one line that says what to do.
 
 torch's own errors name an operator of C++ or nothing ("mat1 and mat2 must have the same dtype").
 Nothing here runs until something has failed: then the first batch is taken through the model and
