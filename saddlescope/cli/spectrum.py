@@ -252,7 +252,7 @@ def _print_rows(rows: list[dict[str, Any]], *, json: bool, plain: bool) -> None:
 
 def _print_plan(job: "SpectrumJob") -> None:
     """What would be measured: samples, gradients by operation count, and memory."""
-    from saddlescope.curvature.memory import available_bytes
+    from saddlescope.curvature import available_bytes
     from saddlescope.measurement import plan_rows
 
     if not leads():
