@@ -14,7 +14,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from saddlescope.measurement import group_gradients, logged_gradients, run_target
+from saddlescope.experiments import group_gradients, logged_gradients
+from saddlescope.measurement import run_target
 from saddlescope.reporting import use_house_style
 from saddlescope.runs import RunFolder
 from saddlescope.theory import STATEMENTS, check, find_counterexample

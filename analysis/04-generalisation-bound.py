@@ -20,13 +20,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from saddlescope.measurement import (
-    Settings,
-    SpectrumJob,
-    inner_maximum,
-    largest_curvature,
-    run_target,
-)
+from saddlescope.experiments import inner_maximum, largest_curvature
+from saddlescope.measurement import Settings, SpectrumJob, run_target
 from saddlescope.reporting import use_house_style
 from saddlescope.runs import RunFolder
 from saddlescope.theory import generalisation_bound

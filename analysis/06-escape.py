@@ -11,13 +11,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from saddlescope.measurement import (
-    Settings,
-    SpectrumJob,
-    measure_escape,
-    negative_curvature_moments,
-    run_target,
-)
+from saddlescope.experiments import measure_escape, negative_curvature_moments
+from saddlescope.measurement import Settings, SpectrumJob, run_target
 from saddlescope.reporting import method_style, phase_figure, use_house_style
 from saddlescope.runs import METHODS, RunFolder
 from saddlescope.theory import (

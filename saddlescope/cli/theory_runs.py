@@ -67,7 +67,7 @@ def escape(
     threads: options.Threads = None,
 ) -> None:
     """Take whole-batch steps with each method from a checkpoint, and follow them along v_min."""
-    from saddlescope.measurement import ESCAPE_COLUMNS, measure_escape
+    from saddlescope.experiments import ESCAPE_COLUMNS, measure_escape
     from saddlescope.runs import refuse_foreign_output, write_text
 
     if output is not None:
@@ -117,7 +117,7 @@ def gradients(
     threads: options.Threads = None,
 ) -> None:
     """Measure what Propositions 3 and 4 assume of head and tail gradients, by epoch."""
-    from saddlescope.measurement import group_gradients, logged_gradients
+    from saddlescope.experiments import group_gradients, logged_gradients
     from saddlescope.runs import RunFolder
 
     if logged:
@@ -147,7 +147,7 @@ def remark2(
     threads: options.Threads = None,
 ) -> None:
     """Measure E⟨v_min, ∇L_B⟩² over mini-batches, for SGD's and SAM's gradients."""
-    from saddlescope.measurement import negative_curvature_moments
+    from saddlescope.experiments import negative_curvature_moments
 
     folder, target = _target(run, checkpoint, data_root, device, threads)
     usual = int(folder.recipe()["optimizer"]["batch_size"])
@@ -174,7 +174,7 @@ def eq2(
     threads: options.Threads = None,
 ) -> None:
     """Hold SAM's first-order ascent to the largest loss found in the ball (Eq. 2)."""
-    from saddlescope.measurement import inner_maximum
+    from saddlescope.experiments import inner_maximum
 
     _, target = _target(run, checkpoint, data_root, device, threads)
     print_rows(inner_maximum(target, rho=rho, steps=steps, starts=starts, seed=seed), json=json)
@@ -215,7 +215,7 @@ def theorem6(
     arguments = bound_arguments(folder, weight_norm=length)
     where = "w"
     if ball:
-        from saddlescope.measurement import largest_curvature
+        from saddlescope.experiments import largest_curvature
 
         _, target = _target(folder.path, "last", data_root, device, threads)
         tried = largest_curvature(target, rho=arguments["rho"], seed=seed)

@@ -14,9 +14,14 @@ from typing import Any, Self
 
 from saddlescope.curvature import Programs, Ranks, SharedSamples, Subset, count_samples
 from saddlescope.errors import Interrupted
-from saddlescope.measurement.job import SpectrumJob
-from saddlescope.measurement.kept import Rows, row_key
-from saddlescope.measurement.parts import part_file, part_files, write_part
+from saddlescope.measurement.job import (
+    Rows,
+    SpectrumJob,
+    part_file,
+    part_files,
+    row_key,
+    write_part,
+)
 from saddlescope.parallel import Board, RankDied, RankFailed
 
 OnRow = Callable[[dict[str, Any], bool], None]

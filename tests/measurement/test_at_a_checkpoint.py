@@ -10,18 +10,17 @@ from typer.testing import CliRunner
 from saddlescope.cli.main import app
 from saddlescope.curvature import TensorSamples
 from saddlescope.errors import DataError, UsageError
-from saddlescope.measurement import (
+from saddlescope.experiments import (
     GRADIENT_COLUMNS,
     MINIBATCH_COLUMNS,
     SHARPEST_COLUMNS,
-    Target,
-    UpdateRule,
     group_gradients,
     inner_maximum,
     largest_curvature,
     logged_gradients,
     negative_curvature_moments,
 )
+from saddlescope.measurement import Target, UpdateRule
 from saddlescope.runs import RunFolder
 
 RULE = UpdateRule(0.3, 0.3, 0.5)

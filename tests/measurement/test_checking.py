@@ -13,7 +13,7 @@ from saddlescope.curvature.reference import Reference
 from saddlescope.errors import DataError, UsageError
 from saddlescope.measurement import Target, check_target, contradictions, smallest_class
 from saddlescope.measurement import checking as module
-from saddlescope.measurement.agreement import INSTRUMENT, compared
+from saddlescope.measurement.check.agreement import INSTRUMENT, compared
 
 TOOLS = [
     INSTRUMENT, "dense", "scipy eigsh", "pyhessian", "second difference", "second difference",

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from saddlescope.cli.main import app
 from saddlescope.curvature import TensorSamples
 from saddlescope.errors import UsageError
-from saddlescope.measurement import ESCAPE_COLUMNS, ESCAPE_METHODS, Target, measure_escape
+from saddlescope.experiments import ESCAPE_COLUMNS, ESCAPE_METHODS, measure_escape
+from saddlescope.measurement import Target
 from saddlescope.measurement.directions import UpdateRule
 from saddlescope.measurement.whole_loss import stratified
 from saddlescope.theory import Part, walk

@@ -6,9 +6,10 @@ from small import GROUPS, Dense, target
 from torch import nn
 
 from saddlescope.errors import UsageError
-from saddlescope.measurement import Target, manufacture, measure_escape
+from saddlescope.experiments import manufacture, measure_escape
+from saddlescope.experiments.manufactured import displace
+from saddlescope.measurement import Target
 from saddlescope.measurement.directions import UpdateRule
-from saddlescope.measurement.manufactured import displace
 from saddlescope.models import build_model
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from saddlescope.cli.main import app
 from saddlescope.curvature.products import strategy
 from saddlescope.measurement import Settings, SpectrumJob, foreign_target, run_sharded
-from saddlescope.measurement.parts import part_files, read_part, write_part
+from saddlescope.measurement.job import part_files, read_part, write_part
 from saddlescope.measurement.sharding import _Share, assign
 from saddlescope.parallel import Board, RankFailed
 from saddlescope.runs import read_spectrum

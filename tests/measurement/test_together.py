@@ -6,7 +6,7 @@ import pytest
 from small import job, target
 
 from saddlescope.errors import DataError, UsageError
-from saddlescope.measurement.parts import part_file, part_files, read_part, write_part
+from saddlescope.measurement.job import part_file, part_files, read_part, write_part
 from saddlescope.runs import read_spectrum, read_view, view_file, write_view
 from saddlescope.runs.schema import SPECTRUM_COLUMNS
 

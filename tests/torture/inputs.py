@@ -22,7 +22,7 @@ from saddlescope.errors import ExitCode, SaddlescopeError
 from saddlescope.longtail.cifar import CIFAR10, load_cifar
 from saddlescope.longtail.files import decode
 from saddlescope.longtail.lists import read_list
-from saddlescope.measurement.parts import part_file, write_part
+from saddlescope.measurement.job import part_file, write_part
 from saddlescope.models import build_model
 from saddlescope.reporting import class_table, select_runs, summary_text, write_report
 from saddlescope.runs import RunFolder, read_spectrum, read_view, view_file

@@ -18,9 +18,8 @@ from torch import Tensor
 
 from saddlescope.curvature import Ends, HessianOperator, extreme_eigenvalues
 from saddlescope.errors import UsageError
-from saddlescope.measurement.manufactured import displace, manufacture
-from saddlescope.measurement.target import Target
-from saddlescope.measurement.whole_loss import WholeLoss, stratified
+from saddlescope.experiments.manufactured import displace, manufacture
+from saddlescope.measurement import Target, WholeLoss, stratified
 from saddlescope.runs import METHODS
 from saddlescope.sharpness import SharpnessAware, method_radii
 

@@ -35,7 +35,7 @@ from saddlescope.curvature.reference import (
     pyhessian_reference,
 )
 from saddlescope.errors import UsageError
-from saddlescope.measurement.agreement import INSTRUMENT, CheckRow, compared
+from saddlescope.measurement.check.agreement import INSTRUMENT, CheckRow, compared
 from saddlescope.measurement.target import Target
 
 ROUNDING = 100.0
@@ -88,14 +88,14 @@ def check_target(
     subsets = select_subsets(target.samples, classes=classes, groups=groups)
     rows: list[CheckRow] = []
     for subset in subsets:
-        problem = _Problem(target, subset, samples, stop, seed)
+        problem = _Comparison(target, subset, samples, stop, seed)
         for row in problem.rows():
             rows.append(row)
             on_row(row, len(rows) / (_TESTS * len(subsets)))
     return rows
 
 
-class _Problem:
+class _Comparison:
     """One class or group: its few samples, and the measurement that is checked."""
 
     def __init__(

@@ -15,8 +15,7 @@ from torch.func import grad, vmap
 
 from saddlescope.curvature import SampleBatches, call_with, tf32, untouched
 from saddlescope.errors import DataError, UsageError
-from saddlescope.measurement.target import Target
-from saddlescope.measurement.whole_loss import WholeLoss
+from saddlescope.measurement import Target, WholeLoss
 from saddlescope.runs import RunFolder, read_rows, record_at
 
 GRADIENT_COLUMNS: Final = (

@@ -19,7 +19,7 @@ from saddlescope.curvature import (
 )
 from saddlescope.errors import Interrupted
 from saddlescope.measurement.directions import Direction, update_directions
-from saddlescope.measurement.kept import (
+from saddlescope.measurement.job.kept import (
     LOCK_PATIENCE,
     Key,
     Rows,
@@ -28,7 +28,7 @@ from saddlescope.measurement.kept import (
     is_outdated,
     row_key,
 )
-from saddlescope.measurement.parts import part_files, read_part
+from saddlescope.measurement.job.parts import part_files, read_part
 from saddlescope.measurement.settings import Settings, ViewSettings
 from saddlescope.measurement.target import Target
 from saddlescope.measurement.views import VIEWS, RowWork, check_views

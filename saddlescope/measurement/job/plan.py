@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saddlescope.curvature import TYPICAL_PRODUCTS, MemoryPlan, count_samples, measure_footprint
-from saddlescope.measurement.job import SpectrumJob
+from saddlescope.measurement.job.spectrum import SpectrumJob
 
 _CERTIFIED_PRODUCTS = 50
 _FIXED_GRADIENTS = 8

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from saddlescope.curvature import HessianOperator, extreme_eigenvalues
 from saddlescope.errors import UsageError
-from saddlescope.measurement.moving import kept, move_to
-from saddlescope.measurement.target import Target
+from saddlescope.experiments.moving import kept, move_to
+from saddlescope.measurement import Target
 
 MINIBATCH_COLUMNS = (
     "run", "checkpoint", "gradient", "rho", "batches", "batch_size", "moment", "moment_error",

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from saddlescope.curvature import HessianOperator, Objective, extreme_eigenvalues
 from saddlescope.errors import UsageError
-from saddlescope.measurement.moving import kept, move_to
-from saddlescope.measurement.target import Target
-from saddlescope.measurement.whole_loss import group_members
+from saddlescope.experiments.moving import kept, move_to
+from saddlescope.measurement import Target, group_members
 
 SHARPEST_COLUMNS = (
     "run", "checkpoint", "name", "n", "rho", "loss", "gain_linear", "gain_first_order",
