@@ -12,7 +12,7 @@ from saddlescope.curvature.operators.hessian import HessianOperator
 from saddlescope.curvature.reference import Reference
 from saddlescope.errors import DataError, UsageError
 from saddlescope.measurement import Target, check_target, contradictions, smallest_class
-from saddlescope.measurement import checking as module
+from saddlescope.measurement.check import checking as module
 from saddlescope.measurement.check.agreement import INSTRUMENT, compared
 
 TOOLS = [
