@@ -90,7 +90,7 @@ def bench(
     """
     from saddlescope.bench import PARTS, Cases, Plan, Record, carry_out, read_record
     from saddlescope.bench.tables import tables
-    from saddlescope.runs.atomic import to_json
+    from saddlescope.runs import to_json
 
     if launch() is not None:
         raise UsageError("bench is one process: the part `scaling` starts its own ranks")

@@ -128,8 +128,7 @@ def check(
 
 def _print_rows(rows: "list[CheckRow]", *, output: Path | None, json: bool) -> None:
     from saddlescope.measurement import CheckRow
-    from saddlescope.runs.atomic import to_json, write_json, write_text
-    from saddlescope.runs.tables import csv_text
+    from saddlescope.runs import csv_text, to_json, write_json, write_text
 
     plain = [row.columns() for row in rows]
     table = csv_text(plain, [field.name for field in fields(CheckRow)])

@@ -65,8 +65,7 @@ def inspect(
         load_data,
         write_sheet,
     )
-    from saddlescope.runs import refuse_foreign_output
-    from saddlescope.runs.atomic import to_json
+    from saddlescope.runs import refuse_foreign_output, to_json
 
     if sheet is not None:
         refuse_foreign_output(sheet, force=force)

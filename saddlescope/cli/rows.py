@@ -50,7 +50,7 @@ def selection(paths: list[Path]) -> "Selection":
 
 def print_rows(rows: list[dict[str, Any]], *, json: bool, hidden: tuple[str, ...] = ()) -> None:
     """To stdout: as JSON, or as CSV without the hidden columns."""
-    from saddlescope.runs.atomic import to_json
+    from saddlescope.runs import to_json
 
     if json:
         typer.echo(to_json(rows, indent=2))

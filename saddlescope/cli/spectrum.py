@@ -235,8 +235,7 @@ def spectrum(
 
 
 def _print_rows(rows: list[dict[str, Any]], *, json: bool, plain: bool) -> None:
-    from saddlescope.runs.atomic import to_json
-    from saddlescope.runs.tables import spectrum_csv
+    from saddlescope.runs import spectrum_csv, to_json
 
     if not leads():
         return

@@ -108,8 +108,7 @@ def unfinished(recipes: "Sequence[Recipe]", output: Path) -> "list[RunFolder]":
 
 def say_plan(recipes: "Sequence[Recipe]", output: Path, *, data_root: Path | None = None) -> None:
     """Print what a sweep will take, a line a run and the sum; nothing is computed."""
-    from saddlescope.training.branching import trunk_of
-    from saddlescope.training.estimate import estimate
+    from saddlescope.training import estimate, trunk_of
 
     total = {"epochs": 0, "steps": 0, "gradients": 0.0, "disk": 0}
     typer.echo("run,epochs,images,steps,gradients,disk_mib")
@@ -197,7 +196,7 @@ def _trunks(
     recipes: "Sequence[Recipe]", folders: "Mapping[str, RunFolder]"
 ) -> "dict[RunFolder, tuple[RunFolder, Path]]":
     """By run the one it goes on from, and the checkpoint that has to be there for it."""
-    from saddlescope.training.branching import trunk_of
+    from saddlescope.training import trunk_of
 
     found = {}
     for index, recipe in enumerate(recipes):
@@ -223,8 +222,7 @@ def _next(
 
 
 def _finished(folder: "RunFolder", recipe: "Recipe") -> bool:
-    from saddlescope.training import parse_recipe
-    from saddlescope.training.recipe import first_difference
+    from saddlescope.training import first_difference, parse_recipe
 
     if not folder.exists():
         return False

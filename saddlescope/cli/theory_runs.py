@@ -201,8 +201,7 @@ def theorem6(
 
     from saddlescope.theory import generalisation_bound
     from saddlescope.theory.measured import bound_arguments
-    from saddlescope.training import load_checkpoint
-    from saddlescope.training.checkpoints import refuse_other_than_tensors, state_dict_of
+    from saddlescope.training import load_checkpoint, refuse_other_than_tensors, state_dict_of
 
     if not 0 < delta < 1 or not most > 0:
         raise UsageError("--delta lies between 0 and 1, and --most above 0")

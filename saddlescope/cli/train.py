@@ -121,9 +121,17 @@ def train(
     import torch
 
     from saddlescope.runs import RunFolder
-    from saddlescope.training import RunOptions, load_plan, load_section, second_stage
+    from saddlescope.training import (
+        APART,
+        Branching,
+        RunOptions,
+        in_a_sweep,
+        load_plan,
+        load_section,
+        require_trunk,
+        second_stage,
+    )
     from saddlescope.training import train as run_training
-    from saddlescope.training.branching import APART, Branching, in_a_sweep, require_trunk
 
     if (recipe is None) == (source is None):
         raise UsageError("give a recipe, or --from with --classifier: one of the two")

@@ -14,8 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import PydanticCustomError
 
 from saddlescope.errors import UsageError, nearest
-from saddlescope.longtail import Thresholds
-from saddlescope.longtail.losses import check_options
+from saddlescope.longtail import Thresholds, check_options
 from saddlescope.runs import LOSSES, METHODS, ONE_STAGE, RadiusOptions, in_two_stages
 from saddlescope.sharpness import Radii, first_epoch, method_radii
 from saddlescope.training.recipe_files import apply_override, read_recipe

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from saddlescope.errors import DataError
-from saddlescope.longtail.nesting import Nesting
+from saddlescope.longtail import Nesting
 
 SEAL: Final = "saddlescope_checksum"
 """The entry of a checkpoint that holds the checksum of all others."""
