@@ -54,14 +54,13 @@ def refuse_of_a_sweep(
         say("a sweep always goes on with what is there; --resume changes nothing")
 
 
-def refuse_of_a_run(*, jobs: int, shard: str, slurm: str | None) -> None:
+def refuse_of_a_run(*, jobs: int, shard: str) -> None:
     """Refuse options that are for a sweep, where each of four machines would train the same run.
 
     Raises:
         UsageError: one of them was given.
     """
-    several = (("--jobs", jobs != 1), ("--shard", shard != "1/1"), ("--slurm", slurm is not None))
-    for name, given in several:
+    for name, given in (("--jobs", jobs != 1), ("--shard", shard != "1/1")):
         if given:
             raise UsageError(f"{name} is for a recipe with [[sweep]] blocks, and this is one run")
 

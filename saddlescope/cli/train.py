@@ -18,7 +18,6 @@ from saddlescope.cli.console import (
     stop_on_signal,
 )
 from saddlescope.cli.ranks import on_all_ranks
-from saddlescope.cli.slurm import submit
 from saddlescope.cli.sweep import (
     refuse_of_a_run,
     refuse_of_a_sweep,
@@ -98,14 +97,6 @@ def train(
     shard: Annotated[
         str, typer.Option(metavar="K/N", help="Of a sweep: every N-th run, from the K-th on.")
     ] = "1/1",
-    slurm: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY=VALUE,…",
-            help="Of a sweep: submit each run to Slurm with these parameters of submitit, such as "
-            "partition=gpu,timeout_min=600,gpus_per_node=1; cluster=local runs them here.",
-        ),
-    ] = None,
     data_root: options.DataRoot = None,
     workers: options.Workers = None,
     cache: options.Cache = None,
@@ -139,7 +130,7 @@ def train(
         raise UsageError("--from and --classifier go together")
     start = None
     if source is not None and classifier is not None:
-        refuse_of_a_run(jobs=jobs, shard=shard, slurm=slurm)
+        refuse_of_a_run(jobs=jobs, shard=shard)
         resolved, start = second_stage(source, classifier, tau=tau, overrides=overrides or ())
     else:
         assert recipe is not None
@@ -156,9 +147,6 @@ def train(
                     "--threads": threads, "--tensorboard": tensorboard or None,
                 },
             )  # fmt: skip
-            if slurm is not None:
-                submit(chosen, where_to, arguments=arguments, parameters=slurm, device=device)
-                return
             where = choose_device(device)
             count = torch.cuda.device_count() if where.type == "cuda" and where.index is None else 0
             run_sweep(
@@ -169,7 +157,7 @@ def train(
                 devices=[f"cuda:{index}" for index in range(count)] or [str(where)],
             )
             return
-        refuse_of_a_run(jobs=jobs, shard=shard, slurm=slurm)
+        refuse_of_a_run(jobs=jobs, shard=shard)
         resolved = plan.runs[0] if only is None else plan.only(only)
     folder = RunFolder(output or Path("runs") / resolved.run_name)
     branching = APART
