@@ -33,7 +33,6 @@ from saddlescope.runs.schema import (
 )
 from saddlescope.runs.tables import (
     append_row,
-    column_type,
     csv_text,
     read_rows,
     read_spectrum,
@@ -64,7 +63,6 @@ __all__ = [
     "RunFolder",
     "append_row",
     "atomic_path",
-    "column_type",
     "csv_text",
     "empty_run_folder",
     "end_with_parent",

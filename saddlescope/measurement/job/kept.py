@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from saddlescope.runs import column_type, one_writer, read_view, view_file, write_view
+from saddlescope.runs import one_writer, read_view, view_file, write_view
 from saddlescope.runs.schema import SPECTRUM_KEY
 from saddlescope.runs.view_files import view_columns, views_folder
 
