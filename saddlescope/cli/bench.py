@@ -65,7 +65,7 @@ def bench(
     ] = 3,
     repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each tool, in turn.")] = 3,
     every: Annotated[
-        bool, typer.Option(help="Of the table, all 100 classes as well as ten.")
+        bool, typer.Option(help="Measure the table of all 100 classes as well as of ten.")
     ] = True,
     time_limit: Annotated[
         float | None,

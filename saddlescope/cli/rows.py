@@ -16,7 +16,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def run_folders(paths: list[Path] | None) -> "list[RunFolder]":
-    """The run folders, or those inside folders of them.
+    """Return the run folders, or those inside folders of them.
 
     Raises:
         DataError: a path is neither.

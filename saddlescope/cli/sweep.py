@@ -90,7 +90,7 @@ def run_words(folder: "RunFolder", device: str) -> list[str]:
 
 
 def unfinished(recipes: "Sequence[Recipe]", output: Path) -> "list[RunFolder]":
-    """The folders of the runs that are not finished, in order.
+    """Return the folders of the runs that are not finished, in order.
 
     Raises:
         UsageError: a folder holds a run of another recipe, or a launcher started this process.

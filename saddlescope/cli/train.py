@@ -68,7 +68,7 @@ def train(
     classifier: Annotated[
         str | None, typer.Option(help="With --from: crt, lws or tau-norm.", show_default=False)
     ] = None,
-    tau: Annotated[float, typer.Option(min=0.0, help="Of tau-norm: the power of a length.")] = 0.7,
+    tau: Annotated[float, typer.Option(min=0.0, help="Power of a length, for tau-norm.")] = 0.7,
     monitor: Annotated[
         str | None,
         typer.Option(help="Groups whose curvature to measure along the way, such as all,tail."),
@@ -83,7 +83,7 @@ def train(
         bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")
     ] = False,
     only: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of a sweep: this run alone, here.")
+        str | None, typer.Option(metavar="NAME", help="Run of a sweep to train alone, here.")
     ] = None,
     branch: Annotated[
         Path | None,
@@ -93,9 +93,12 @@ def train(
             "the runs of a sweep do by themselves.",
         ),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Of a sweep: runs at a time.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs of a sweep at a time.")] = 1,
     shard: Annotated[
-        str, typer.Option(metavar="K/N", help="Of a sweep: every N-th run, from the K-th on.")
+        str,
+        typer.Option(
+            metavar="K/N", help="Part of a sweep to train: every N-th run, from the K-th on."
+        ),
     ] = "1/1",
     data_root: options.DataRoot = None,
     workers: options.Workers = None,

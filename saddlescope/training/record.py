@@ -1,4 +1,4 @@
-"""What a run writes beside its checkpoints: recipe.toml, run.json, and the rows of its logs."""
+"""The files of a run beside its checkpoints: recipe.toml, run.json, and the rows of its logs."""
 
 import math
 from collections.abc import Mapping
