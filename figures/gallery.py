@@ -30,7 +30,8 @@ saddlescope figure NAME RUNS… -o FOLDER     # SVG, PDF and PNG
 saddlescope figure all RUNS…
 ```
 
-One short script for each figure and table of the paper is in this folder (`fig1.py` … `table3.py`).
+The recipes of the paper's figures and tables are in [train/](../train): `fig3.toml` (for `fig1`
+too), `fig4.toml`, `table1-*.toml`, `table2-imagenet.toml`, `table3.toml`.
 
 """
 

@@ -26,8 +26,7 @@ from saddlescope.curvature import (
 )
 from saddlescope.errors import DataError, SaddlescopeError, UsageError
 from saddlescope.measurement.target import Target
-from saddlescope.training import load_checkpoint, weights_digest
-from saddlescope.training.checkpoints import load_weights
+from saddlescope.training import load_checkpoint, load_weights, weights_digest
 
 log = logging.getLogger("saddlescope.measurement")
 
