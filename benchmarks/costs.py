@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from saddlescope.curvature import Ends, HessianOperator, Programs, extreme_eigenvalues
-from saddlescope.curvature.state import tf32
+from saddlescope.curvature.objective.state import tf32
 from saddlescope.measurement import Target
 from saddlescope.models import build_model
 

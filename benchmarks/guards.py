@@ -19,7 +19,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-import saddlescope.curvature.operators as operators
+import saddlescope.curvature.operators.hessian as operators
 from saddlescope.curvature import class_spectra
 from saddlescope.models import build_model
 from saddlescope.runs import provenance, write_json

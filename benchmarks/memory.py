@@ -23,7 +23,7 @@ from torch import nn
 
 from saddlescope.bench.peak import peak_bytes
 from saddlescope.curvature import HessianOperator, Programs, extreme_eigenvalues
-from saddlescope.curvature.planning import measure_footprint
+from saddlescope.curvature.forecast.planning import measure_footprint
 from saddlescope.models import build_model
 from saddlescope.runs import provenance, write_json
 

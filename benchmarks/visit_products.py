@@ -12,8 +12,9 @@ from saddlescope.bench.calls import DeviceCalls
 from saddlescope.bench.clock import seconds_now
 from saddlescope.curvature import HessianOperator, Programs, class_spectra
 from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
+from saddlescope.curvature.objective.state import tf32
 from saddlescope.curvature.products import strategy as strategies
-from saddlescope.curvature.state import tf32
+from saddlescope.curvature.products.replay import recordings_of
 from saddlescope.measurement import run_target
 from saddlescope.runs import RunFolder
 
@@ -76,7 +77,7 @@ def _recordings(operator):
     """Bytes that this job's recordings keep; 0 where nothing was recorded."""
     kept = operator.products._kept
     programs = {id(made._program): made._program for made in kept if hasattr(made, "_program")}
-    return sum(program.recordings.nbytes for program in programs.values())
+    return sum(recordings_of(program).nbytes for program in programs.values())
 
 
 def _kernels(work):
@@ -139,7 +140,7 @@ def _classes(stage, run, way):
         samples, chosen = (inputs, targets), sorted(set(targets.tolist()))
     strategy = "double-backward" if way == "double-backward" else "traced"
     replays = nullcontext() if way == "replayed" else patch.object(
-        strategies, "recorded_size", return_value=None
+        strategies, "replayed_size", return_value=None
     )  # fmt: skip
     with replays:
         return _table(model, criterion, samples, chosen, strategy, device)

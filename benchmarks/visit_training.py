@@ -8,9 +8,9 @@ import torch
 from saddlescope.bench.clock import seconds_now
 from saddlescope.bench.steps import _data
 from saddlescope.curvature import Programs
-from saddlescope.curvature.samples import usual_batch_size
-from saddlescope.curvature.spectra import measure_subset
-from saddlescope.curvature.subsets import select_subsets
+from saddlescope.curvature.objective.samples import usual_batch_size
+from saddlescope.curvature.objective.subsets import select_subsets
+from saddlescope.curvature.tables.spectra import measure_subset
 from saddlescope.longtail import ImageSamples
 from saddlescope.runs import RunFolder, read_rows
 from saddlescope.sharpness import SharpnessAware

@@ -14,8 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from saddlescope.bench.cases import Cases
 from saddlescope.bench.problems import Problem
 from saddlescope.bench.record import Record, Unit
-from saddlescope.curvature import HessianOperator, Programs
-from saddlescope.curvature.krylov.lanczos import random_start
+from saddlescope.curvature import HessianOperator, Programs, random_start
 
 _PRODUCTS = 20
 

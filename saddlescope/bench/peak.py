@@ -23,7 +23,7 @@ from saddlescope.bench.cases import Cases
 from saddlescope.bench.ends import gradient_seconds
 from saddlescope.bench.record import Record, Unit
 from saddlescope.bench.tools import STREAMED, TOOLS, Tool
-from saddlescope.curvature.state import tf32
+from saddlescope.curvature import tf32
 from saddlescope.errors import OperatorError
 from saddlescope.runs import own_process
 

@@ -17,7 +17,7 @@ from saddlescope.bench.scaling import scaling_units
 from saddlescope.bench.steps import steps_units
 from saddlescope.bench.table import table_units
 from saddlescope.bench.tools import Tool
-from saddlescope.curvature.state import tf32
+from saddlescope.curvature import tf32
 from saddlescope.errors import Interrupted
 
 PARTS = ("ends", "defaults", "table", "memory", "scaling", "steps", "launches", "precision")

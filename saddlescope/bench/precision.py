@@ -17,9 +17,7 @@ from saddlescope.bench.ends import truth_of, truth_unit
 from saddlescope.bench.problems import Problem
 from saddlescope.bench.record import Record, Unit
 from saddlescope.bench.tools.instrument import Rehearsed
-from saddlescope.curvature import HessianOperator, extreme_eigenvalues
-from saddlescope.curvature.krylov.lanczos import random_start
-from saddlescope.curvature.state import tf32
+from saddlescope.curvature import HessianOperator, extreme_eigenvalues, random_start, tf32
 from saddlescope.errors import SaddlescopeError
 
 PRECISIONS = ("float32", "tf32", "bfloat16")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from saddlescope.bench.clock import clock_name
-from saddlescope.curvature.state import tf32
+from saddlescope.curvature import tf32
 from saddlescope.errors import DataError, UsageError
 from saddlescope.runs import provenance, write_json
 

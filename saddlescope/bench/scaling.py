@@ -20,8 +20,8 @@ from saddlescope.bench.clock import seconds_now
 from saddlescope.bench.ends import gradient_seconds
 from saddlescope.bench.problems import Problem
 from saddlescope.bench.record import Record, Unit
-from saddlescope.curvature import HessianOperator, Programs, Ranks, SharedBatches
-from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
+from saddlescope.curvature import HessianOperator, Programs, Ranks, SharedBatches, random_start
+from saddlescope.curvature.krylov import Lanczos
 from saddlescope.models import build_model
 
 PRODUCTS = 8

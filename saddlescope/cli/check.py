@@ -19,6 +19,7 @@ from saddlescope.cli.console import (
 )
 from saddlescope.cli.targets import Criterion, Split, find_target, group_names
 from saddlescope.errors import ExitCode
+from saddlescope.stopping import StopRule
 
 if TYPE_CHECKING:
     from saddlescope.measurement import CheckRow
@@ -52,8 +53,12 @@ def check(
     criterion: Annotated[
         Criterion, typer.Option(help="ce, or training for the loss the network was trained with.")
     ] = Criterion.CE,
-    rtol: Annotated[float, typer.Option(help="Half-width of the intervals to check.")] = 1e-2,
-    confidence: Annotated[float, typer.Option(help="Joint, of a row's intervals.")] = 0.999,
+    rtol: Annotated[
+        float, typer.Option(help="Half-width of the intervals to check.")
+    ] = StopRule.rtol,
+    confidence: Annotated[float, typer.Option(help="Joint, of a row's intervals.")] = (
+        StopRule.confidence
+    ),
     max_matvecs: Annotated[int, typer.Option(help="Most products of the instrument.")] = 500,
     seed: Annotated[int, typer.Option(help="Of the start vectors.")] = 0,
     output: Annotated[
@@ -71,13 +76,13 @@ def check(
     """
     from saddlescope.measurement import (
         CheckRow,
-        Settings,
         check_target,
         contradictions,
         smallest_class,
     )
     from saddlescope.runs import refuse_foreign_table
 
+    stop = StopRule(rtol=rtol, confidence=confidence, max_matvecs=max_matvecs)
     target, _ = find_target(
         run, model, data,
         checkpoint=checkpoint, split=split.value, criterion=criterion.value,
@@ -102,7 +107,7 @@ def check(
             classes=wanted,
             groups=group_names(groups, target),
             samples=samples,
-            settings=Settings(rtol=rtol, confidence=confidence, max_matvecs=max_matvecs),
+            stop=stop,
             seed=seed,
             on_row=on_row,
         )

@@ -129,6 +129,7 @@ def _train_and_measure(recipe: "object", path: Path, device: str) -> str:
 
     import torch
 
+    from saddlescope.curvature import StopRule
     from saddlescope.measurement import Settings, SpectrumJob, run_target
     from saddlescope.runs import RunFolder
     from saddlescope.training import Recipe, train
@@ -146,7 +147,7 @@ def _train_and_measure(recipe: "object", path: Path, device: str) -> str:
             target,
             groups=GROUPS,
             # Certified to 5 %: the bars of the report are then narrow enough to compare.
-            settings=Settings(rtol=0.05, certify=True),
+            settings=Settings(StopRule(rtol=0.05, certify=True)),
             path=folder.spectrum_file("last", "train"),
         )
         rows = job.run(should_stop=should_stop)

@@ -25,6 +25,7 @@ from saddlescope.cli.ranks import board, leads, on_all_ranks, sharing
 from saddlescope.cli.targets import Criterion, Split, find_target, group_names
 from saddlescope.cli.views import say_view, say_view_costs, say_views_saved
 from saddlescope.errors import ExitCode, UsageError
+from saddlescope.stopping import StopRule
 
 if TYPE_CHECKING:
     from saddlescope.measurement import PlannedRow, SpectrumJob
@@ -68,7 +69,7 @@ def spectrum(
     criterion: Annotated[
         Criterion, typer.Option(help="ce, or training for the loss the network was trained with.")
     ] = Criterion.CE,
-    rtol: Annotated[float, typer.Option(help="Stop below this relative residual.")] = 1e-2,
+    rtol: Annotated[float, typer.Option(help="Stop below this relative residual.")] = StopRule.rtol,
     certify: Annotated[
         bool, typer.Option("--certify", help="Stop when the intervals are below rtol instead.")
     ] = False,
@@ -79,8 +80,12 @@ def spectrum(
             show_default=False,
         ),
     ] = None,
-    confidence: Annotated[float, typer.Option(help="Joint, of a row's intervals.")] = 0.999,
-    max_matvecs: Annotated[int, typer.Option(help="Most products a row may take.")] = 200,
+    confidence: Annotated[float, typer.Option(help="Joint, of a row's intervals.")] = (
+        StopRule.confidence
+    ),
+    max_matvecs: Annotated[int, typer.Option(help="Most products a row may take.")] = (
+        StopRule.max_matvecs
+    ),
     seed: Annotated[
         str, typer.Option(help="Of the start vectors; several such as 0,1,2 give a row each.")
     ] = "0",
@@ -152,19 +157,23 @@ def spectrum(
     after it; started again, the command goes on where it was cut.
     Prints an aligned table on a terminal, CSV into a pipe.
     """
+    from saddlescope.curvature import MatrixSpec, usual_batch_size
     from saddlescope.measurement import Settings, SpectrumJob, ViewSettings, run_sharded
 
     show_log()
     wanted: Any = classes if classes in ("all", "none") else number_list(classes)
+    place = choose_device(device)
     settings = Settings(
-        rtol=rtol, atol=atol, confidence=confidence, certify=certify, max_matvecs=max_matvecs,
-        operator=cast("Any", operator), parameters=tuple(parameters) if parameters else None,
-        weight_decay=weight_decay,
+        StopRule(rtol, atol, confidence, certify, max_matvecs),
+        MatrixSpec(
+            operator=cast("Any", operator), parameters=tuple(parameters) if parameters else None,
+            weight_decay=weight_decay, batch_size=usual_batch_size(place),
+            strategy=cast("Any", strategy),
+        ),
     )  # fmt: skip
     view_options = ViewSettings(
         steps=steps, probes=probes, k=k, radius=radius, resamples=resamples
     )  # fmt: skip
-    place = choose_device(device)
     ranks = sharing(shard.value, place)
     if views and board() is not None:
         raise UsageError(
@@ -184,7 +193,6 @@ def spectrum(
         settings=settings,
         seed=number_list(seed, "--seed", "numbers"),
         path=output or path,
-        strategy=strategy,
         views=[name.strip() for name in views.split(",")] if views else (),
         view_options=view_options,
     )

@@ -31,7 +31,8 @@ def say_view_costs(job: "SpectrumJob") -> None:
     """What each view will cost a row."""
     from saddlescope.measurement.view_plan import expected_gradients
 
-    typical = min(job.settings.max_matvecs, 50 if job.settings.certify else 30)
+    stop = job.settings.stop
+    typical = min(stop.max_matvecs, 50 if stop.certify else 30)
     for view in job.views:
         cost = expected_gradients(view, job.view_options, products=typical)
         say(f"with {view}: about {cost:.0f} gradients a row")

@@ -4,95 +4,99 @@ Imports no other room but the leaf `runs` (for atomic writes): it takes any `tor
 criterion, any data.
 """
 
-from saddlescope.curvature.algebra import LinearCombination, difference
-from saddlescope.curvature.batches import BatchLoss
-from saddlescope.curvature.distributed import Ranks, SharedBatches
-from saddlescope.curvature.gauss_newton import GaussNewtonOperator
-from saddlescope.curvature.krylov.bounds import Estimate
-from saddlescope.curvature.krylov.density import SpectralDensity, spectral_density, trace
-from saddlescope.curvature.krylov.eigenpairs import Eigenpairs, top_eigenpairs
-from saddlescope.curvature.krylov.energy import SpectralEnergy, spectral_energy
-from saddlescope.curvature.krylov.extreme import Ends, extreme_eigenvalues
-from saddlescope.curvature.krylov.saved_vectors import save_eigenvectors
-from saddlescope.curvature.krylov.temple import TempleBound, TempleBounds, temple_bounds
-from saddlescope.curvature.monitor import CurvatureMonitor
-from saddlescope.curvature.named_operators import NamedOperator, build_operator
-from saddlescope.curvature.objective import Objective
-from saddlescope.curvature.operators import HessianOperator
-from saddlescope.curvature.planning import Footprint, MemoryPlan, measure_footprint
-from saddlescope.curvature.products.strategy import Programs
-from saddlescope.curvature.resampling import bootstrap_spectra
-from saddlescope.curvature.samples import Samples, SharedSamples, TensorSamples
-from saddlescope.curvature.second_difference import measured_curvature
-from saddlescope.curvature.slices import alignment, alignments, loss_plane, loss_slice
-from saddlescope.curvature.spectra import (
+from saddlescope.curvature.distributed import ALONE, Ranks, SharedBatches
+from saddlescope.curvature.forecast import Footprint, MemoryPlan, measure_footprint
+from saddlescope.curvature.krylov import (
+    Eigenpairs,
+    Ends,
+    Estimate,
+    Search,
+    SpectralDensity,
+    SpectralEnergy,
+    TempleBound,
+    TempleBounds,
+    extreme_eigenvalues,
+    random_start,
+    save_eigenvectors,
+    spectral_density,
+    spectral_energy,
+    temple_bounds,
+    top_eigenpairs,
+    trace,
+)
+from saddlescope.curvature.landscape import (
+    CurvatureSplit,
+    alignment,
+    alignments,
+    loss_plane,
+    loss_slice,
+    measured_curvature,
+    split_curvature,
+)
+from saddlescope.curvature.objective import (
+    BatchLoss,
+    Criterion,
+    Objective,
+    ParameterVector,
+    SampleBatches,
+    Samples,
+    SharedSamples,
+    Subset,
+    TensorSamples,
+    as_samples,
+    count_samples,
+    exact_arithmetic,
+    map_tensors,
+    select_parameters,
+    select_subsets,
+    tf32,
+    untouched,
+    usual_batch_size,
+)
+from saddlescope.curvature.operators import (
+    GaussNewtonOperator,
+    HessianOperator,
+    LinearCombination,
+    MatrixOperator,
+    MatrixSpec,
+    NamedOperator,
+    SymmetricOperator,
+    WeightedOperator,
+    WeingartenOperator,
+    build_operator,
+    difference,
+    filter_norms,
+)
+from saddlescope.curvature.products import Programs, Strategy
+from saddlescope.curvature.seeds import derived_seed
+from saddlescope.curvature.tables import (
+    CurvatureMonitor,
+    NothingToResample,
     SpectrumRow,
+    bootstrap_spectra,
     class_spectra,
+    interval_rank,
     iter_spectra,
     measure_operator,
     measure_subset,
     plan_programs,
     subset_operator,
 )
-from saddlescope.curvature.splitting import CurvatureSplit, split_curvature
-from saddlescope.curvature.subsets import count_samples, select_subsets
-from saddlescope.curvature.symmetric import MatrixOperator, SymmetricOperator
-from saddlescope.curvature.weighted import WeightedOperator, filter_norms
-from saddlescope.curvature.weingarten import WeingartenOperator
+from saddlescope.stopping import StopRule
 
 __all__ = [
-    "BatchLoss",
-    "CurvatureMonitor",
-    "CurvatureSplit",
-    "Eigenpairs",
-    "Ends",
-    "Estimate",
-    "Footprint",
-    "GaussNewtonOperator",
-    "HessianOperator",
-    "LinearCombination",
-    "MatrixOperator",
-    "MemoryPlan",
-    "NamedOperator",
-    "Objective",
-    "Programs",
-    "Ranks",
-    "Samples",
-    "SharedBatches",
-    "SharedSamples",
-    "SpectralDensity",
-    "SpectralEnergy",
-    "SpectrumRow",
-    "SymmetricOperator",
-    "TempleBound",
-    "TempleBounds",
-    "TensorSamples",
-    "WeightedOperator",
-    "WeingartenOperator",
-    "alignment",
-    "alignments",
-    "bootstrap_spectra",
-    "build_operator",
-    "class_spectra",
-    "count_samples",
-    "difference",
-    "extreme_eigenvalues",
-    "filter_norms",
-    "iter_spectra",
-    "loss_plane",
-    "loss_slice",
-    "measure_footprint",
-    "measure_operator",
-    "measure_subset",
-    "measured_curvature",
-    "plan_programs",
-    "save_eigenvectors",
-    "select_subsets",
-    "spectral_density",
-    "spectral_energy",
-    "split_curvature",
-    "subset_operator",
-    "temple_bounds",
-    "top_eigenpairs",
-    "trace",
-]
+    "ALONE", "BatchLoss", "Criterion", "CurvatureMonitor", "CurvatureSplit", "Eigenpairs", "Ends",
+    "Estimate", "Footprint", "GaussNewtonOperator", "HessianOperator", "LinearCombination",
+    "MatrixOperator", "MatrixSpec", "MemoryPlan", "NamedOperator", "NothingToResample", "Objective",
+    "ParameterVector", "Programs", "Ranks", "SampleBatches", "Samples", "Search", "SharedBatches",
+    "SharedSamples", "SpectralDensity", "SpectralEnergy", "SpectrumRow", "StopRule", "Strategy",
+    "Subset", "SymmetricOperator", "TempleBound", "TempleBounds", "TensorSamples",
+    "WeightedOperator", "WeingartenOperator", "alignment", "alignments", "as_samples",
+    "bootstrap_spectra", "build_operator", "class_spectra", "count_samples", "derived_seed",
+    "difference", "exact_arithmetic", "extreme_eigenvalues", "filter_norms", "interval_rank",
+    "iter_spectra", "loss_plane", "loss_slice", "map_tensors", "measure_footprint",
+    "measure_operator", "measure_subset", "measured_curvature", "plan_programs", "random_start",
+    "save_eigenvectors", "select_parameters", "select_subsets", "spectral_density",
+    "spectral_energy", "split_curvature", "subset_operator", "temple_bounds", "tf32",
+    "top_eigenpairs", "trace", "untouched", "usual_batch_size",
+]  # fmt: skip

@@ -24,7 +24,7 @@ from saddlescope.errors import UsageError
 
 
 class Ranks:
-    """The processes that share an objective's samples.
+    """Name the processes that share an objective's samples.
 
     Every method is a collective: all ranks call it, in the same order, and all get the same bits.
     Of one process alone each is the identity.
@@ -48,48 +48,48 @@ class Ranks:
             raise UsageError("this process is not in the group that shares the samples")
 
     def total(self, tensor: Tensor) -> Tensor:
-        """The sum over ranks of tensors of one shape and dtype, in place."""
+        """Return the sum over ranks of tensors of one shape and dtype, in place."""
         if self.group is not None:
             dist.all_reduce(tensor, group=self.group)
         return tensor
 
     def totals(self, *numbers: float) -> list[float]:
-        """The sums over ranks of some numbers."""
+        """Return the sums over ranks of some numbers."""
         return self._reduced(numbers, dist.ReduceOp.SUM) if self.group else list(numbers)
 
     def least(self, number: float) -> float:
-        """The smallest over ranks."""
+        """Return the smallest over ranks."""
         return self._reduced([number], dist.ReduceOp.MIN)[0] if self.group else number
 
     def all(self, answer: bool) -> bool:
-        """Whether every rank says yes."""
+        """Return whether every rank says yes."""
         return bool(self.least(float(answer)))
 
     def any(self, answer: bool) -> bool:
-        """Whether some rank says yes."""
+        """Return whether some rank says yes."""
         return not self.all(not answer)
 
     def from_first(self, tensor: Tensor) -> Tensor:
-        """Rank 0's tensor, in place."""
+        """Return rank 0's tensor, in place."""
         if self.group is not None:
             dist.broadcast(tensor, group=self.group, group_src=0)
         return tensor
 
     def array_from_first(self, array: np.ndarray) -> np.ndarray:
-        """Rank 0's array, float64."""
+        """Return rank 0's array, float64."""
         if self.group is None:
             return array
         tensor = torch.tensor(array, dtype=torch.float64, device=self._device)
         return self.from_first(tensor).cpu().numpy()
 
     def first_says(self, answer: bool) -> bool:
-        """Rank 0's answer."""
+        """Return rank 0's answer."""
         if self.group is None:
             return answer
         return bool(self.from_first(torch.tensor(float(answer), device=self._device)))
 
     def slice(self, indices: Tensor) -> Tensor:
-        """This rank's part of a vector that all ranks hold; may be empty."""
+        """Return this rank's part of a vector that all ranks hold; may be empty."""
         return torch.tensor_split(indices, self.size)[self.rank]
 
     def _reduced(self, numbers: Iterable[float], operation: Any) -> list[float]:
@@ -110,14 +110,14 @@ ALONE = Ranks()
 
 
 def ranks_of(shared: object) -> Ranks:
-    """Who shares these batches, samples or this operator; one process alone where none is named."""
+    """Return who shares these batches or samples; one process alone where none is named."""
     ranks = getattr(shared, "ranks", ALONE)
     return ranks if isinstance(ranks, Ranks) else ALONE
 
 
 @dataclass(frozen=True)
 class SharedBatches:
-    """This rank's batches of an objective whose others lie on other ranks.
+    """Hold this rank's batches of an objective whose others lie on other ranks.
 
     Attributes:
         batches: iterable of (inputs, targets) as for `Objective`; may be empty on some ranks.
@@ -141,5 +141,5 @@ class SharedBatches:
 
 
 def processes_here() -> int:
-    """Processes of this job on this machine, which share its memory; 1 without a launcher."""
+    """Count this job's processes on this machine, which share its memory; 1 without a launcher."""
     return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -22,7 +22,7 @@ _LEAST_CAPACITY = 8
 
 
 def available_bytes(device: torch.device) -> int:
-    """Free memory of the device, in bytes; of a CPU, this process's part of what is free."""
+    """Return the free memory of the device, in bytes; of a CPU, this process's part of it."""
     if device.type == "cuda":
         # What the allocator holds and nobody uses is free, though not to the driver's eyes.
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -49,7 +49,7 @@ _OUT_OF_MEMORY = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: a CUDA device's, a CPU's, or a library's.
+    """Return whether an error says that memory ran out: a CUDA device's, a CPU's, or a library's.
 
     So does one that another error has taken the place of: ending a CUDA graph's capture fails when
     memory ran out inside it.
@@ -66,14 +66,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def default_budget(device: torch.device) -> int:
-    """Bytes for retained graphs: `FREE_SHARE` of what is free."""
+    """Return the bytes for retained graphs: `FREE_SHARE` of what is free."""
     return int(FREE_SHARE * available_bytes(device))
 
 
 def basis_capacity(
     size: int, dtype: torch.dtype, device: torch.device, *, wanted: int, memory: int | None = None
 ) -> int:
-    """Vectors that a Krylov basis may hold besides the residual's: those wanted or those that fit.
+    """Count the vectors of a Krylov basis besides the residual's: those wanted or those that fit.
 
     Args:
         size: n, the length of a vector.
@@ -98,7 +98,7 @@ def basis_capacity(
 
 
 class StorageMeter:
-    """Adds up the memory behind tensors, each storage once, whole storages for views.
+    """Add up the memory behind tensors, each storage once, whole storages for views.
 
     Attributes:
         nbytes: the sum so far.
@@ -135,7 +135,7 @@ class StorageMeter:
 
 
 def storage_bytes(values: Iterable[Any]) -> int:
-    """Bytes behind the tensors among `values`, each storage once."""
+    """Return the bytes behind the tensors among `values`, each storage once."""
     meter = StorageMeter()
     for value in values:
         if isinstance(value, Tensor):
@@ -180,7 +180,7 @@ def _graph_bytes(tensors: list[Tensor]) -> int:
 
 
 class LiveMeter(TorchDispatchMode):
-    """Records the bytes alive, of what is allocated while it is on, after every operation.
+    """Record the bytes alive, of what is allocated while it is on, after every operation.
 
     Attributes:
         live: bytes alive now.

@@ -9,6 +9,7 @@ loss alone.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -18,12 +19,14 @@ from saddlescope.curvature import (
     Ends,
     HessianOperator,
     Programs,
+    StopRule,
+    Strategy,
+    Subset,
     extreme_eigenvalues,
+    map_tensors,
     measured_curvature,
     select_subsets,
 )
-from saddlescope.curvature.batches import map_tensors
-from saddlescope.curvature.products.strategy import Strategy
 from saddlescope.curvature.reference import (
     PlainHessian,
     Reference,
@@ -31,10 +34,8 @@ from saddlescope.curvature.reference import (
     eigsh_reference,
     pyhessian_reference,
 )
-from saddlescope.curvature.subsets import Subset
 from saddlescope.errors import UsageError
 from saddlescope.measurement.agreement import INSTRUMENT, CheckRow, compared
-from saddlescope.measurement.job import Settings
 from saddlescope.measurement.target import Target
 
 ROUNDING = 100.0
@@ -64,7 +65,7 @@ def check_target(
     classes: Literal["all", "none"] | Sequence[int],
     groups: Sequence[str] = (),
     samples: int = 50,
-    settings: Settings | None = None,
+    stop: StopRule = StopRule(),
     seed: int = 0,
     on_row: Callable[[CheckRow, float], None] = lambda _row, _share: None,
 ) -> list[CheckRow]:
@@ -75,7 +76,7 @@ def check_target(
         classes: see `select_subsets`.
         groups: see `select_subsets`.
         samples: of each row at most so many take part, its first ones.
-        settings: of the instrument; always certified.
+        stop: of the instrument; always certified.
         seed: of all start vectors.
         on_row: called with each row as it is finished, and the share of rows done.
 
@@ -87,7 +88,7 @@ def check_target(
     subsets = select_subsets(target.samples, classes=classes, groups=groups)
     rows: list[CheckRow] = []
     for subset in subsets:
-        problem = _Problem(target, subset, samples, settings or Settings(), seed)
+        problem = _Problem(target, subset, samples, stop, seed)
         for row in problem.rows():
             rows.append(row)
             on_row(row, len(rows) / (_TESTS * len(subsets)))
@@ -98,7 +99,7 @@ class _Problem:
     """One class or group: its few samples, and the measurement that is checked."""
 
     def __init__(
-        self, target: Target, subset: Subset, samples: int, settings: Settings, seed: int
+        self, target: Target, subset: Subset, samples: int, stop: StopRule, seed: int
     ) -> None:
         classes = target.samples.targets.cpu()
         chosen = torch.ones_like(classes, dtype=torch.bool)
@@ -110,14 +111,14 @@ class _Problem:
             (target.samples.inputs(indices), classes[indices]), lambda tensor: tensor.to(device)
         )
         self.target, self.subset, self.seed = target, subset, seed
-        self.options = settings.iteration() | {"certify": True, "eigenvectors": True, "seed": seed}
+        self.stop = replace(stop, certify=True)
 
     def rows(self) -> Iterator[CheckRow]:
         # Refuses what has no float64 copy, before anything is measured.
         PlainHessian(self.target.model, self.target.criterion, self.batch)
         began = time.perf_counter()
         operator = self._operator("double-backward")
-        ends = extreme_eigenvalues(operator, **self.options)
+        ends = extreme_eigenvalues(operator, self.stop, seed=self.seed, eigenvectors=True)
         yield self._instrument(ends, time.perf_counter() - began)
         for tool, ask in _REFERENCES.items():
             try:

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from saddlescope.curvature import Samples
-from saddlescope.curvature.objective import Criterion
+from saddlescope.curvature import Criterion, Samples
 from saddlescope.errors import UsageError
 from saddlescope.measurement.whole_loss import WholeLoss
 from saddlescope.runs import METHODS

@@ -13,10 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saddlescope.curvature.batches import map_tensors
-from saddlescope.curvature.explaining import check_call, described, first_line
-from saddlescope.curvature.samples import Samples, as_samples
-from saddlescope.curvature.state import exact_arithmetic, uncompiled, untouched
+from saddlescope.curvature import Samples, as_samples, exact_arithmetic, map_tensors, untouched
+from saddlescope.curvature.objective import check_call, described, first_line, uncompiled
 from saddlescope.errors import DataError, SaddlescopeError, UsageError
 from saddlescope.measurement.target import Target
 from saddlescope.training import load_checkpoint, weights_digest

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from saddlescope.curvature.parameters import call_with
-from saddlescope.curvature.samples import SampleBatches
-from saddlescope.curvature.state import tf32, untouched
+from saddlescope.curvature import SampleBatches, tf32, untouched
+from saddlescope.curvature.objective import call_with
 from saddlescope.errors import DataError, UsageError
 from saddlescope.measurement.target import Target
 from saddlescope.measurement.whole_loss import WholeLoss

@@ -5,15 +5,18 @@ So is each view of it (`views`): more of the row's matrix than two numbers, in f
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from saddlescope.curvature import Programs, SpectrumRow, plan_programs, select_subsets
-from saddlescope.curvature.parameters import select_parameters
-from saddlescope.curvature.products.strategy import Strategy
-from saddlescope.curvature.samples import usual_batch_size
-from saddlescope.curvature.subsets import Subset
+from saddlescope.curvature import (
+    Programs,
+    SpectrumRow,
+    Subset,
+    plan_programs,
+    select_parameters,
+    select_subsets,
+)
 from saddlescope.errors import Interrupted
 from saddlescope.measurement.directions import Direction, update_directions
 from saddlescope.measurement.kept import (
@@ -51,8 +54,6 @@ class SpectrumJob:
         settings: how.
         seeds: of the start vectors; each subset has one row a seed.
         path: CSV that holds finished rows and takes new ones; None keeps nothing.
-        batch_size: samples a forward pass; changes memory and speed only.
-        strategy: the kind of product, see `saddlescope.curvature.Programs`.
         views: what else is computed of each row and kept beside the table, see
             `saddlescope.measurement.views`.
         view_options: how.
@@ -64,8 +65,6 @@ class SpectrumJob:
     settings: Settings
     seeds: tuple[int, ...] = (0,)
     path: Path | None = None
-    batch_size: int = 256
-    strategy: Strategy = "auto"
     views: tuple[str, ...] = ()
     view_options: ViewSettings = field(default_factory=ViewSettings)
     outdated: set[Key] = field(default_factory=set, compare=False)
@@ -92,8 +91,7 @@ class SpectrumJob:
             DataError: see `select_subsets`.
         """
         subsets = select_subsets(target.samples, classes=classes, groups=groups)
-        vector = select_parameters(target.model, settings.parameters)
-        rest.setdefault("batch_size", usual_batch_size(vector.device))
+        select_parameters(target.model, settings.matrix.parameters)
         check_views(views, settings, path)
         if path is not None:
             refuse_foreign_table(path, SPECTRUM_COLUMNS)
@@ -143,17 +141,17 @@ class SpectrumJob:
             if self.path
         }
         directions = functools.cache(self._directions)
-        programs = self.programs()
+        # The same traced products for all rows and their views.
+        matrix = replace(self.settings.matrix, programs=self.programs())
+        settings = replace(self.settings, matrix=matrix)
         rows = []
         for subset, seed in self.rows:
             work = RowWork(
                 target=self.target,
                 subset=subset,
                 seed=seed,
-                settings=self.settings,
+                settings=settings,
                 options=self.view_options,
-                programs=programs,
-                batch_size=self.batch_size,
                 directions=directions,
                 check=self._watch(subset, progress, should_stop),
                 folder=views_folder(self.path) if self.path else None,
@@ -224,7 +222,7 @@ class SpectrumJob:
             self.target.criterion,
             self.target.samples,
             self.subsets,
-            strategy=self.strategy,
+            strategy=self.settings.matrix.strategy,
         )
 
     def _watch(
@@ -253,7 +251,7 @@ class SpectrumJob:
             target.criterion,
             target.samples,
             rule=target.rule,
-            batch_size=self.batch_size,
+            batch_size=self.settings.matrix.batch_size,
         )
 
     def _columns(self, row: SpectrumRow) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.parameters import ParameterVector
+from saddlescope.curvature import ParameterVector
 
 
 @contextmanager

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from saddlescope.curvature import MemoryPlan, count_samples, measure_footprint, plan_programs
-from saddlescope.curvature.products.strategy import TYPICAL_PRODUCTS
+from saddlescope.curvature import MemoryPlan, count_samples, measure_footprint
+from saddlescope.curvature.products import TYPICAL_PRODUCTS
 from saddlescope.measurement.job import SpectrumJob
 
 _CERTIFIED_PRODUCTS = 50
@@ -53,13 +53,12 @@ class PlannedRow:
 def plan_rows(job: SpectrumJob) -> Iterator[PlannedRow]:
     """Predict every row of a job; measures the memory of a few samples once."""
     target, settings = job.target, job.settings
-    programs = plan_programs(
-        target.model, target.criterion, target.samples, job.subsets, strategy=job.strategy
+    footprint = measure_footprint(
+        target.model, target.criterion, target.samples, programs=job.programs()
     )
-    footprint = measure_footprint(target.model, target.criterion, target.samples, programs=programs)
-    products = min(
-        settings.max_matvecs, _CERTIFIED_PRODUCTS if settings.certify else TYPICAL_PRODUCTS
-    )
+    stop = settings.stop
+    typical = _CERTIFIED_PRODUCTS if stop.certify else TYPICAL_PRODUCTS
+    products = min(stop.max_matvecs, typical)
     for subset in job.subsets:
         n = count_samples(target.samples, subset)
         yield PlannedRow(
@@ -70,8 +69,8 @@ def plan_rows(job: SpectrumJob) -> Iterator[PlannedRow]:
             gradients=2 * products + _FIXED_GRADIENTS,
             memory=footprint.plan(
                 n,
-                batch_size=job.batch_size,
-                max_matvecs=settings.max_matvecs,
+                batch_size=settings.matrix.batch_size,
+                max_matvecs=stop.max_matvecs,
                 products=products,
             ),
         )

@@ -6,16 +6,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from saddlescope.curvature import (
     Ends,
     NamedOperator,
-    Programs,
+    Search,
     SpectrumRow,
+    Subset,
+    SymmetricOperator,
+    derived_seed,
     measure_operator,
     subset_operator,
 )
-from saddlescope.curvature.krylov.seeds import derived_seed
-from saddlescope.curvature.subsets import Subset
 from saddlescope.measurement.directions import Direction
 from saddlescope.measurement.settings import Settings, ViewSettings
 from saddlescope.measurement.target import Target
@@ -29,10 +32,8 @@ class RowWork:
         target: what is measured.
         subset: of which samples.
         seed: of the table.
-        settings: of the row.
+        settings: of the row; its matrix holds the traced products of the job.
         options: of the views.
-        programs: traced products of the job.
-        batch_size: samples a forward pass.
         directions: gives the update directions of the job.
         check: called after every product; raises to stop the job.
         folder: of the views' files; None keeps no views.
@@ -43,8 +44,6 @@ class RowWork:
     seed: int
     settings: Settings
     options: ViewSettings
-    programs: Programs
-    batch_size: int
     directions: Callable[[], tuple[Direction, ...]]
     check: Callable[[int, float, float], None]
     folder: Path | None
@@ -54,13 +53,7 @@ class RowWork:
         """The row's matrix."""
         target = self.target
         return subset_operator(
-            target.model,
-            target.criterion,
-            target.samples,
-            self.subset,
-            batch_size=self.batch_size,
-            programs=self.programs,
-            **self.settings.matrix(),
+            target.model, target.criterion, target.samples, self.subset, self.settings.matrix
         )
 
     @cached_property
@@ -75,14 +68,8 @@ class RowWork:
 
     def measure(self, *, eigenvectors: bool) -> SpectrumRow:
         """The row of the table."""
-        row = measure_operator(
-            self.built,
-            self.subset,
-            seed=self.seed,
-            progress=self.check,
-            eigenvectors=eigenvectors,
-            **self.settings.iteration(),
-        )
+        search = Search(seed=self.seed, progress=self.check, eigenvectors=eigenvectors)
+        row = measure_operator(self.built, self.subset, self.settings.stop, search)
         if row.dtype != str(self.built.matrix.dtype).removeprefix("torch."):
             self.built = self.built.in_double() or self.built  # for the views too
         if eigenvectors:
@@ -101,17 +88,24 @@ class RowWork:
         return found, round(matrix.gradient_cost, 2)
 
 
-class _Watched:
+class _Watched(SymmetricOperator):
     """An operator that lets a job stop after each of its products."""
 
-    def __init__(self, matrix: Any, check: Callable[[int, float, float], None]) -> None:
-        self._matrix, self._check, self._products = matrix, check, 0
+    def __init__(
+        self, matrix: SymmetricOperator, check: Callable[[int, float, float], None]
+    ) -> None:
+        self.parts = (matrix,)
+        self.size, self.dtype, self.device = matrix.size, matrix.dtype, matrix.device
+        self._matrix, self._after, self._products = matrix, check, 0
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._matrix, name)
-
-    def matvec(self, vector: Any) -> Any:
+    def matvec(self, vector: Tensor) -> Tensor:
         product = self._matrix.matvec(vector)
         self._products += 1
-        self._check(self._products, float("nan"), float("nan"))
+        self._after(self._products, float("nan"), float("nan"))
         return product
+
+    def reference(self) -> SymmetricOperator | None:
+        return self._matrix.reference()
+
+    def product_error(self, vector: Tensor, product: Tensor) -> float | None:
+        return self._matrix.product_error(vector, product)

@@ -1,82 +1,40 @@
 """Options of a spectrum job that decide its numbers, as the columns of its tables hold them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from saddlescope.curvature.krylov.extreme import default_atol
-from saddlescope.curvature.named_operators import OperatorName
-from saddlescope.curvature.resampling import interval_rank
+from saddlescope.curvature import MatrixSpec, StopRule, interval_rank
 from saddlescope.errors import UsageError
-from saddlescope.runs import OPERATORS
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured of a row, and how precisely.
+    """Say what is measured of a row, and how precisely.
 
     Attributes:
-        rtol, confidence, certify, max_matvecs, atol: see `extreme_eigenvalues`; together they
-            are the `settings` column.
-        operator: which matrix, see `build_operator`.
-        parameters: name patterns of the parameters that make up w; None for all trainable.
-        weight_decay: factor of an optional L2 term.
-
-    Raises:
-        UsageError: an unknown operator or a weight decay that is negative or not finite.
+        stop: the `settings` column.
+        matrix: the columns `operator`, `parameters` (name patterns only) and `weight_decay`.
     """
 
-    rtol: float = 1e-2
-    confidence: float = 0.999
-    certify: bool = False
-    max_matvecs: int = 200
-    atol: float | None = None
-    operator: OperatorName = "hessian"
-    parameters: tuple[str, ...] | None = None
-    weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.operator not in OPERATORS:
-            raise UsageError(f"operator {self.operator!r}: expected one of {', '.join(OPERATORS)}")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0.0):
-            raise UsageError(f"weight_decay = {self.weight_decay}: expected a number >= 0")
-
-    @property
-    def floor(self) -> float:
-        """`atol`, or what it is by default."""
-        return default_atol(self.rtol) if self.atol is None else self.atol
+    stop: StopRule = field(default_factory=StopRule)
+    matrix: MatrixSpec = field(default_factory=MatrixSpec)
 
     def column(self) -> str:
-        """The `settings` column: "rtol=0.01 atol=1e-05 confidence=0.999 certify=0 …"."""
+        """Return the `settings` column: "rtol=0.01 atol=1e-05 confidence=0.999 certify=0 …"."""
+        stop = self.stop
         return (
-            f"rtol={self.rtol:g} atol={self.floor:g} confidence={self.confidence:g} "
-            f"certify={int(self.certify)} max_matvecs={self.max_matvecs}"
+            f"rtol={stop.rtol:g} atol={stop.floor:g} confidence={stop.confidence:g} "
+            f"certify={int(stop.certify)} max_matvecs={stop.max_matvecs}"
         )
 
     def key(self) -> dict[str, Any]:
-        """The columns that say which matrix."""
+        """Return the columns that say which matrix."""
+        patterns = self.matrix.parameters
         return {
-            "operator": self.operator,
-            "parameters": "*" if self.parameters is None else ",".join(self.parameters),
-            "weight_decay": float(self.weight_decay),
-        }
-
-    def matrix(self) -> dict[str, Any]:
-        """Keyword arguments for `subset_operator`."""
-        return {
-            "operator": self.operator,
-            "parameters": self.parameters,
-            "weight_decay": self.weight_decay,
-        }
-
-    def iteration(self) -> dict[str, Any]:
-        """Keyword arguments for `extreme_eigenvalues`."""
-        return {
-            "rtol": self.rtol,
-            "confidence": self.confidence,
-            "certify": self.certify,
-            "max_matvecs": self.max_matvecs,
-            "atol": self.floor,
+            "operator": self.matrix.operator,
+            "parameters": "*" if patterns is None else ",".join(map(str, patterns)),
+            "weight_decay": float(self.matrix.weight_decay),
         }
 
 

@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
-from saddlescope.curvature import Programs, Ranks, SharedSamples, count_samples
-from saddlescope.curvature.subsets import Subset
+from saddlescope.curvature import Programs, Ranks, SharedSamples, Subset, count_samples
 from saddlescope.errors import Interrupted
 from saddlescope.measurement.board import Board, RankDied, RankFailed
 from saddlescope.measurement.job import SpectrumJob

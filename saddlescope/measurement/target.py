@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saddlescope.curvature import Objective, Samples
-from saddlescope.curvature.samples import SampleBatches
+from saddlescope.curvature import Objective, SampleBatches, Samples
 from saddlescope.errors import UsageError
 from saddlescope.longtail import ImageSamples
 from saddlescope.measurement.directions import UpdateRule

@@ -31,10 +31,10 @@ def check_views(views: Sequence[str], settings: Settings, path: Path | None) -> 
     for view in views:
         if view not in VIEW_COLUMNS:
             raise UsageError(f"there is no view {view!r}: choose from {', '.join(VIEW_COLUMNS)}")
-        if view in HESSIAN_ONLY and settings.operator != "hessian":
+        if view in HESSIAN_ONLY and settings.matrix.operator != "hessian":
             raise UsageError(
                 f"the view {view!r} sets eigenvectors against the loss, whose second derivative is "
-                f"the Hessian, not {settings.operator}: leave it out, or the operator"
+                f"the Hessian, not {settings.matrix.operator}: leave it out, or the operator"
             )
     if views and path is None:
         raise UsageError("views are files beside the table: name the table with -o")
@@ -42,13 +42,13 @@ def check_views(views: Sequence[str], settings: Settings, path: Path | None) -> 
 
 def view_settings(view: str, settings: Settings, options: ViewSettings, rule: UpdateRule) -> str:
     """The `settings` column of a view: every option that decides its numbers, and no other."""
-    row = settings.column()
+    row, stop = settings.column(), settings.stop
     return {
         "density": f"steps={options.steps} probes={options.density_probes}",
         "trace": f"probes={options.trace_probes}",
         "eigenvalues": (
-            f"k={options.k} rtol={settings.rtol:g} atol={settings.floor:g} "
-            f"confidence={settings.confidence:g} max_matvecs={settings.max_matvecs}"
+            f"k={options.k} rtol={stop.rtol:g} atol={stop.floor:g} "
+            f"confidence={stop.confidence:g} max_matvecs={stop.max_matvecs}"
         ),
         "kato-temple": row,
         "eigenvectors": row,

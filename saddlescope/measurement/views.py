@@ -14,8 +14,10 @@ import numpy as np
 from saddlescope.curvature import (
     Eigenpairs,
     HessianOperator,
+    NothingToResample,
     alignments,
     bootstrap_spectra,
+    derived_seed,
     loss_plane,
     loss_slice,
     measured_curvature,
@@ -27,8 +29,6 @@ from saddlescope.curvature import (
     top_eigenpairs,
     trace,
 )
-from saddlescope.curvature.krylov.seeds import derived_seed
-from saddlescope.curvature.resampling import NothingToResample
 from saddlescope.measurement.row_work import RowWork
 from saddlescope.measurement.view_plan import BELOW, HESSIAN_ONLY
 
@@ -89,19 +89,16 @@ def trace_view(work: RowWork) -> Records:
 
 def eigenvalues_view(work: RowWork) -> Records:
     """The k outermost eigenvalues at each end."""
-    settings, seed, records = work.settings, work.own_seed("eigenvalues"), []
+    stop, seed, records = work.settings.stop, work.own_seed("eigenvalues"), []
     ends: tuple[Literal["max", "min"], ...] = ("max", "min")
     for end in ends:
 
         def outermost(matrix: Any, end: Literal["max", "min"] = end) -> Eigenpairs:
             return top_eigenpairs(
                 matrix,
+                stop,
                 k=min(work.options.k, matrix.size),
                 end=end,
-                rtol=settings.rtol,
-                atol=settings.floor,
-                confidence=settings.confidence,
-                max_matvecs=settings.max_matvecs,
                 seed=seed,
             )
 
@@ -122,12 +119,8 @@ def eigenvalues_view(work: RowWork) -> Records:
 
 def kato_temple_view(work: RowWork) -> Records:
     """Bounds of second order in the residual, with a gap certified by a second run."""
-    settings, ends = work.settings, work.ends
-    found, cost = work.count(
-        lambda matrix: temple_bounds(
-            matrix, ends, rtol=settings.rtol, max_matvecs=settings.max_matvecs, seed=work.seed
-        )
-    )
+    stop, ends = work.settings.stop, work.ends
+    found, cost = work.count(lambda matrix: temple_bounds(matrix, ends, stop, seed=work.seed))
     records = []
     for end, bound in (("max", found.lambda_max), ("min", found.lambda_min)):
         record = {
@@ -276,12 +269,10 @@ def bootstrap_view(work: RowWork) -> Records:
             resamples=options.resamples,
             level=options.level,
             seed=work.seed,
-            batch_size=work.batch_size,
-            programs=work.programs,
             measured=work.measured,
             progress=work.check,
-            **work.settings.matrix(),
-            **work.settings.iteration(),
+            matrix=work.settings.matrix,
+            stop=work.settings.stop,
         )
     except NothingToResample as reason:
         return [{"skipped": str(reason), "gradient_cost": 0.0}]

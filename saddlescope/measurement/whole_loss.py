@@ -6,9 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saddlescope.curvature import Objective, Samples
-from saddlescope.curvature.objective import Criterion
-from saddlescope.curvature.samples import SampleBatches
+from saddlescope.curvature import Criterion, Objective, SampleBatches, Samples
 from saddlescope.sharpness import SharpnessAware, group_losses
 
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from saddlescope.curvature.state import tf32
+from saddlescope.curvature import tf32
 from saddlescope.training.recipe import TrainingSection
 
 

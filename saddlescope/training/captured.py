@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.products.replay import CudaGraphs, Recorder
+from saddlescope.curvature.products import CudaGraphs, Recorder
 from saddlescope.errors import UsageError
 from saddlescope.longtail import LabelledImages, LongTailData, changed, draw_changes, send
 from saddlescope.sharpness import group_factors

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from saddlescope.curvature.distributed import ALONE, Ranks
+from saddlescope.curvature import ALONE, Ranks
 from saddlescope.longtail import Images, LongTailData, per_class_accuracy, shot_accuracy
 
 

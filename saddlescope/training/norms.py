@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saddlescope.curvature.parameters import ParameterVector, select_parameters
-from saddlescope.curvature.state import untouched
+from saddlescope.curvature import ParameterVector, select_parameters, untouched
 from saddlescope.sharpness import group_losses
 
 GROUPS = ("head", "tail")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saddlescope.curvature.distributed import ALONE, Ranks
+from saddlescope.curvature import ALONE, Ranks
 from saddlescope.longtail import Augmentation, LongTailData, send
 from saddlescope.sharpness import Radii, SharpnessAware, group_losses
 from saddlescope.training.decoupling import class_balanced_order

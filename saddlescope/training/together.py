@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saddlescope.curvature import CurvatureMonitor
-from saddlescope.curvature.distributed import ALONE, Ranks
+from saddlescope.curvature import ALONE, CurvatureMonitor, Ranks
 from saddlescope.errors import SaddlescopeError, UsageError
 from saddlescope.longtail import LongTailData
 from saddlescope.runs import RunFolder

@@ -7,7 +7,7 @@ import torch
 
 from saddlescope.bench import Record, carry_out, read_record
 from saddlescope.bench.record import Unit
-from saddlescope.curvature.state import tf32
+from saddlescope.curvature.objective.state import tf32
 from saddlescope.errors import DataError, Interrupted, UsageError
 
 

@@ -19,7 +19,7 @@ from saddlescope.curvature import (
     extreme_eigenvalues,
     measured_curvature,
 )
-from saddlescope.curvature.batches import batch_length, map_tensors
+from saddlescope.curvature.objective.batches import batch_length, map_tensors
 from saddlescope.curvature.reference import dense_matrix
 from saddlescope.errors import DataError, OperatorError, UsageError
 

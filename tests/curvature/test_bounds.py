@@ -24,7 +24,7 @@ from saddlescope.curvature.krylov.bounds import (
 from saddlescope.curvature.krylov.extreme import extreme_eigenvalues
 from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
 from saddlescope.curvature.krylov.outer import OuterBounds
-from saddlescope.curvature.symmetric import MatrixOperator
+from saddlescope.curvature.operators.symmetric import MatrixOperator
 
 KINDS = ("uniform", "clustered", "indefinite", "pairs", "low-rank", "bulk", "geometric")
 

@@ -137,7 +137,7 @@ def test_single_precision_to_rounding_with_its_noise_measured():
 
 def sampled_noise(ranks):
     """Noise that is seen on some samples, where the inputs of one rank cannot be cut."""
-    strategy.SAMPLED_FROM = 10
+    strategy.BRANCHES_COUNT_UP_TO = 10
     whole = split_batches(images(60, dtype=torch.float32), *[15] * 4)
     batches = whole[2 * ranks.rank : 2 * ranks.rank + 2]
     if ranks.rank == 1:

@@ -7,7 +7,7 @@ import torch
 
 from saddlescope.curvature.krylov.extreme import extreme_eigenvalues
 from saddlescope.curvature.krylov.temple import temple_bounds
-from saddlescope.curvature.symmetric import MatrixOperator
+from saddlescope.curvature.operators.symmetric import MatrixOperator
 from saddlescope.errors import UsageError
 
 

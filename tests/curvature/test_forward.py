@@ -9,7 +9,7 @@ from networks import convolutional, dense_hessian, images
 from torch import nn
 
 from saddlescope.curvature import HessianOperator
-from saddlescope.curvature.forward import ForwardPlan
+from saddlescope.curvature.objective.forward import ForwardPlan
 from saddlescope.curvature.reference import dense_matrix
 
 

@@ -18,7 +18,7 @@ from saddlescope.curvature import (
     spectral_density,
     trace,
 )
-from saddlescope.curvature.guard import check_derivatives
+from saddlescope.curvature.checks.guard import check_derivatives
 from saddlescope.errors import OperatorError
 
 CRITERION = nn.CrossEntropyLoss()
@@ -253,11 +253,11 @@ def test_a_model_that_cannot_be_copied_is_checked_in_its_own_precision():
 
 
 def test_a_job_checks_once_and_a_rows_cost_does_not_depend_on_the_rows_before(monkeypatch):
-    from saddlescope.curvature import operators
+    from saddlescope.curvature.operators import hessian
 
     checked = []
     monkeypatch.setattr(
-        operators, "check_derivatives", lambda *arguments: checked.append(len(arguments)) or 0.0
+        hessian, "check_derivatives", lambda *arguments: checked.append(len(arguments)) or 0.0
     )
     model, data = convolutional(), images(24)
     both = class_spectra(model, CRITERION, data, classes=[1, 2], groups=())

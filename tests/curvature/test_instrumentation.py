@@ -117,9 +117,9 @@ class TestRecording:
     def test_training_goes_on_after_a_monitor_that_traced(self):
         model, (x, y) = Awkward(), images(12)
         monitor = CurvatureMonitor(
-            CRITERION, TensorSamples(x, y), groups=("all",), classes="none", max_matvecs=3
-        )
-        monitor._programs = Programs("traced")
+            CRITERION, TensorSamples(x, y), groups=("all",), classes="none", max_matvecs=3,
+            programs=Programs("traced"),
+        )  # fmt: skip
         monitor(model, 0)
         F.cross_entropy(model(x), y).backward()
 

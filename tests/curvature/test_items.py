@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from saddlescope.curvature import class_spectra
-from saddlescope.curvature.items import collated, read_item
-from saddlescope.curvature.samples import as_samples
+from saddlescope.curvature.objective.items import collated, read_item
+from saddlescope.curvature.objective.samples import as_samples
 from saddlescope.errors import DataError
 
 GENERATOR = torch.Generator().manual_seed(1)

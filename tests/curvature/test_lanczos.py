@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
-from saddlescope.curvature.symmetric import MatrixOperator
+from saddlescope.curvature.operators.symmetric import MatrixOperator
 from saddlescope.errors import OperatorError, UsageError
 
 

@@ -8,8 +8,8 @@ from networks import convolutional, images, split_batches
 from torch import nn
 
 from saddlescope.curvature import GaussNewtonOperator, HessianOperator, Programs, memory
-from saddlescope.curvature import operators as operators_module
 from saddlescope.curvature.memory import StorageMeter, available_bytes, storage_bytes
+from saddlescope.curvature.operators import hessian
 from saddlescope.curvature.products import strategy
 
 
@@ -59,15 +59,15 @@ def test_products_and_operators_leave_nothing_behind(kind, budget):
 @pytest.mark.parametrize("sampled_from", [0, 2048])  # some samples, or all, take part
 def test_a_row_and_the_check_of_its_rounding_share_one_budget(monkeypatch, sampled_from):
     """Each with a budget of its own would be three budgets, and more memory than there is."""
-    monkeypatch.setattr(strategy, "SAMPLED_FROM", sampled_from)
+    monkeypatch.setattr(strategy, "BRANCHES_COUNT_UP_TO", sampled_from)
     made = []
 
-    class Noted(operators_module.BatchProducts):
+    class Noted(hessian.BatchProducts):
         def __init__(self, *args, **options):
             super().__init__(*args, **options)
             made.append(self)
 
-    monkeypatch.setattr(operators_module, "BatchProducts", Noted)
+    monkeypatch.setattr(hessian, "BatchProducts", Noted)
     model, data = convolutional(dtype=torch.float32), images(64, dtype=torch.float32)
     batches = split_batches(data, *[8] * 8)
 

@@ -22,8 +22,8 @@ from saddlescope.curvature import (
     iter_spectra,
     trace,
 )
+from saddlescope.curvature.objective.samples import as_samples
 from saddlescope.curvature.reference import dense_matrix
-from saddlescope.curvature.samples import as_samples
 from saddlescope.errors import DataError, OperatorError
 
 CRITERION = nn.CrossEntropyLoss()

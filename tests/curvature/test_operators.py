@@ -314,7 +314,7 @@ def test_noise_seen_on_some_samples_stands_for_all(monkeypatch, limit, reduction
     """Never below the whole's own error, and above it by no more than n over their number."""
     from saddlescope.curvature.products import strategy
 
-    monkeypatch.setattr(strategy, "SAMPLED_FROM", limit)
+    monkeypatch.setattr(strategy, "BRANCHES_COUNT_UP_TO", limit)
     model, data = convolutional(dtype=torch.float32), images(96, dtype=torch.float32)
     criterion = nn.CrossEntropyLoss(reduction=reduction)
     programs = None if limit == 10 else Programs("traced")

@@ -9,6 +9,7 @@ from networks import convolutional, images
 from torch import nn
 
 from saddlescope.curvature import HessianOperator, Programs
+from saddlescope.curvature.objective.samples import usual_batch_size
 from saddlescope.curvature.products import strategy
 from saddlescope.curvature.products.replay import (
     SIZES,
@@ -17,8 +18,8 @@ from saddlescope.curvature.products.replay import (
     Replay,
     free_recordings,
     recorded_size,
+    recordings_of,
 )
-from saddlescope.curvature.samples import usual_batch_size
 
 
 def rerun(function):
@@ -59,8 +60,8 @@ def test_holders_take_turns():
 @pytest.fixture
 def recorded(monkeypatch):
     """Products of these operators are recorded at size 16, by calling again."""
-    monkeypatch.setattr(strategy, "_size", lambda *_: 16)
-    monkeypatch.setattr("saddlescope.curvature.products.tracing.CudaGraphs", lambda: rerun)
+    monkeypatch.setattr(strategy, "replayed_size", lambda *_: 16)
+    monkeypatch.setattr("saddlescope.curvature.products.replay.CudaGraphs", lambda: rerun)
 
 
 def operators(*sizes, programs=None):
@@ -112,7 +113,7 @@ def test_what_cannot_be_recorded_is_launched_and_said_once(monkeypatch, caplog, 
         tried.append(1)
         fail()
 
-    monkeypatch.setattr("saddlescope.curvature.products.tracing.CudaGraphs", lambda: refuse)
+    monkeypatch.setattr("saddlescope.curvature.products.replay.CudaGraphs", lambda: refuse)
     (found,), (plain,) = operators(9, programs=Programs("traced")), operators(9)
     with caplog.at_level(logging.WARNING, "saddlescope.curvature"):
         products = [found.matvec(probe_for(found)) for _ in range(2)]
@@ -130,7 +131,7 @@ def test_what_cannot_be_recorded_is_launched_and_said_once(monkeypatch, caplog, 
 def test_recordings_are_counted_and_given_back_when_memory_runs_out(caplog):
     (found,) = operators(9, programs=Programs("traced"))
     truth = found.matvec(probe_for(found))
-    recordings = found.products._kept[0]._program.recordings
+    recordings = recordings_of(found.products._kept[0]._program)
     # The weights alone are copied into its buffers, and the result is as large again.
     assert recordings.nbytes > 2 * found.size * 8
     found.products._take_less()

@@ -8,13 +8,8 @@ import torch
 from networks import convolutional, images
 from torch import nn
 
-from saddlescope.curvature import (
-    TensorSamples,
-    bootstrap_spectra,
-    class_spectra,
-    select_subsets,
-)
-from saddlescope.curvature.krylov.seeds import derived_seed
+from saddlescope.curvature import TensorSamples, bootstrap_spectra, class_spectra, select_subsets
+from saddlescope.curvature.seeds import derived_seed
 from saddlescope.errors import UsageError
 
 LAMBDAS = ("lambda_max", "lambda_min", "lambda_ratio")

@@ -13,10 +13,11 @@ from test_replay import rerun
 from torch import nn
 
 from saddlescope.curvature import HessianOperator, Programs, class_spectra
-from saddlescope.curvature.products import strategy, tracing
+from saddlescope.curvature.products import replay, strategy
 from saddlescope.curvature.products.graphs import _multiple
 from saddlescope.curvature.products.linearisations import Traced
-from saddlescope.curvature.products.tracing import PRIME, TWO_SIZES
+from saddlescope.curvature.products.replay import Replayed
+from saddlescope.curvature.products.tracing import PRIMES
 from saddlescope.curvature.reference import dense_matrix
 from saddlescope.errors import UsageError
 from saddlescope.longtail import make_loss
@@ -118,7 +119,8 @@ def test_models_of_one_class_and_shape_do_not_share_a_program():
 
 def test_a_program_of_few_images_serves_many(monkeypatch):
     """Few stay as they are, many go channels-last: `Flatten` is a view of the ones only."""
-    monkeypatch.setattr(strategy, "EXACT_UP_TO", 0)  # a float64 forward pass knows one layout
+    # A float64 forward pass knows one layout.
+    monkeypatch.setattr(strategy, "BRANCHES_COUNT_UP_TO", 0)
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 4, 5, padding=2), nn.Tanh(), nn.Flatten(), nn.Linear(64, 4)
@@ -183,11 +185,11 @@ class Coincident(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.wide, self.narrow = nn.Linear(64, PRIME[0]), nn.Linear(PRIME[0], 4)
+        self.wide, self.narrow = nn.Linear(64, PRIMES[0]), nn.Linear(PRIMES[0], 4)
 
     def forward(self, x):
         # The number enters the graph only where a tensor is reshaped to it.
-        hidden = torch.tanh(self.wide(x.flatten(1))).reshape(-1, PRIME[0])
+        hidden = torch.tanh(self.wide(x.flatten(1))).reshape(-1, PRIMES[0])
         return self.narrow(hidden)
 
 
@@ -210,7 +212,7 @@ class PrimeFactor(nn.Module):
         self.linear = nn.Linear(64, 4, bias=False)  # which the factor would saturate
 
     def forward(self, x):
-        return self.linear(0.01 * x.flatten(1)) * float(PRIME[0])
+        return self.linear(0.01 * x.flatten(1)) * float(PRIMES[0])
 
 
 @pytest.mark.parametrize(
@@ -218,10 +220,10 @@ class PrimeFactor(nn.Module):
 )
 def test_numbers_that_look_like_the_batch_size(make, recordings, monkeypatch):
     """One recording is enough, or is found out and made anew; the product is right either way."""
-    sizes = []
+    primes = []
     real = strategy.TracedProgram
     monkeypatch.setattr(
-        strategy, "TracedProgram", lambda *a, **k: sizes.append(k["sizes"]) or real(*a, **k)
+        strategy, "TracedProgram", lambda *a, **k: primes.append(k["prime"]) or real(*a, **k)
     )
     torch.manual_seed(0)
     model, (inputs, targets) = make().double().eval(), images(7)
@@ -230,23 +232,23 @@ def test_numbers_that_look_like_the_batch_size(make, recordings, monkeypatch):
     probe = torch.randn(one.size, dtype=torch.float64)
     torch.testing.assert_close(one.matvec(probe), two.matvec(probe), rtol=1e-9, atol=1e-12)
     assert is_traced(one)
-    assert sizes == [PRIME, TWO_SIZES][:recordings]
+    assert primes == list(PRIMES[:recordings])
 
 
 @pytest.mark.parametrize(
     "number", [1, 7, 0.5, 1.0, -1, 2**63 - 1, True, 0, "same", None, 1e-5, -math.inf, math.nan]
 )
 def test_numbers_that_do_not_follow_the_batch_size(number):
-    assert _multiple(number, PRIME[0]) is None
+    assert _multiple(number, PRIMES[0]) is None
 
 
 @given(
     size=st.integers(1, 4096),
-    count=st.integers(1, 4096).filter(lambda k: k % PRIME[0]),
+    count=st.integers(1, 4096).filter(lambda k: k % PRIMES[0]),
 )
 def test_numbers_that_do(size, count):
     """k·n and k/n, recorded at the prime, are k·m and k/m at every other size m."""
-    prime = PRIME[0]
+    prime = PRIMES[0]
     rule, factor = _multiple(prime * count, prime)
     assert rule(size, factor) == size * count
     assert isinstance(rule(size, factor), int)
@@ -282,7 +284,7 @@ def test_branches_are_those_of_exact_arithmetic():
 
 
 def test_large_sets_are_not_run_in_double(monkeypatch):
-    monkeypatch.setattr(strategy, "EXACT_UP_TO", 7)
+    monkeypatch.setattr(strategy, "BRANCHES_COUNT_UP_TO", 7)
     model = convolutional(dtype=torch.float32)
     for n, exact in ((7, True), (8, False)):
         operator = traced_operator(model, [images(n, dtype=torch.float32)], nn.CrossEntropyLoss())
@@ -311,8 +313,9 @@ def test_every_reduction_and_batches_filled_up(name, filled, monkeypatch):
     if name == "elementwise":
         targets = F.one_hot(targets, 4).double()
     if filled:
-        monkeypatch.setattr(strategy, "_size", lambda program, *_: 16 if program.elements else None)
-        monkeypatch.setattr(tracing, "CudaGraphs", lambda: rerun)
+        size = lambda program, *_: 16 if program.elements else None  # noqa: E731
+        monkeypatch.setattr(strategy, "replayed_size", size)
+        monkeypatch.setattr(replay, "CudaGraphs", lambda: rerun)
     batches = [(inputs, targets)] if filled else split_batches((inputs, targets), 8, 3)
     traced = traced_operator(model, batches, criterion)
     plain = HessianOperator(model, criterion, batches)
@@ -325,18 +328,18 @@ def test_every_reduction_and_batches_filled_up(name, filled, monkeypatch):
         torch.testing.assert_close(traced.matvec(probe), plain.matvec(probe), rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize(("replay", "sizes"), [(True, {16}), (False, {None})])
-def test_replay_can_be_left_out(replay, sizes, monkeypatch):
+@pytest.mark.parametrize(("replays", "kind"), [(True, Replayed), (False, Traced)])
+def test_replay_can_be_left_out(replays, kind, monkeypatch):
     """For benchmarks: the same product, launched kernel by kernel."""
     model, batch = convolutional(), images(11)
-    monkeypatch.setattr(strategy, "_size", lambda *_: 16)
-    monkeypatch.setattr(tracing, "CudaGraphs", lambda: rerun)
-    programs = Programs("traced", replay=replay)
+    monkeypatch.setattr(strategy, "replayed_size", lambda *_: 16)
+    monkeypatch.setattr(replay, "CudaGraphs", lambda: rerun)
+    programs = Programs("traced", replay=replays)
     operator = HessianOperator(model, CRITERION, [batch], programs=programs)
     probe = torch.ones(operator.size, dtype=torch.float64)
     plain = HessianOperator(model, CRITERION, [batch])
     torch.testing.assert_close(operator.matvec(probe), plain.matvec(probe), rtol=1e-9, atol=1e-10)
-    assert {made._size for made in operator.products._kept} == sizes
+    assert [type(made) for made in operator.products._kept] == [kind]
 
 
 def test_auto_counts_operations(caplog):

@@ -147,7 +147,7 @@ def test_float32_is_measured_against_the_reference_with_its_own_gradient():
     truth = torch.linalg.eigvalsh(dense_matrix(reference))
     assert ends.lambda_max.lower <= truth[-1] <= ends.lambda_max.upper
     assert ends.lambda_min.lower <= truth[0] <= ends.lambda_min.upper
-    assert operator.gradient_cost == inner.gradient_cost > before
+    assert operator.gradient_cost > inner.gradient_cost > before
 
 
 def test_a_given_gradient_is_kept_by_the_reference():
@@ -157,7 +157,7 @@ def test_a_given_gradient_is_kept_by_the_reference():
     vector = torch.ones(5, dtype=torch.float64)
     torch.testing.assert_close(single.reference().matvec(vector), double.matvec(vector))
     assert double.reference() is double
-    assert not hasattr(single, "gradient_cost")
+    assert single.gradient_cost == 0.0
     single.verify()  # a matrix has nothing to verify
 
 

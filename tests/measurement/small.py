@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from saddlescope.curvature import TensorSamples
+from saddlescope.curvature import StopRule, TensorSamples
 from saddlescope.measurement import Settings, SpectrumJob, Target, UpdateRule
 
 GROUPS = {"head": (0,), "tail": (1, 2)}
@@ -30,7 +30,7 @@ def target(*, dtype=torch.float64, digest="abc", rule=None, n=41):
 
 
 def job(path, *, on=None, classes=(1,), groups=("all",), **rest):
-    options = {"settings": Settings(rtol=1e-8, atol=1e-9)} | rest
+    options = {"settings": Settings(StopRule(rtol=1e-8, atol=1e-9))} | rest
     return SpectrumJob.plan(
         on or target(), classes=list(classes), groups=groups, path=path, **options
     )

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from saddlescope.curvature import TensorSamples, extreme_eigenvalues
-from saddlescope.curvature.operators import HessianOperator
+from saddlescope.curvature import StopRule, TensorSamples, extreme_eigenvalues
+from saddlescope.curvature.operators.hessian import HessianOperator
 from saddlescope.curvature.reference import Reference
 from saddlescope.errors import DataError, UsageError
-from saddlescope.measurement import Settings, Target, check_target, contradictions, smallest_class
+from saddlescope.measurement import Target, check_target, contradictions, smallest_class
 from saddlescope.measurement import checking as module
 from saddlescope.measurement.agreement import INSTRUMENT, compared
 
@@ -84,8 +84,8 @@ def test_what_cannot_be_used_says_why_and_contradicts_nothing():
 
 
 def test_a_shifted_spectrum_is_contradicted_by_every_reference(monkeypatch):
-    def shifted(operator, **options):
-        ends = extreme_eigenvalues(operator, **options)
+    def shifted(operator, stop, **options):
+        ends = extreme_eigenvalues(operator, stop, **options)
         high, low = (
             replace(e, value=1.1 * e.value, lower=1.1 * e.lower, upper=1.1 * e.upper)
             for e in (ends.lambda_max, ends.lambda_min)
@@ -122,8 +122,9 @@ def test_wrong_products_are_named(monkeypatch, wrong, tools):
         def product_error(self, vector, product):
             return 0.0
 
-    def honest(operator, **options):
-        return extreme_eigenvalues(HessianOperator.from_objective(operator.objective), **options)
+    def honest(operator, stop, **options):
+        plain = HessianOperator.from_objective(operator.objective)
+        return extreme_eigenvalues(plain, stop, **options)
 
     monkeypatch.setattr(module, "HessianOperator", Wrong)
     monkeypatch.setattr(module, "extreme_eigenvalues", honest)
@@ -148,7 +149,7 @@ def test_a_reference_is_held_to_its_own_error():
 
 
 def test_not_converged_is_said():
-    rows = check_target(target(), classes=[2], settings=Settings(max_matvecs=2))
+    rows = check_target(target(), classes=[2], stop=StopRule(max_matvecs=2))
     assert rows[0].converged is False
     assert "not converged" in rows[0].note
     assert not contradictions(rows)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from saddlescope.curvature import class_spectra
+from saddlescope.curvature import StopRule, class_spectra
 from saddlescope.errors import DataError, Interrupted, UsageError
 from saddlescope.longtail import ImageSamples
 from saddlescope.measurement import Settings, SpectrumJob, foreign_target, run_target
@@ -28,7 +28,7 @@ def run(tmp_path_factory):
 
 def job(run, path=None, **rest):
     options = {"classes": [0, 9], "groups": ("all", "tail"), "path": path} | rest
-    return SpectrumJob.plan(run_target(run), settings=Settings(rtol=0.05), **options)
+    return SpectrumJob.plan(run_target(run), settings=Settings(StopRule(rtol=0.05)), **options)
 
 
 def comparable(rows):

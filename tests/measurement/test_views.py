@@ -9,9 +9,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from small import Dense, job, target
 
-from saddlescope.curvature import bootstrap_spectra, select_subsets
+from saddlescope.curvature import MatrixSpec, StopRule, bootstrap_spectra, select_subsets
 from saddlescope.curvature.krylov.density import probe_start
-from saddlescope.curvature.krylov.seeds import derived_seed
+from saddlescope.curvature.seeds import derived_seed
 from saddlescope.errors import Interrupted, UsageError
 from saddlescope.measurement import VIEWS, Settings, UpdateRule, ViewSettings, update_directions
 from saddlescope.runs import (
@@ -24,6 +24,7 @@ from saddlescope.runs import (
 )
 
 CLASS = (1,)
+FINE = StopRule(rtol=1e-8, atol=1e-9)
 QUICK = ViewSettings(steps=6, probes=3, k=2, points=5, plane_points=3, resamples=19)
 
 
@@ -90,7 +91,7 @@ def test_trace_holds_the_dense_trace(tmp_path):
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_eigenvalues_are_the_outermost_dense_ones(tmp_path, operator):
-    settings = Settings(rtol=1e-8, atol=1e-9, operator=operator)
+    settings = Settings(FINE, MatrixSpec(operator=operator))
     (records,) = measured(tmp_path, "eigenvalues", settings=settings)
     ends = {
         end: [r["eigenvalue"] for r in of(records) if r["end"] == end] for end in ("max", "min")
@@ -106,7 +107,7 @@ def test_eigenvalues_are_the_outermost_dense_ones(tmp_path, operator):
 
 
 def test_kato_temple_holds_the_dense_ends_sharper_than_the_row(tmp_path):
-    (records,) = measured(tmp_path, "kato-temple", settings=Settings(rtol=1e-2))
+    (records,) = measured(tmp_path, "kato-temple", settings=Settings(StopRule(rtol=1e-2)))
     high, low = of(records)
     truth = np.linalg.eigvalsh(Dense(target(), CLASS).hessian.numpy())
     assert [high["end"], low["end"]] == ["max", "min"]
@@ -196,7 +197,7 @@ def test_alignments_are_cosines_with_dense_eigenvectors(tmp_path):
 
 
 def test_alignments_of_some_parameters_take_their_part_of_the_update(tmp_path):
-    settings = Settings(rtol=1e-8, atol=1e-9, parameters=("2.*",))
+    settings = Settings(FINE, MatrixSpec(parameters=("2.*",)))
     (records,) = measured(tmp_path, "alignments", settings=settings)
     on = target()
     updates = update_directions(on.model, on.criterion, on.samples)
@@ -355,10 +356,13 @@ def test_a_lost_eigenvector_file_is_written_again(tmp_path):
     [
         ({"views": ["density", "tracé"]}, "no view 'tracé': choose from density, trace, eig"),
         (
-            {"views": ["slices"], "settings": Settings(operator="weingarten")},
+            {"views": ["slices"], "settings": Settings(matrix=MatrixSpec(operator="weingarten"))},
             "'slices' sets eigenvectors against the loss.*not weingarten",
         ),
-        ({"settings": Settings(parameters=("conv.*",))}, r"no trainable parameter matching"),
+        (
+            {"settings": Settings(matrix=MatrixSpec(parameters=("conv.*",)))},
+            r"no trainable parameter matching",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_computed(tmp_path, rest, message):
@@ -392,18 +396,18 @@ def test_options_out_of_range(changes, message):
         ({"weight_decay": math.inf}, "weight_decay = inf"),
     ],
 )
-def test_settings_out_of_range(changes, message):
+def test_a_matrix_that_cannot_be_meant(changes, message):
     with pytest.raises(UsageError, match=message):
-        Settings(**changes)
+        MatrixSpec(**changes)
 
 
 def test_which_matrix_is_part_of_a_rows_key(tmp_path):
     path = tmp_path / "t.csv"
     chosen = [
         Settings(),
-        Settings(operator="gauss-newton"),
-        Settings(parameters=("2.*",)),
-        Settings(weight_decay=0.5),
+        Settings(matrix=MatrixSpec(operator="gauss-newton")),
+        Settings(matrix=MatrixSpec(parameters=("2.*",))),
+        Settings(matrix=MatrixSpec(weight_decay=0.5)),
     ]
     for settings in chosen:
         job(path, settings=settings, groups=()).run()

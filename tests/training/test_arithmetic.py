@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from saddlescope.curvature.state import tf32
+from saddlescope.curvature.objective.state import tf32
 from saddlescope.longtail import load_data
 from saddlescope.runs import RunFolder
 from saddlescope.training import packaged_recipe, train

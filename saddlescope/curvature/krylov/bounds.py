@@ -44,7 +44,7 @@ _SLACK = 1e-6
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with a lower and an upper bound, and the residual norm behind it."""
+    """Hold a value with a lower and an upper bound, and the residual norm behind it."""
 
     value: float
     lower: float
@@ -53,19 +53,19 @@ class Estimate:
 
     @property
     def half_width(self) -> float:
-        """Half of the interval's width."""
+        """Return half of the interval's width."""
         return 0.5 * (self.upper - self.lower)
 
 
 def start_component(size: int, miss: float) -> float:
-    """δ such that |⟨v, q_1⟩| >= δ with probability at least 1 − `miss`, q_1 uniform in R^n."""
+    """Return δ such that |⟨v, q_1⟩| >= δ with probability ≥ 1 − `miss`, q_1 uniform in R^n."""
     return miss * math.sqrt(math.pi / (2 * size))
 
 
 def outer_bound(
     alphas: ArrayLike, betas: Sequence[float], *, delta: float, rounding: float = 0.0
 ) -> float:
-    """The point left of θ_min beyond which no eigenvalue lies while |⟨v_min, q_1⟩| >= δ.
+    """Return the point left of θ_min beyond which no eigenvalue lies while |⟨v_min, q_1⟩| >= δ.
 
     Args:
         alphas: k diagonal entries of T.
@@ -102,7 +102,7 @@ def outer_bound_after_restarts(
     delta: float,
     rounding: float = 0.0,
 ) -> float:
-    """`outer_bound` after restarts; the same number where nothing was dropped.
+    """Return what `outer_bound` does, after restarts; the same number where nothing was dropped.
 
     Args:
         values: current Ritz values θ_i, shape (k,).
@@ -164,7 +164,7 @@ def log_christoffel(
     *,
     rounding: float = 0.0,
 ) -> np.ndarray:
-    """Log Σ_{j=0}^{k} p_j(x)² at each x, by the three-term recurrence, scaled against overflow.
+    """Return log Σ_{j=0}^{k} p_j(x)² at each x by the three-term recurrence, without overflow.
 
     β_{j+1}·p_j(x) = (x − α_j)·p_{j−1}(x) − β_j·p_{j−2}(x), with p_0 = 1.
 
@@ -194,7 +194,7 @@ def log_christoffel(
 
 
 def ratio(largest: Estimate, smallest: Estimate) -> Estimate:
-    """λ_ratio = |λ_max/λ_min| with the interval that the two intervals imply.
+    """Return λ_ratio = |λ_max/λ_min| with the interval that the two intervals imply.
 
     Where λ_min's interval touches 0 the ratio is not resolved: its value is NaN, its upper
     bound infinite, its lower bound still what the intervals support.

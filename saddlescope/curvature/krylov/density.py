@@ -18,16 +18,16 @@ import torch
 from scipy.special import ndtr, stdtrit
 from torch import Tensor
 
-from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
-from saddlescope.curvature.krylov.seeds import derived_seed
+from saddlescope.curvature.krylov.lanczos import Lanczos, gauss_rule, random_start
 from saddlescope.curvature.memory import default_budget
-from saddlescope.curvature.symmetric import SymmetricOperator
+from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
+from saddlescope.curvature.seeds import derived_seed
 from saddlescope.errors import OperatorError, UsageError
 
 
 @dataclass(frozen=True)
 class ProbeEstimate:
-    """A mean over random probes.
+    """Hold a mean over random probes.
 
     Attributes:
         value: the mean.
@@ -41,7 +41,7 @@ class ProbeEstimate:
     probes: int
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Student's interval for what the mean estimates, with probes − 1 degrees of freedom.
+        """Return Student's interval of what the mean estimates, of probes − 1 degrees of freedom.
 
         For 95 % it reaches 2.8 standard errors to either side at 5 probes, and 2.0 at 60.
 
@@ -55,7 +55,7 @@ class ProbeEstimate:
 
 
 class Band(NamedTuple):
-    """A function on a grid, shape (m,) each: mean over probes and standard deviation over them."""
+    """Hold a function on a grid, shape (m,) each: mean and standard deviation over probes."""
 
     mean: np.ndarray
     spread: np.ndarray
@@ -63,7 +63,7 @@ class Band(NamedTuple):
 
 @dataclass(frozen=True)
 class SpectralDensity:
-    """Gauss rules of the eigenvalue distribution, one a probe. The mass of each is 1.
+    """Hold Gauss rules of the eigenvalue distribution, one a probe. The mass of each is 1.
 
     Attributes:
         nodes: shape (probes, steps), ascending; in the units of the operator.
@@ -79,7 +79,7 @@ class SpectralDensity:
     matvecs: int
 
     def evaluate(self, grid: np.ndarray, *, sigma: float | None = None) -> Band:
-        """The density on a grid, each node widened to a Gaussian.
+        """Return the density on a grid, each node widened to a Gaussian.
 
         Args:
             grid: shape (m,).
@@ -99,18 +99,18 @@ class SpectralDensity:
         return _band((heights * self.weights).sum(2))
 
     def cumulative(self, grid: np.ndarray, *, sigma: float = 0.0) -> Band:
-        """The share of eigenvalues at or below each grid point, widened if sigma > 0."""
+        """Return the share of eigenvalues at or below each grid point, widened if sigma > 0."""
         distances = np.asarray(grid, float)[:, None, None] - self.nodes
         below = ndtr(distances / sigma) if sigma > 0.0 else (distances >= 0.0).astype(float)
         return _band((below * self.weights).sum(2))
 
     def moment(self, power: int) -> ProbeEstimate:
-        """tr(A^power)/n, without quadrature error up to power 2·steps − 1."""
+        """Return tr(A^power)/n, without quadrature error up to power 2·steps − 1."""
         return _mean_over_probes((self.weights * self.nodes**power).sum(1))
 
     @property
     def trace(self) -> ProbeEstimate:
-        """tr(A), with the standard error from the spread over probes."""
+        """Return tr(A), with the standard error from the spread over probes."""
         mean = self.moment(1)
         return ProbeEstimate(
             self.size * mean.value, self.size * mean.standard_error, len(self.nodes)
@@ -121,7 +121,7 @@ class SpectralDensity:
 
 
 def spectral_density(
-    operator: SymmetricOperator,
+    operator: OperatorLike,
     *,
     steps: int = 60,
     probes: int = 8,
@@ -143,26 +143,25 @@ def spectral_density(
         UsageError: steps or probes below 1, or more steps than fit into memory.
         OperatorError: see `Lanczos`.
     """
+    matrix = as_operator(operator)
     _at_least_one(steps=steps, probes=probes)
-    _must_fit(operator, basis_memory, steps=steps)
-    if hasattr(operator, "verify"):
-        operator.verify()
-    rules = [
-        _gauss_rule(operator, probe_start(operator.size, seed, i), steps) for i in range(probes)
-    ]
+    _must_fit(matrix, basis_memory, steps=steps)
+    matrix.verify()
+    starts = (probe_start(matrix.size, seed, index) for index in range(probes))
+    rules = [gauss_rule(Lanczos(matrix, start, capacity=steps)) for start in starts]
     longest = max(len(nodes) for nodes, _ in rules)
     return SpectralDensity(
         nodes=np.stack([np.pad(nodes, (0, longest - len(nodes)), "edge") for nodes, _ in rules]),
         weights=np.stack([np.pad(weights, (0, longest - len(weights))) for _, weights in rules]),
-        size=operator.size,
+        size=matrix.size,
         matvecs=sum(len(nodes) for nodes, _ in rules),
     )
 
 
 def trace(
-    operator: SymmetricOperator, *, probes: int = 30, deflation: int = 0, seed: int = 0
+    operator: OperatorLike, *, probes: int = 30, deflation: int = 0, seed: int = 0
 ) -> ProbeEstimate:
-    """tr(A) by Hutchinson's estimator with Rademacher probes.
+    """Estimate tr(A) by Hutchinson's estimator with Rademacher probes.
 
     One probe's variance is 2·Σ_i≠j a_ij² (Avron & Toledo, J. ACM 58, 2011), and the variances of
     the n numbers z_i·(A·z)_i over the probes add up to half of it. From them the standard error is
@@ -183,25 +182,25 @@ def trace(
         UsageError: probes below 1, deflation negative or not below n.
         OperatorError: NaN or Inf in a product.
     """
+    matrix = as_operator(operator)
     _at_least_one(probes=probes)
-    if not 0 <= deflation < operator.size:
-        raise UsageError(f"deflation = {deflation}: expected 0 to {operator.size - 1} (n − 1)")
+    if not 0 <= deflation < matrix.size:
+        raise UsageError(f"deflation = {deflation}: expected 0 to {matrix.size - 1} (n − 1)")
     if deflation:
-        _must_fit(operator, None, each=3, deflation=deflation)  # the sketch, its Q, Q in rows
-    if hasattr(operator, "verify"):
-        operator.verify()
-    basis = torch.zeros((0, operator.size), dtype=operator.dtype, device=operator.device)
+        _must_fit(matrix, None, each=3, deflation=deflation)  # the sketch, its Q, Q in rows
+    matrix.verify()
+    basis = torch.zeros((0, matrix.size), dtype=matrix.dtype, device=matrix.device)
     if deflation:
-        sketch = [operator.matvec(_signs(operator, seed, -1 - i)) for i in range(deflation)]
+        sketch = [matrix.matvec(_signs(matrix, seed, -1 - i)) for i in range(deflation)]
         basis = torch.linalg.qr(torch.stack(sketch, dim=1)).Q.T.contiguous()
-    exact = sum(_dot(q, operator.matvec(q)) for q in basis)
+    exact = sum(_dot(q, matrix.matvec(q)) for q in basis)
     values = np.empty(probes)
-    mean = torch.zeros(operator.size, dtype=torch.float64, device=operator.device)
+    mean = torch.zeros(matrix.size, dtype=torch.float64, device=matrix.device)
     departures = 0.0  # from the mean, squared and added up as in Welford's algorithm
     for index in range(probes):
-        signs = _signs(operator, seed, index)
+        signs = _signs(matrix, seed, index)
         probe = signs - (basis @ signs) @ basis
-        product = operator.matvec(probe)
+        product = matrix.matvec(probe)
         terms = signs.double() * (product - (basis @ product) @ basis).double()
         values[index] = exact + float(terms.sum())
         if index == 0:  # what the rest is measured in, so that no square underflows
@@ -219,19 +218,8 @@ def trace(
 
 
 def probe_start(size: int, seed: int, index: int) -> Tensor:
-    """The start vector of probe `index`: uniform on the unit sphere, float64, shape (n,)."""
+    """Return the start vector of probe `index`: uniform on the unit sphere, float64, shape (n,)."""
     return random_start(size, seed=derived_seed(seed, "probe", index))
-
-
-def _gauss_rule(
-    operator: SymmetricOperator, start: Tensor, steps: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights from one start vector, shape (steps taken,) each."""
-    lanczos = Lanczos(operator, start, capacity=steps)
-    while lanczos.steps < lanczos.capacity and not lanczos.exhausted:
-        lanczos.step()
-    theta, coordinates = lanczos.eigh()
-    return theta, coordinates[0] ** 2
 
 
 def _must_fit(

@@ -26,19 +26,18 @@ Sources: Parlett, The Symmetric Eigenvalue Problem (1980), §10.1 and §11.5; `b
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Unpack
 
 import numpy as np
 from torch import Tensor
 
-from saddlescope.curvature.distributed import ranks_of
-from saddlescope.curvature.krylov.extreme import check_options, default_atol
-from saddlescope.curvature.krylov.lanczos import random_start
+from saddlescope.curvature.keywords import gathered
+from saddlescope.curvature.krylov.lanczos import random_start, room_for
 from saddlescope.curvature.krylov.locking import LockedSearch
-from saddlescope.curvature.krylov.seeds import derived_seed
-from saddlescope.curvature.memory import basis_capacity
-from saddlescope.curvature.symmetric import SymmetricOperator
+from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
+from saddlescope.curvature.seeds import derived_seed
 from saddlescope.errors import UsageError
+from saddlescope.stopping import StopOptions, StopRule
 
 _BESIDE = 7
 """Vectors beside the k wanted: three at the other end, and some to iterate with."""
@@ -46,7 +45,7 @@ _BESIDE = 7
 
 @dataclass(frozen=True)
 class Eigenpairs:
-    """The k outermost eigenpairs at one end, from the end inwards.
+    """Hold the k outermost eigenpairs at one end, from the end inwards.
 
     Attributes:
         values: Ritz values θ, shape (k,), float64; a repeated eigenvalue as often as it is one.
@@ -79,18 +78,16 @@ class Eigenpairs:
 
 
 def top_eigenpairs(
-    operator: SymmetricOperator,
+    operator: OperatorLike,
+    stop: StopRule = StopRule(max_matvecs=300),
     *,
     k: int,
     end: Literal["max", "min"] = "max",
-    rtol: float = 1e-2,
-    atol: float | None = None,
-    confidence: float = 0.999,
-    max_matvecs: int = 300,
     seed: int = 0,
     basis_memory: int | None = None,
+    **options: Unpack[StopOptions],
 ) -> Eigenpairs:
-    """The k largest (or smallest) eigenvalues, algebraically, with their eigenvectors.
+    """Find the k largest (or smallest) eigenvalues, algebraically, with their eigenvectors.
 
     Repeated eigenvalues come as often as they are there: what has converged is locked, and the
     search goes on from fresh random vectors in the rest until, with probability `confidence`, no
@@ -99,47 +96,43 @@ def top_eigenpairs(
 
     Args:
         operator: of size n.
+        stop: a pair passes when its residual is below the share `rtol` of its |θ|, or below the
+            floor; `confidence` is the probability that none of the intervals misses, all ranks
+            together. After `max_matvecs` products, 300 by default, `converged` says that they ran
+            out, and fewer than k pairs come back where fewer were found. `certify` is not read:
+            an interval is always sought.
         k: how many, at most n.
         end: "max" or "min".
-        rtol: a pair passes when its residual is below this share of its |θ| …
-        atol: … or below this share of ‖T‖, or below the rounding of a product; None takes
-            `default_atol(rtol)`.
-        confidence: probability that none of the intervals misses, all ranks together.
-        max_matvecs: give up after this many products; `converged` then says so, and fewer than k
-            pairs come back where fewer were found.
         seed: of the start vectors.
         basis_memory: bytes that the basis may occupy; beyond them it is restarted with the k pairs
             kept. None takes a share of what is free. The pairs take 2k vectors beside it.
+        **options: single fields of `stop`.
 
     Raises:
         UsageError: an option out of range, or k pairs that do not fit into the basis.
         OperatorError: see `Lanczos`.
     """
-    atol = default_atol(rtol) if atol is None else atol
-    check_options(rtol, atol, confidence, max_matvecs)
-    if not 1 <= k <= operator.size:
-        raise UsageError(f"k = {k}: expected 1 to {operator.size} (n)")
+    matrix = as_operator(operator)
+    (stop,) = gathered(options, stop)
+    if not 1 <= k <= matrix.size:
+        raise UsageError(f"k = {k}: expected 1 to {matrix.size} (n)")
     if end not in ("max", "min"):
         raise UsageError(f"end = {end!r}: expected 'max' or 'min'")
-    if max_matvecs < k:
-        raise UsageError(f"max_matvecs = {max_matvecs}: k = {k} pairs need at least as many")
-    if hasattr(operator, "verify"):
-        operator.verify()
-    search = LockedSearch(operator, k=k, sign=1 if end == "min" else -1, rtol=rtol, atol=atol)
-    capacity = _capacity(operator, k, max_matvecs, basis_memory)
+    if stop.max_matvecs < k:
+        raise UsageError(f"max_matvecs = {stop.max_matvecs}: k = {k} pairs need at least as many")
+    matrix.verify()
+    search = LockedSearch(matrix, stop, k=k, sign=1 if end == "min" else -1)
+    capacity = _capacity(matrix, k, stop.max_matvecs, basis_memory)
     # Of the first run the seed's own vector, as that of `extreme_eigenvalues`.
-    edge = search.run(
-        random_start(operator.size, seed=seed), 0.5 * (1.0 - confidence), capacity, max_matvecs
-    )
+    allowed = 1.0 - stop.confidence
+    edge = search.run(random_start(matrix.size, seed=seed), 0.5 * allowed, capacity)
     runs = 1
-    while edge == -math.inf and search.products < max_matvecs:
+    while edge == -math.inf and search.products < stop.max_matvecs:
         runs += 1
-        start = random_start(operator.size, seed=derived_seed(seed, "deflated", runs))
-        miss = (1.0 - confidence) / (runs * (runs + 1))
-        edge = search.run(start, miss, capacity, max_matvecs)
-    if hasattr(operator, "check"):
-        operator.check(search.vectors.sum(0))
-    return _result(operator, search, end, confidence, edge)
+        start = random_start(matrix.size, seed=derived_seed(seed, "deflated", runs))
+        edge = search.run(start, allowed / (runs * (runs + 1)), capacity)
+    matrix.check(search.vectors.sum(0))
+    return _result(matrix, search, end, stop.confidence, edge)
 
 
 def _result(
@@ -151,7 +144,7 @@ def _result(
 ) -> Eigenpairs:
     """What was found, and the intervals that a bound on the rest gives."""
     sign = 1.0 if end == "min" else -1.0
-    notes: list[str] = list(getattr(operator, "notes", ()))
+    notes = list(operator.notes)
     noise = search.noise(notes)
     inner = search.values + noise
     outer = np.minimum(search.values, edge) - search.coupling() - noise
@@ -173,12 +166,10 @@ def _result(
 
 def _capacity(operator: SymmetricOperator, k: int, max_matvecs: int, memory: int | None) -> int:
     """Vectors of the basis: all, or enough to keep k at one end and go on."""
-    size, dtype = operator.size, operator.dtype
-    capacity = basis_capacity(size, dtype, operator.device, wanted=max_matvecs, memory=memory)
-    capacity = int(ranks_of(operator).least(capacity))
-    needed = min(k + _BESIDE, max_matvecs, size)
+    capacity = room_for(operator, max_matvecs, memory)
+    needed = min(k + _BESIDE, max_matvecs, operator.size)
     if capacity < needed:
-        each = size * dtype.itemsize / 2**20
+        each = operator.size * operator.dtype.itemsize / 2**20
         raise UsageError(
             f"{k} eigenpairs need a basis of {needed + 1} vectors of {each:.3g} MiB, "
             f"{(needed + 1) * each:.3g} MiB in all; {capacity + 1} fit: ask for "

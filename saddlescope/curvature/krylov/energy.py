@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from saddlescope.curvature.krylov.lanczos import Lanczos
-from saddlescope.curvature.symmetric import SymmetricOperator
+from saddlescope.curvature.krylov.lanczos import Lanczos, gauss_rule
+from saddlescope.curvature.operators import OperatorLike
 
 
 @dataclass(frozen=True)
 class SpectralEnergy:
-    """The Gauss rule of a vector's spectral measure.
+    """Hold the Gauss rule of a vector's spectral measure.
 
     Attributes:
         nodes: θ, shape (k,), ascending, in the units of the operator.
@@ -50,9 +50,7 @@ class SpectralEnergy:
         return value, lower, min(upper, 1.0)
 
 
-def spectral_energy(
-    operator: SymmetricOperator, vector: Tensor, *, steps: int = 60
-) -> SpectralEnergy:
+def spectral_energy(operator: OperatorLike, vector: Tensor, *, steps: int = 60) -> SpectralEnergy:
     """Measure how a vector's energy is spread over the spectrum.
 
     Args:
@@ -65,7 +63,4 @@ def spectral_energy(
         OperatorError: see `Lanczos`.
     """
     lanczos = Lanczos(operator, vector, capacity=steps)
-    while lanczos.steps < lanczos.capacity and not lanczos.exhausted:
-        lanczos.step()
-    theta, coordinates = lanczos.eigh()
-    return SpectralEnergy(theta, coordinates[0] ** 2, lanczos.exhausted, lanczos.steps)
+    return SpectralEnergy(*gauss_rule(lanczos), lanczos.exhausted, lanczos.steps)

@@ -1,37 +1,37 @@
 """Both ends of a spectrum from one Krylov space, with error bounds that say what they are.
 
-Rule 3 of the instrument. Three things are known of each end and none stands in for another:
+Three things are known of each end and none stands in for another:
 the Ritz value lies inside the spectrum (rigorous, to rounding); the outer bound holds with the
 stated confidence (`bounds`); the residual says how near some eigenvalue is, not which one.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.distributed import ranks_of
+from saddlescope.curvature.keywords import gathered
 from saddlescope.curvature.krylov.bounds import Estimate, ratio, start_component
-from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
+from saddlescope.curvature.krylov.lanczos import Lanczos, random_start, room_for
 from saddlescope.curvature.krylov.noise import product_noise
 from saddlescope.curvature.krylov.outer import OuterBounds
-from saddlescope.curvature.memory import basis_capacity
-from saddlescope.curvature.symmetric import SymmetricOperator
+from saddlescope.curvature.krylov.search import Search, SearchOptions
+from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
 from saddlescope.errors import UsageError
+from saddlescope.stopping import StopOptions, StopRule
 
 Verdict = Literal["negative-curvature", "unresolved", "positive", "not-converged"]
-StopRule = Literal[
+StopReason = Literal[
     "residual", "residual-floor", "interval", "interval-floor", "exhausted", "max-matvecs"
 ]
 
 
 @dataclass(frozen=True)
 class Ends:
-    """Both extreme eigenvalues of one operator.
+    """Hold both extreme eigenvalues of one operator.
 
     Attributes:
         lambda_max: largest eigenvalue, algebraically.
@@ -57,51 +57,33 @@ class Ends:
     confidence: float
     matvecs: int
     noise: float
-    stop_rule: StopRule
+    stop_rule: StopReason
     converged: bool
     verdict: Verdict
     eigenvectors: Tensor | None
     notes: tuple[str, ...]
 
 
+class EndsOptions(StopOptions, SearchOptions, total=False):
+    """Name every keyword of `extreme_eigenvalues`."""
+
+
 def extreme_eigenvalues(
-    operator: SymmetricOperator,
-    *,
-    rtol: float = 1e-2,
-    atol: float | None = None,
-    confidence: float = 0.999,
-    certify: bool = False,
-    max_matvecs: int = 200,
-    seed: int = 0,
-    noise: float | None = None,
-    basis_memory: int | None = None,
-    warm_start: Tensor | None = None,
-    eigenvectors: bool = False,
-    progress: Callable[[int, float, float], None] | None = None,
+    operator: OperatorLike,
+    stop: StopRule = StopRule(),
+    search: Search = Search(),
+    **options: Unpack[EndsOptions],
 ) -> Ends:
     """Compute λ_max, λ_min and λ_ratio of a symmetric operator, with bounds.
 
     Args:
         operator: see `SymmetricOperator`; its `verify()` is called first if it has one, and its
             `check(vector)` on the final Ritz vectors; its `notes` are handed on.
-        rtol: stop when both residuals (with `certify`, both intervals' half-widths) are below
-            this share of their own Ritz value …
-        atol: … or below this share of ‖T‖, or below the noise: a semidefinite operator must
-            stop too. None takes `default_atol(rtol)`; `stop_rule` says when this has decided.
-        confidence: joint probability of the row's intervals, λ_ratio included.
-        certify: stop on the intervals instead of the residuals.
-        max_matvecs: give up after this many products.
-        seed: of the start vector.
-        noise: absolute rounding error of a product; None measures it against the operator's
-            float64 `reference()` at the end.
-        basis_memory: bytes that the Krylov basis may occupy; beyond them it is restarted, see
-            `Lanczos`. None takes a share of what is free.
-        warm_start: shape (n,); a guess such as v_max + v_min of an earlier checkpoint, to which
-            a fresh random vector of equal length is added, so that the bounds survive. It saves
-            products where residuals decide; the bounds come from the fresh part alone, so with
-            `certify` it saves none.
-        eigenvectors: also return v_max and v_min.
-        progress: called after each product with (products, θ_max, θ_min).
+        stop: how precisely, and when to give up; `Ends.stop_rule` says what has decided.
+        search: where to start and what to keep.
+        **options: single fields of these two: `rtol`, `atol`, `confidence`, `certify`,
+            `max_matvecs`; `seed`, `noise`, `basis_memory`, `warm_start`, `eigenvectors`,
+            `progress`.
 
     Returns:
         The ends; failing to converge is a result, not an exception.
@@ -109,103 +91,85 @@ def extreme_eigenvalues(
     Raises:
         UsageError: an option out of range.
         OperatorError: NaN, Inf, or products that are not those of one symmetric matrix.
+
+    Example:
+        >>> import torch
+        >>> from saddlescope.curvature import MatrixOperator
+        >>> A = MatrixOperator(torch.diag(torch.tensor([3.0, 1.0, -2.0])).double())
+        >>> ends = extreme_eigenvalues(A, rtol=1e-3)
+        >>> round(ends.lambda_max.value, 6), round(ends.lambda_min.value, 6)
+        (3.0, -2.0)
     """
-    atol = default_atol(rtol) if atol is None else atol
-    check_options(rtol, atol, confidence, max_matvecs)
-    if hasattr(operator, "verify"):
-        operator.verify()
-    epsilon = float(torch.finfo(operator.dtype).eps)
-    start, fresh = _start(operator, seed, warm_start)
-    capacity = basis_capacity(
-        operator.size, operator.dtype, operator.device, wanted=max_matvecs, memory=basis_memory
-    )
-    capacity = int(ranks_of(operator).least(capacity))
-    lanczos = Lanczos(operator, start, capacity=capacity)
+    matrix = as_operator(operator)
+    stop, search = gathered(options, stop, search)
+    matrix.verify()
+    epsilon = float(torch.finfo(matrix.dtype).eps)
+    start, fresh = _start(matrix, search.seed, search.warm_start)
+    capacity = room_for(matrix, stop.max_matvecs, search.basis_memory)
+    lanczos = Lanczos(matrix, start, capacity=capacity)
     # Half of the allowed misses for each end, so that the row as a whole keeps its confidence.
-    delta = fresh * start_component(operator.size, 0.5 * (1.0 - confidence))
-    stop: StopRule = "max-matvecs"
-    outer = OuterBounds(delta, dimension=operator.size)
-    while lanczos.steps < max_matvecs:
+    delta = fresh * start_component(matrix.size, 0.5 * (1.0 - stop.confidence))
+    reason: StopReason = "max-matvecs"
+    outer = OuterBounds(delta, dimension=matrix.size)
+    while lanczos.steps < stop.max_matvecs:
         if lanczos.full:
             lanczos.restart()
         lanczos.step()
         theta, weights = _ritz(lanczos)
         # Below the rounding of a product the recurrence's residual says nothing.
         residuals = np.maximum(lanczos.betas[-1] * np.abs(weights[-1]), epsilon * lanczos.scale)
-        if progress is not None:
-            progress(lanczos.steps, theta[1], theta[0])
+        if search.progress is not None:
+            search.progress(lanczos.steps, theta[1], theta[0])
         if lanczos.exhausted:
-            stop = "exhausted"
+            reason = "exhausted"
             break
-        known_noise = max(noise or 0.0, lanczos.noise)
-        floor = max(known_noise, atol * lanczos.scale)
-        if certify:
+        known_noise = max(search.noise or 0.0, lanczos.noise)
+        floor = max(known_noise, stop.floor * lanczos.scale)
+        if stop.certify:
             outer.update(lanczos)
             found = _intervals(theta, residuals, outer, noise=known_noise)
             errors = np.array([found[0].half_width, found[1].half_width])
         else:
             errors = residuals
         small = lanczos.steps > 1 and bool(
-            (errors <= np.maximum(rtol * np.abs(theta), floor)).all()
+            (errors <= np.maximum(stop.rtol * np.abs(theta), floor)).all()
         )
         if lanczos.ranks.first_says(small):
-            within = (errors <= rtol * np.abs(theta)).all()
-            if certify:
-                stop = "interval" if within else "interval-floor"
+            within = (errors <= stop.rtol * np.abs(theta)).all()
+            if stop.certify:
+                reason = "interval" if within else "interval-floor"
             else:
-                stop = "residual" if within else "residual-floor"
+                reason = "residual" if within else "residual-floor"
             break
 
-    total_noise = max(noise or 0.0, lanczos.noise)
-    if hasattr(operator, "check"):
-        operator.check(lanczos.combine(weights.sum(1)))
-    notes: list[str] = list(getattr(operator, "notes", ()))
-    if noise is None:
-        total_noise += _measure_noise(operator, lanczos, weights, notes)
+    total_noise = max(search.noise or 0.0, lanczos.noise)
+    matrix.check(lanczos.combine(weights.sum(1)))
+    notes = list(matrix.notes)
+    if search.noise is None:
+        total_noise += _measure_noise(matrix, lanczos, weights, notes)
     if delta < 10 * epsilon:
         notes.append(
             f"the start component behind the bounds ({delta:.1e}) is near the rounding of "
-            f"{str(operator.dtype).removeprefix('torch.')} at n = {operator.size}: read the outer "
+            f"{str(matrix.dtype).removeprefix('torch.')} at n = {matrix.size}: read the outer "
             "bounds as estimates, lower the confidence, or use float64"
         )
     outer.update(lanczos)
     smallest, largest = _intervals(theta, residuals, outer, noise=total_noise)
-    converged = stop != "max-matvecs"
+    converged = reason != "max-matvecs"
     return Ends(
         lambda_max=largest,
         lambda_min=smallest,
         lambda_ratio=ratio(largest, smallest),
-        confidence=confidence,
+        confidence=stop.confidence,
         matvecs=lanczos.steps,
         noise=total_noise,
-        stop_rule=stop,
+        stop_rule=reason,
         converged=converged,
         verdict=_verdict(smallest, converged=converged),
         # Rows: v_max, v_min.
-        eigenvectors=lanczos.combine(weights[:, ::-1]) if eigenvectors else None,
+        eigenvectors=lanczos.combine(weights[:, ::-1]) if search.eigenvectors else None,
         notes=tuple(notes),
     )
-
-
-def default_atol(rtol: float) -> float:
-    """The share of ‖T‖ that is precise enough where an end is near 0.
-
-    It follows `rtol`, so that a finer `rtol` is not overruled by a floor nobody asked for: an end
-    of a thousandth of the other's size is still measured to `rtol`.
-    """
-    return 1e-3 * rtol
-
-
-def check_options(rtol: float, atol: float, confidence: float, max_matvecs: int) -> None:
-    """Refuse options of an iteration that are out of range."""
-    if not 0.0 < rtol < 1.0:
-        raise UsageError(f"rtol = {rtol}: expected a number between 0 and 1")
-    if not 0.0 <= atol < 1.0:
-        raise UsageError(f"atol = {atol}: expected a number from 0 to 1")
-    if not 0.0 < confidence < 1.0:
-        raise UsageError(f"confidence = {confidence}: expected a probability between 0 and 1")
-    if max_matvecs < 1:
-        raise UsageError(f"max_matvecs = {max_matvecs}: expected at least 1")
 
 
 def _start(

@@ -24,9 +24,8 @@ import torch
 from scipy.linalg import eigh, eigh_tridiagonal
 from torch import Tensor
 
-from saddlescope.curvature.distributed import ranks_of
-from saddlescope.curvature.memory import available_bytes, is_out_of_memory
-from saddlescope.curvature.symmetric import SymmetricOperator
+from saddlescope.curvature.memory import available_bytes, basis_capacity, is_out_of_memory
+from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
 from saddlescope.errors import MemoryLimitError, OperatorError, UsageError
 
 ASYMMETRY_LIMIT = 1e-2
@@ -43,7 +42,7 @@ _PROTECTED = 3
 
 
 def random_start(size: int, *, seed: int) -> Tensor:
-    """A vector uniform on the unit sphere of R^n, float64 on the CPU, shape (n,).
+    """Draw a vector uniform on the unit sphere of R^n, float64 on the CPU, shape (n,).
 
     Drawn on the CPU whatever the device, so that every device starts from the same vector.
     """
@@ -52,8 +51,25 @@ def random_start(size: int, *, seed: int) -> Tensor:
     return vector / vector.norm()
 
 
+def room_for(operator: SymmetricOperator, wanted: int, memory: int | None) -> int:
+    """Return how many vectors a basis may hold besides the residual's: the least of all ranks'.
+
+    Args:
+        operator: whose products are taken.
+        wanted: products at most.
+        memory: bytes for the basis; None takes a share of what is free.
+
+    Raises:
+        UsageError: too few to iterate with.
+    """
+    own = basis_capacity(
+        operator.size, operator.dtype, operator.device, wanted=wanted, memory=memory
+    )
+    return int(operator.ranks.least(own))
+
+
 class Lanczos:
-    """Extends a Krylov basis one product at a time.
+    """Extend a Krylov basis one product at a time.
 
     Args:
         operator: a symmetric operator of size n.
@@ -76,7 +92,7 @@ class Lanczos:
 
     def __init__(
         self,
-        operator: SymmetricOperator,
+        operator: OperatorLike,
         start: Tensor,
         *,
         capacity: int,
@@ -90,8 +106,8 @@ class Lanczos:
         norm = float(start.double().norm())
         if not (math.isfinite(norm) and norm > 0):
             raise UsageError(f"start vector has norm {norm}; it must be finite and not zero")
-        self.operator = operator
-        self.ranks = ranks_of(operator)
+        self.operator = as_operator(operator)
+        self.ranks = self.operator.ranks
         self.capacity = min(capacity, operator.size)
         self.alphas: list[float] = []
         self.betas: list[float] = []
@@ -103,33 +119,33 @@ class Lanczos:
         self.exhausted = False
         self.columns = 0
         self._projected = np.zeros((self.capacity + 1, self.capacity + 1))
-        self._basis = _empty_basis(self.capacity + 1, operator)
+        self._basis = _empty_basis(self.capacity + 1, self.operator)
         self._basis[0] = (start.double() / norm).to(operator.device, operator.dtype)
 
     @property
     def steps(self) -> int:
-        """Products so far."""
+        """Count the products so far."""
         return len(self.alphas)
 
     @property
     def noise(self) -> float:
-        """The noise that needs no extra product: rounding of the dtype, and asymmetry seen."""
+        """Return the noise that takes no extra product: the dtype's rounding, asymmetry seen."""
         # Rounding of the process itself; restarts turn the basis and add a little each time.
         factor = 8 + (2 * self.steps if self.dropped else 0)
         return max(self.asymmetry, factor * torch.finfo(self.operator.dtype).eps * self.scale)
 
     @property
     def full(self) -> bool:
-        """Whether another step needs a restart first."""
+        """Return whether another step needs a restart first."""
         return self.columns == self.capacity
 
     @property
     def projected(self) -> np.ndarray:
-        """T = QᵀAQ, float64, shape (k, k)."""
+        """Return T = QᵀAQ, float64, shape (k, k)."""
         return self._projected[: self.columns, : self.columns]
 
     def eigh(self) -> tuple[np.ndarray, np.ndarray]:
-        """All Ritz values, ascending, and their coordinates in the basis, shape (k, k)."""
+        """Return all Ritz values, ascending, and their coordinates in the basis, shape (k, k)."""
         if self.dropped:
             return eigh(self.projected)
         k = self.columns
@@ -236,12 +252,12 @@ class Lanczos:
         self.columns = count
 
     def combine(self, weights: np.ndarray) -> Tensor:
-        """Σ_j weights_j·q_j for weights of shape (k,) or (k, m): shape (n,) or (m, n)."""
+        """Return Σ_j weights_j·q_j for weights of shape (k,) or (k, m): shape (n,) or (m, n)."""
         matrix = torch.as_tensor(np.ascontiguousarray(weights.T)).to(self._basis)
         return matrix @ self._basis[: self.columns]
 
     def image(self, weights: np.ndarray) -> Tensor:
-        """A·Σ_j weights_j·q_j without a product, from A·Q = Q·T + β·q_{k+1}·e_kᵀ.
+        """Return A·Σ_j weights_j·q_j without a product, from A·Q = Q·T + β·q_{k+1}·e_kᵀ.
 
         Weights and result have the shapes of `combine`.
         """
@@ -252,8 +268,20 @@ class Lanczos:
         return coordinates @ self._basis[:held]
 
 
+def gauss_rule(lanczos: Lanczos) -> tuple[np.ndarray, np.ndarray]:
+    """Take all steps there is room for; return nodes and weights of the start vector's rule.
+
+    Both have shape (steps taken,); the weights are the squares of the Ritz vectors' first
+    coordinates, because the first basis vector is the start vector.
+    """
+    while lanczos.steps < lanczos.capacity and not lanczos.exhausted:
+        lanczos.step()
+    theta, coordinates = lanczos.eigh()
+    return theta, coordinates[0] ** 2
+
+
 def scaled_norm(vector: Tensor) -> Tensor:
-    """‖v‖ whose squares neither underflow nor overflow, float64, shape ().
+    """Return ‖v‖ by squares that neither underflow nor overflow, float64, shape ().
 
     The plain norm of a vector of entries below 1e-162 (in float32 1e-23) is 0.
     """
@@ -285,7 +313,7 @@ def _empty_basis(vectors: int, operator: SymmetricOperator) -> Tensor:
 def farthest_from(
     dropped: Sequence[float], values: np.ndarray, count: int, *, low: int, high: int
 ) -> list[int]:
-    """Which Ritz values to drop: those in the widest gaps that the dropped ones leave.
+    """Choose which Ritz values to drop: those in the widest gaps that the dropped ones leave.
 
     A dropped Ritz value is a root of every later Lanczos polynomial. Without restarts the roots
     would be spread as the Ritz values are, densely where the spectrum is dense and at its ends.

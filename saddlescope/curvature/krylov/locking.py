@@ -6,23 +6,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.distributed import ranks_of
 from saddlescope.curvature.krylov.bounds import start_component
 from saddlescope.curvature.krylov.deflation import Deflated
 from saddlescope.curvature.krylov.lanczos import Lanczos, scaled_norm
 from saddlescope.curvature.krylov.noise import product_noise
 from saddlescope.curvature.krylov.outer import OuterBounds
-from saddlescope.curvature.symmetric import SymmetricOperator
+from saddlescope.curvature.operators import SymmetricOperator
+from saddlescope.stopping import StopRule
 
 
 class LockedSearch:
-    """What is locked so far, turned so that the low end is the one looked for.
+    """Hold what is locked so far, turned so that the low end is the one looked for.
 
     Args:
         operator: of size n.
         k: pairs wanted.
         sign: 1 for the low end, −1 for the high one.
-        rtol, atol: see `top_eigenpairs`.
+        stop: how precisely, see `top_eigenpairs`, and how many products of all runs together.
 
     Attributes:
         values: of what is locked, times the sign, ascending, shape (m,), float64; m at most k.
@@ -31,12 +31,9 @@ class LockedSearch:
         products: used so far.
     """
 
-    def __init__(
-        self, operator: SymmetricOperator, *, k: int, sign: int, rtol: float, atol: float
-    ) -> None:
-        self._operator, self._k, self._sign = operator, k, sign
-        self._rtol, self._atol = rtol, atol
-        self._ranks = ranks_of(operator)
+    def __init__(self, operator: SymmetricOperator, stop: StopRule, *, k: int, sign: int) -> None:
+        self._operator, self._stop, self._k, self._sign = operator, stop, k, sign
+        self._ranks = operator.ranks
         self._epsilon = float(torch.finfo(operator.dtype).eps)
         self.vectors = torch.empty((0, operator.size), dtype=operator.dtype, device=operator.device)
         self._images = self.vectors
@@ -45,14 +42,13 @@ class LockedSearch:
         self._scale = self._noise = 0.0
         self.products = 0
 
-    def run(self, start: Tensor, miss: float, capacity: int, max_matvecs: int) -> float:
+    def run(self, start: Tensor, miss: float, capacity: int) -> float:
         """Look for more in what is left, from a fresh start vector.
 
         Args:
             start: shape (n,), uniform on the sphere and independent of what is locked.
             miss: probability with which the bound may fail.
             capacity: vectors of the basis.
-            max_matvecs: of the whole search.
 
         Returns:
             The point that no eigenvalue of the rest lies below; −∞ where the run ended because it
@@ -66,11 +62,11 @@ class LockedSearch:
             rest.start(start),
             capacity=min(capacity, left),
             scale=self._scale,
-            project=rest.project if locked else None,
+            project=rest.outer if locked else None,
         )
         outer = OuterBounds(start_component(left, miss), dimension=left)
         edge = -math.inf
-        while self.products < max_matvecs:
+        while self.products < self._stop.max_matvecs:
             if lanczos.full:
                 lanczos.restart(**{"low" if self._sign > 0 else "high": self._k})
             lanczos.step()
@@ -78,7 +74,7 @@ class LockedSearch:
             self._scale = max(self._scale, lanczos.scale)
             self._noise = max(self._noise, lanczos.noise)
             whole = lanczos.exhausted or lanczos.columns == left
-            out_of_products = self.products == max_matvecs
+            out_of_products = self.products == self._stop.max_matvecs
             values, coordinates = lanczos.eigh()
             values = self._sign * self._ranks.array_from_first(values)
             order = np.argsort(values, kind="stable")
@@ -115,15 +111,15 @@ class LockedSearch:
         return both[first], int((first >= len(locked)).sum())
 
     def certified(self, edge: float) -> bool:
-        """Whether nothing but the tolerance lies between the k-th pair and the bound."""
+        """Return whether nothing but the tolerance lies between the k-th pair and the bound."""
         if len(self.values) < self._k:
             return False
         return bool(edge >= self.values[-1] - self._tolerance(self.values[-1:])[0])
 
     def _tolerance(self, values: np.ndarray) -> np.ndarray:
         """What a residual may be, shape (j,)."""
-        floor = max(max(self._atol, 8 * self._epsilon) * self._scale, self._noise)
-        return np.maximum(self._rtol * np.abs(values), floor)
+        floor = max(max(self._stop.floor, 8 * self._epsilon) * self._scale, self._noise)
+        return np.maximum(self._stop.rtol * np.abs(values), floor)
 
     def _lock(
         self, lanczos: Lanczos, rest: Deflated, weights: np.ndarray, *, all_of_them: bool
@@ -152,7 +148,7 @@ class LockedSearch:
         self.values, self.residuals = values[kept], errors[kept]
 
     def coupling(self) -> float:
-        """‖E‖, the norm of all residuals together."""
+        """Return ‖E‖, the norm of all residuals together."""
         largest = float(self.residuals.max())
         if largest == 0.0:
             return 0.0
@@ -163,7 +159,7 @@ class LockedSearch:
         return largest * math.sqrt(max(1.0, square))
 
     def noise(self, notes: list[str]) -> float:
-        """Rounding of the process and of a product: √k·‖(H₃₂ − H₆₄)·y‖, y midway between the k."""
+        """Measure the rounding, of a product √k·‖(H₃₂ − H₆₄)·y‖ for y midway between the k."""
         if self._operator.dtype == torch.float64:
             return self._noise
         root = math.sqrt(len(self.values))

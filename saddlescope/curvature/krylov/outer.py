@@ -10,7 +10,7 @@ from saddlescope.curvature.krylov.lanczos import Lanczos
 
 
 class OuterBounds:
-    """Beyond which no eigenvalue lies while the start vector has its least components.
+    """Bound where no eigenvalue lies while the start vector has its least components.
 
     Every step's bound holds on the same event, so the sharpest one so far is kept; see `bounds`.
 

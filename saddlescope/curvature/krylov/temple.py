@@ -23,20 +23,21 @@ The high end is the mirror image, and the same second run serves both.
 
 import math
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.distributed import ranks_of
+from saddlescope.curvature.keywords import gathered
 from saddlescope.curvature.krylov.bounds import start_component
 from saddlescope.curvature.krylov.deflation import Deflated
 from saddlescope.curvature.krylov.extreme import Ends
-from saddlescope.curvature.krylov.lanczos import Lanczos, random_start, scaled_norm
+from saddlescope.curvature.krylov.lanczos import Lanczos, random_start, room_for, scaled_norm
 from saddlescope.curvature.krylov.outer import OuterBounds
-from saddlescope.curvature.krylov.seeds import derived_seed
-from saddlescope.curvature.memory import basis_capacity
-from saddlescope.curvature.symmetric import SymmetricOperator
+from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
+from saddlescope.curvature.seeds import derived_seed
 from saddlescope.errors import UsageError
+from saddlescope.stopping import StopOptions, StopRule
 
 _SETTLED = 0.1
 """Share of the gap that more products might still add when no more are taken."""
@@ -44,7 +45,7 @@ _SETTLED = 0.1
 
 @dataclass(frozen=True)
 class TempleBound:
-    """What Kato-Temple says of one end.
+    """Tell what Kato-Temple says of one end.
 
     Attributes:
         value: ρ, the Rayleigh quotient of the end's vector.
@@ -64,7 +65,7 @@ class TempleBound:
 
 @dataclass(frozen=True)
 class TempleBounds:
-    """Kato-Temple bounds on both ends.
+    """Hold the Kato-Temple bounds on both ends.
 
     Attributes:
         lambda_max: of the largest eigenvalue.
@@ -81,13 +82,13 @@ class TempleBounds:
 
 
 def temple_bounds(
-    operator: SymmetricOperator,
+    operator: OperatorLike,
     ends: Ends,
+    stop: StopRule = StopRule(),
     *,
-    rtol: float = 1e-2,
-    max_matvecs: int = 200,
     seed: int = 0,
     basis_memory: int | None = None,
+    **options: Unpack[StopOptions],
 ) -> TempleBounds:
     """Bound both ends by ‖r‖²/gap, the gap certified by an independent deflated run.
 
@@ -95,11 +96,12 @@ def temple_bounds(
         operator: the one whose ends they are.
         ends: with eigenvectors, of which nothing is assumed; the noise and the confidence are
             taken over.
-        rtol: stop when ‖r‖²/gap is below this share of |ρ| at both ends; or where the gap itself
-            is known to a tenth, for then more products do not help.
-        max_matvecs: give up after this many products.
+        stop: ends the run when ‖r‖²/gap is below the share `rtol` of |ρ| at both ends; or where
+            the gap itself is known to a tenth, for then more products do not help; or after
+            `max_matvecs` products. Its other fields are not read.
         seed: of the second run; independent of the first for any number.
-        basis_memory: see `extreme_eigenvalues`.
+        basis_memory: see `Search`.
+        **options: single fields of `stop`.
 
     Raises:
         UsageError: `ends` without eigenvectors.
@@ -107,9 +109,11 @@ def temple_bounds(
     """
     if ends.eigenvectors is None:
         raise UsageError("Kato-Temple needs eigenvectors: measure with eigenvectors=True")
-    deflated = _away_from(operator, ends.eigenvectors)
+    matrix = as_operator(operator)
+    (stop,) = gathered(options, stop)
+    deflated = _away_from(matrix, ends.eigenvectors)
     high, low = _both_ends(deflated)
-    left, noise = operator.size - len(deflated.vectors), ends.noise
+    left, noise = matrix.size - len(deflated.vectors), ends.noise
     outer = OuterBounds(
         start_component(max(left, 1), 0.5 * (1.0 - ends.confidence)), dimension=left
     )
@@ -117,12 +121,9 @@ def temple_bounds(
     if left == 0:  # no other eigenvalue is there
         outer.low, outer.high = math.inf, -math.inf
     else:
-        limit = min(max_matvecs, left)
-        capacity = basis_capacity(
-            operator.size, operator.dtype, operator.device, wanted=limit, memory=basis_memory
-        )
-        capacity = int(ranks_of(operator).least(capacity))
-        start = random_start(operator.size, seed=derived_seed(seed, "kato-temple"))
+        limit = min(stop.max_matvecs, left)
+        capacity = room_for(matrix, limit, basis_memory)
+        start = random_start(matrix.size, seed=derived_seed(seed, "kato-temple"))
         start = deflated.start(start)
         # What is left may be small, or nothing: the rounding is that of the whole.
         scale = max(abs(high.value), abs(low.value))
@@ -131,10 +132,10 @@ def temple_bounds(
             start,
             capacity=min(capacity, limit),
             scale=scale,
-            project=deflated.project,
+            project=deflated.outer,
         )
         settled = False
-        while not (settled or lanczos.exhausted) and lanczos.steps < max_matvecs:
+        while not (settled or lanczos.exhausted) and lanczos.steps < stop.max_matvecs:
             if lanczos.full:
                 lanczos.restart()
             lanczos.step()
@@ -142,8 +143,8 @@ def temple_bounds(
             noise = max(ends.noise, lanczos.noise)
             theta = lanczos.eigh()[0]
             settled = lanczos.columns == left or lanczos.ranks.first_says(
-                low.settled(outer.low, float(theta[0]), noise=noise, rtol=rtol)
-                and high.settled(-outer.high, -float(theta[-1]), noise=noise, rtol=rtol)
+                low.settled(outer.low, float(theta[0]), noise=noise, rtol=stop.rtol)
+                and high.settled(-outer.high, -float(theta[-1]), noise=noise, rtol=stop.rtol)
             )
         products += lanczos.steps
     return TempleBounds(
@@ -180,7 +181,7 @@ class _End:
     opposite: tuple[float, float] | None
 
     def others(self, edge: float, noise: float) -> float:
-        """The bound b that follows where no eigenvalue of P·A·P is below `edge`."""
+        """Return the bound b that follows where no eigenvalue of P·A·P is below `edge`."""
         if self.opposite is None:
             return edge - noise
         value, coupling = self.opposite[0] - noise, self.opposite[1] + noise
@@ -190,17 +191,17 @@ class _End:
         return middle - math.hypot(half, coupling)
 
     def gap(self, edge: float, noise: float) -> float:
-        """The least that b − ρ may be, or 0."""
+        """Return the least that b − ρ may be, or 0."""
         return max(0.0, self.others(edge, noise) - self.value - noise)
 
     def correction(self, edge: float, noise: float) -> float:
-        """At most ‖r‖²/gap."""
+        """Return the most that ‖r‖²/gap can be."""
         gap = self.gap(edge, noise)
         error = self.residual + noise  # whose square may be less than the least number there is
         return error * (error / gap) if gap > 0.0 else math.inf
 
     def settled(self, edge: float, ritz: float, *, noise: float, rtol: float) -> bool:
-        """Whether more products are of no use: the bound is sharp, or the gap is known.
+        """Return whether more products are of no use: the bound is sharp, or the gap is known.
 
         Args:
             edge: the outer bound on the eigenvalues of P·A·P so far.
@@ -213,7 +214,7 @@ class _End:
         return self.gap(edge, noise) >= (1.0 - _SETTLED) * self.gap(ritz, noise)
 
     def bound(self, edge: float, noise: float) -> TempleBound:
-        """The bound, turned back."""
+        """Return the bound, turned back."""
         lower = self.value - noise - self.correction(edge, noise)
         lower, upper = sorted((self.sign * lower, self.sign * (self.value + noise)))
         return TempleBound(

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from saddlescope.curvature.memory import available_bytes, is_out_of_memory
-from saddlescope.curvature.objective import Objective
+from saddlescope.curvature.objective import Objective, Tensors, exact_arithmetic, untouched
 from saddlescope.curvature.products.linearisations import Linearisation, Lineariser
 from saddlescope.curvature.products.replay import free_recordings
-from saddlescope.curvature.state import Tensors, exact_arithmetic, untouched
 from saddlescope.errors import MemoryLimitError, OperatorError
 
 log = logging.getLogger("saddlescope.curvature")
@@ -25,7 +24,7 @@ _Result = TypeVar("_Result")
 
 
 class BatchProducts:
-    """v ↦ M·v, the sum of the batches' terms, with the gradient and the loss as by-products.
+    """Map v ↦ M·v, the sum of the batches' terms, with the gradient and the loss as by-products.
 
     Args:
         objective: what to differentiate.

@@ -34,7 +34,7 @@ PIECE_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class Geometry:
-    """What a convolution is besides its tensors.
+    """Say what a convolution is besides its tensors.
 
     Attributes:
         stride, padding, dilation: one number a spatial dimension.
@@ -48,7 +48,7 @@ class Geometry:
 
     @property
     def arguments(self) -> tuple[Any, ...]:
-        """As `torch.ops.aten.convolution` takes them: not transposed, no output padding."""
+        """Return what `torch.ops.aten.convolution` takes: not transposed, no output padding."""
         none = [0] * len(self.stride)
         return (
             list(self.stride), list(self.padding), list(self.dilation), False, none, self.groups,
@@ -56,7 +56,7 @@ class Geometry:
 
 
 class TwiceDifferentiable(TorchFunctionMode):
-    """Runs convolutions so that their second derivative takes the kernels of the first."""
+    """Run convolutions so that their second derivative takes the kernels of the first."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -175,7 +175,7 @@ def convolution(
     output_padding: list[int],
     groups: int,
 ) -> Tensor:
-    """`torch.ops.aten.convolution`, argument for argument, in another way where that is faster."""
+    """Do as `torch.ops.aten.convolution` does, in another way where that is faster."""
     plan = _plan(x, weight, Geometry(tuple(stride), tuple(padding), tuple(dilation), groups))
     apply: Callable[..., Tensor] = torch.ops.aten.convolution.default
     given: tuple[Any, ...] = (stride, padding, dilation, transposed, output_padding, groups)

@@ -13,7 +13,7 @@ from saddlescope.curvature.products.graphs import TraceError, overwrites
 
 @dataclass(frozen=True)
 class Division:
-    """A recorded product, divided by what runs when.
+    """Hold a recorded product, divided by what runs when.
 
     Attributes:
         forward: inputs and batch size -> loss and what crosses to the others.

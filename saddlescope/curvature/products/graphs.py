@@ -6,7 +6,6 @@ cuts it into parts that run at different times.
 
 import math
 import operator
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,11 +21,11 @@ _ZEROS = (
 
 
 class TraceError(Exception):
-    """This model cannot be traced; the message says why."""
+    """Say why this model cannot be traced."""
 
 
 class RecordingError(TraceError):
-    """It cannot even be recorded, at whatever batch size."""
+    """Say that it cannot even be recorded, at whatever batch size."""
 
 
 def cleaned(module: GraphModule, *, after: int) -> tuple[GraphModule, list[torch.Tensor]]:
@@ -83,7 +82,7 @@ def _lifted(module: GraphModule, after: int) -> list[torch.Tensor]:
 
 
 def overwrites(node: Node) -> bool:
-    """Whether an operation writes into its first argument."""
+    """Return whether an operation writes into its first argument."""
     schema = getattr(node.target, "_schema", None)
     return node.op == "call_function" and schema is not None and schema.is_mutable
 
@@ -136,38 +135,21 @@ def _alike(one: Node, two: Any) -> bool:
     ) and (first.stride() == second.stride())
 
 
-def free_batch_size(recordings: Sequence[Graph], sizes: tuple[int, ...]) -> None:
-    """Replace the numbers that follow the batch size in the first graph by the size itself.
+def free_batch_size(graph: Graph, prime: int) -> None:
+    """Replace the numbers that follow the batch size in a graph by the size itself.
 
     Args:
-        recordings: of one function, at different sizes.
-        sizes: one, a prime, whose multiples are taken to follow it; or two, where the numbers that
-            the recordings disagree on do.
-
-    Raises:
-        TraceError: two recordings disagree on anything else.
+        graph: a recording at a prime batch size, whose multiples are taken to follow it.
+        prime: that size.
     """
-    graph, other = recordings[0], recordings[-1]
-    nodes, others = list(graph.nodes), list(other.nodes)
-    if [(n.op, n.target) for n in nodes if n.op != "placeholder"] != [
-        (n.op, n.target) for n in others if n.op != "placeholder"
-    ]:
-        raise TraceError("the operations depend on the batch size")
-    last = [node for node in nodes if node.op == "placeholder"][-1]
+    last = [node for node in graph.nodes if node.op == "placeholder"][-1]
     with graph.inserting_after(last):
-        size = graph.placeholder("batch_size")
-    anchor = size
+        size = anchor = graph.placeholder("batch_size")
     multiples: dict[Any, Node] = {}
-    for node, twin in zip(nodes, others, strict=True):
-        mine, spec = pytree.tree_flatten((node.args, node.kwargs))
-        theirs, other_spec = pytree.tree_flatten((twin.args, twin.kwargs))
-        if spec != other_spec:
-            raise TraceError("the operations depend on the batch size")
-        changed = False
-        for index, (one, two) in enumerate(zip(mine, theirs, strict=True)):
-            if isinstance(one, Node):
-                continue
-            key = _multiple(one, sizes[0]) if len(sizes) == 1 else _proportion(one, two, sizes)
+    for node in list(graph.nodes):
+        values, spec = pytree.tree_flatten((node.args, node.kwargs))
+        keys = [None if isinstance(value, Node) else _multiple(value, prime) for value in values]
+        for index, key in enumerate(keys):
             if key is None:
                 continue
             if key not in multiples:
@@ -175,14 +157,14 @@ def free_batch_size(recordings: Sequence[Graph], sizes: tuple[int, ...]) -> None
                     rule, factor = key
                     order = (size, factor) if rule is operator.mul else (factor, size)
                     anchor = multiples[key] = graph.call_function(rule, order)
-            mine[index], changed = multiples[key], True
-        if changed:
-            node.args, node.kwargs = pytree.tree_unflatten(mine, spec)
+            values[index] = multiples[key]
+        if any(keys):
+            node.args, node.kwargs = pytree.tree_unflatten(values, spec)
     graph.lint()
 
 
 def _multiple(number: Any, prime: int) -> tuple[Any, Any] | None:
-    """How a number follows the batch size if it does: as in `_proportion`."""
+    """How a number follows the batch size: (mul, k) for k·n, (truediv, k) for k/n, or not."""
     if isinstance(number, bool) or not isinstance(number, int | float):
         return None
     if not number or not math.isfinite(number):
@@ -194,20 +176,3 @@ def _multiple(number: Any, prime: int) -> tuple[Any, Any] | None:
         if abs(factor - round(factor)) <= 1e-12 * abs(factor):
             return operator.truediv, factor
     return None
-
-
-def _both_nan(one: Any, two: Any) -> bool:
-    return isinstance(one, float) and isinstance(two, float) and one != one and two != two
-
-
-def _proportion(one: Any, two: Any, sizes: tuple[int, ...]) -> tuple[Any, Any] | None:
-    """How a number follows the batch size: (mul, k) for k·n, (truediv, k) for k/n, or not."""
-    small, large = sizes
-    if one == two or _both_nan(one, two):
-        return None
-    if type(one) is type(two) and isinstance(one, int | float) and not isinstance(one, bool):
-        if one * large == two * small and (isinstance(one, float) or one % small == 0):
-            return operator.mul, one // small if isinstance(one, int) else one / small
-        if isinstance(one, float) and abs(one * small - two * large) <= 1e-12 * abs(one):
-            return operator.truediv, one * small
-    raise TraceError(f"a number depends on the batch size in an unknown way ({one!r}, {two!r})")

@@ -16,15 +16,14 @@ import torch
 from torch import Tensor
 
 from saddlescope.curvature.memory import metered, storage_bytes
-from saddlescope.curvature.objective import Batch, Criterion, Objective
-from saddlescope.curvature.parameters import strided
+from saddlescope.curvature.objective import Batch, Criterion, Objective, strided
 from saddlescope.curvature.products.convolutions import TwiceDifferentiable
 from saddlescope.curvature.products.tracing import TracedProgram
 from saddlescope.errors import OperatorError
 
 
 class Linearisation(Protocol):
-    """What is kept of one batch.
+    """Keep of one batch what does not change from product to product.
 
     Attributes:
         retained_cost: gradients a product, by operation count, while it is kept.
@@ -43,14 +42,14 @@ class Linearisation(Protocol):
     nbytes: int
 
     def apply(self, parts: list[Tensor]) -> list[Tensor | None]:
-        """The batch's term of the product, a tensor or None (zero) a parameter."""
+        """Return the batch's term of the product, a tensor or None (zero) a parameter."""
 
 
 Lineariser = Callable[[Objective, Batch], Linearisation]
 
 
 class DoubleBackward:
-    """The gradient of a batch with its graph; a product differentiates it once more."""
+    """Keep the gradient of a batch with its graph; a product differentiates it once more."""
 
     retained_cost: ClassVar[float] = 2.0
     streamed_cost: ClassVar[float] = 3.0
@@ -89,14 +88,13 @@ class DoubleBackward:
 
 
 class Traced:
-    """The primal half of a traced program for one batch; a product runs the tangent half.
+    """Run the primal half of a traced program for one batch; a product runs the tangent half.
 
     Args:
         program: the recording.
         objective: whose batch it is.
         batch: one of its batches.
         exact: take the branches of a float64 forward pass; see `TracedProgram`.
-        size: fill the batch up to this many samples and replay a recording of that size.
     """
 
     retained_cost: ClassVar[float] = 2.0
@@ -109,19 +107,15 @@ class Traced:
         batch: Batch,
         *,
         exact: bool = False,
-        size: int | None = None,
     ) -> None:
-        self._program, self._size, self.exact = program, size, exact
+        self._program, self.exact = program, exact
         inputs, targets, count = batch.inputs, batch.targets, len(batch.targets)
         weight = objective.element_weight(batch, program.elements) if program.elements else 1.0
         weights = torch.full(
             (count,), weight, dtype=objective.vector.dtype, device=objective.vector.device
         )
-        if size is not None and size > count:
-            inputs, targets = _filled(inputs, size), _filled(targets, size)
-            weights = torch.cat([weights, weights.new_zeros(size - count)])
         value, gradient, self._values = program.linearise(
-            objective.vector, objective.model, inputs, targets, weights, exact=exact
+            objective.vector, objective.model, *self._given(inputs, targets, weights), exact=exact
         )
         # A criterion that only tells a mean leaves the batch's share to be applied afterwards.
         self._factor = None if program.elements else batch.share
@@ -131,30 +125,23 @@ class Traced:
 
     def apply(self, parts: list[Tensor]) -> list[Tensor | None]:
         """See `Linearisation`."""
-        replay = None
-        if self._size is not None:
-            replay = self._program.replay(self._size, self._values, parts)
-        if replay is None:
-            return list(self._scaled(self._program.product(self._values, parts)))
-        return list(self._scaled(replay(self, self._values, parts)))
+        return list(self._scaled(self._tangent(parts)))
+
+    def _given(self, inputs: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+        """What the primal half is run on."""
+        return inputs, targets, weights
+
+    def _tangent(self, parts: list[Tensor]) -> list[Tensor]:
+        return self._program.product(self._values, parts)
 
     def _scaled(self, parts: list[Tensor]) -> list[Tensor]:
         return parts if self._factor is None else [part * self._factor for part in parts]
 
 
-def _filled(batch: Tensor, size: int) -> Tensor:
-    """The batch with its first sample repeated up to a size, in its memory layout."""
-    copies = batch[:1].expand(size - len(batch), *batch.shape[1:])
-    filled = torch.cat([batch, copies])
-    if batch.dim() == 4 and batch.is_contiguous(memory_format=torch.channels_last):
-        return filled.contiguous(memory_format=torch.channels_last)
-    return filled
-
-
 def differentiable_loss(
     objective: Objective, batch: Batch, *, criterion: Criterion | None = None
 ) -> Tensor:
-    """The batch's term of the objective, with its graph.
+    """Return the batch's term of the objective, with its graph.
 
     Raises:
         OperatorError: there is none.
@@ -171,7 +158,7 @@ def differentiable_loss(
 def pull_back(
     values: Sequence[Tensor | None], sources: Sequence[Tensor], weights: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
-    """Σ_i (∂value_i/∂source)ᵀ·weight_i for each source; None stands for zeros on either side."""
+    """Return Σ_i (∂value_i/∂source)ᵀ·weight_i for each source; None stands for zeros."""
     # A value without a graph is constant (a linear last layer's bias under a linear loss, an
     # unused parameter): it contributes nothing.
     live = [

@@ -16,8 +16,8 @@ import torch
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from saddlescope.curvature.objective import exact_arithmetic
 from saddlescope.curvature.products.graphs import RecordingError
-from saddlescope.curvature.state import exact_arithmetic
 
 _OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
 
@@ -59,7 +59,7 @@ def record(function: Callable[..., Any], *arguments: Any) -> GraphModule:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """Return what an error says, in one line."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 

@@ -8,7 +8,8 @@ linearisation, and the direction for each product.
 What is recorded costs memory beside the product's own: it is counted, given back when memory runs
 out, and a function that cannot be recorded is run as it is.
 
-Everything but `CudaGraphs` is independent of the device.
+Only a GPU can gain by it, and none has measured it yet: so all of it is in this file, behind one
+switch, `Programs(replay=False)`. Everything but `CudaGraphs` is independent of the device.
 """
 
 import contextlib
@@ -21,6 +22,10 @@ import torch
 from torch import Tensor
 
 from saddlescope.curvature.memory import default_budget, is_out_of_memory, storage_bytes
+from saddlescope.curvature.objective import Batch, Objective
+from saddlescope.curvature.products.linearisations import Traced
+from saddlescope.curvature.products.recording import first_line
+from saddlescope.curvature.products.tracing import TracedProgram
 
 log = logging.getLogger("saddlescope.curvature")
 
@@ -32,13 +37,18 @@ SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 most a half more, so that 100 classes of different sizes need few recordings."""
 
 
+TRACING_PAYS_FROM_ROWS = 40
+"""Rows of a job from which tracing is worth its seconds on CUDA, where launches cost more than
+arithmetic: replayed products of a small row are estimated to save 0.2 s a row. Not measured yet."""
+
+
 def recorded_size(count: int) -> int | None:
-    """The size a batch is filled up to; None where it is too large to wait for launches."""
+    """Return the size a batch is filled up to; None where it is too large to wait for launches."""
     return next((size for size in SIZES if size >= count), None)
 
 
 class Replay:
-    """A function of what was kept and of a direction, recorded on buffers of its own.
+    """Record a function of what was kept and of a direction on buffers of its own.
 
     Several linearisations may share one: each is copied in when its turn comes.
 
@@ -90,7 +100,7 @@ def _copy(buffers: Sequence[Any], values: Sequence[Any]) -> None:
 
 
 class Recordings:
-    """The recordings of one function, by batch size.
+    """Keep the recordings of one function, by batch size.
 
     Args:
         record: how; see `CudaGraphs`.
@@ -100,11 +110,10 @@ class Recordings:
         self.record = record
         # None: recording this size failed, and is not tried again.
         self._made: dict[int, Replay | None] = {}
-        _everywhere.add(self)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the recordings keep."""
+        """Return the bytes that the recordings keep."""
         return sum(made.nbytes for made in self._made.values() if made is not None)
 
     def get(
@@ -114,7 +123,7 @@ class Recordings:
         kept: Sequence[Any],
         direction: Sequence[Tensor],
     ) -> Replay | None:
-        """The recording of a size, made at the first call; None where there can be none.
+        """Return the recording of a size, made at the first call; None where there can be none.
 
         Args:
             size: of the batch.
@@ -131,7 +140,7 @@ class Recordings:
                 self._made[size] = Replay(function, kept, direction, record=self.record)
             except RuntimeError as error:
                 self._made[size] = None
-                reason = "out of memory" if is_out_of_memory(error) else _first_line(error)
+                reason = "out of memory" if is_out_of_memory(error) else first_line(error)
                 log.warning(
                     "products: batches of %d samples are launched kernel by kernel, because they "
                     "could not be recorded: %s", size, reason,
@@ -143,7 +152,14 @@ class Recordings:
         self._made = {size: None for size, made in self._made.items() if made is None}
 
 
-_everywhere: weakref.WeakSet[Recordings] = weakref.WeakSet()
+_everywhere: "weakref.WeakKeyDictionary[TracedProgram, Recordings]" = weakref.WeakKeyDictionary()
+
+
+def recordings_of(program: TracedProgram) -> Recordings:
+    """Return the recordings of a program's products, one a batch size."""
+    if program not in _everywhere:
+        _everywhere[program] = Recordings(CudaGraphs())
+    return _everywhere[program]
 
 
 def free_recordings() -> bool:
@@ -152,14 +168,68 @@ def free_recordings() -> bool:
     Returns:
         Whether there were any.
     """
-    held = [recordings for recordings in _everywhere if recordings.nbytes]
+    held = [recordings for recordings in _everywhere.values() if recordings.nbytes]
     for recordings in held:
         recordings.free()
     return bool(held)
 
 
+def replayed_size(program: TracedProgram, objective: Objective) -> int | None:
+    """Return the size to fill a row up to and record; None where a product is run as it is.
+
+    Rows of several batches would copy what each needs into the buffers for every product.
+    """
+    alone = objective.largest == objective.n
+    if objective.vector.device.type != "cuda" or not (alone and program.elements):
+        return None
+    return recorded_size(objective.n)
+
+
+class Replayed(Traced):
+    """Fill a batch up to a size, with samples of weight 0, and replay products of that size.
+
+    Args:
+        program: the recording of the two halves.
+        objective: whose batch it is.
+        batch: one of its batches.
+        exact: see `Traced`.
+        size: samples that it is filled up to.
+    """
+
+    def __init__(
+        self,
+        program: TracedProgram,
+        objective: Objective,
+        batch: Batch,
+        *,
+        exact: bool = False,
+        size: int,
+    ) -> None:
+        self.size, self._recordings = size, recordings_of(program)
+        super().__init__(program, objective, batch, exact=exact)
+
+    def _given(self, inputs: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+        if self.size <= len(targets):
+            return inputs, targets, weights
+        none = weights.new_zeros(self.size - len(targets))
+        return _filled(inputs, self.size), _filled(targets, self.size), torch.cat([weights, none])
+
+    def _tangent(self, parts: list[Tensor]) -> list[Tensor]:
+        replay = self._recordings.get(self.size, self._program.product, self._values, parts)
+        return super()._tangent(parts) if replay is None else replay(self, self._values, parts)
+
+
+def _filled(batch: Tensor, size: int) -> Tensor:
+    """The batch with its first sample repeated up to a size, in its memory layout."""
+    copies = batch[:1].expand(size - len(batch), *batch.shape[1:])
+    filled = torch.cat([batch, copies])
+    if batch.dim() == 4 and batch.is_contiguous(memory_format=torch.channels_last):
+        return filled.contiguous(memory_format=torch.channels_last)
+    return filled
+
+
 class CudaGraphs:
-    """Captures functions' kernels on the current CUDA device; a `Recorder`.
+    """Capture functions' kernels on the current CUDA device; a `Recorder`.
 
     All captures of one recorder share a pool of memory, so at most one of them may run at a time.
 
@@ -209,7 +279,3 @@ def _stop_allocating(pool: Any) -> None:
     # It may not be in use, and not every torch has such a call.
     with contextlib.suppress(RuntimeError, AttributeError):
         torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__

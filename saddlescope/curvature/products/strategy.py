@@ -15,16 +15,21 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from saddlescope.curvature.batches import BatchLoss
-from saddlescope.curvature.forward import call_model
 from saddlescope.curvature.memory import is_out_of_memory
-from saddlescope.curvature.objective import Batch, Criterion, Objective
+from saddlescope.curvature.objective import (
+    Batch,
+    BatchLoss,
+    Criterion,
+    Objective,
+    call_model,
+    exact_arithmetic,
+    untouched,
+)
 from saddlescope.curvature.products.graphs import RecordingError, TraceError
 from saddlescope.curvature.products.linearisations import DoubleBackward, Linearisation, Traced
 from saddlescope.curvature.products.recording import first_line
-from saddlescope.curvature.products.replay import recorded_size
-from saddlescope.curvature.products.tracing import PRIME, TWO_SIZES, TracedProgram
-from saddlescope.curvature.state import exact_arithmetic, untouched
+from saddlescope.curvature.products.replay import TRACING_PAYS_FROM_ROWS, Replayed, replayed_size
+from saddlescope.curvature.products.tracing import PRIMES, TracedProgram
 from saddlescope.errors import SaddlescopeError, UsageError
 
 Strategy = Literal["auto", "double-backward", "traced"]
@@ -34,18 +39,17 @@ TRACING_PAYS_FROM = 4e11
 """Operations that tracing must save a whole job to be worth its seconds on a CPU: a row of 80
 images of a ResNet-32, whose trace takes 4 s. Measured by benchmarks/tracing.py."""
 
-TRACING_PAYS_FROM_ROWS = 40
-"""Rows of a job from which tracing is worth its seconds on CUDA, where launches cost more than
-arithmetic: replayed products of a small row are estimated to save 0.2 s a row. Not measured yet."""
-
 _CHECK = 10.0
 """Gradients of float32 that the float64 check of an untraced row takes, for each of its samples."""
 
 _SAVED = 0.05
 """Share of the products' cost that tracing saves from some 100 images on; counted for every row."""
 
-SAMPLED_FROM = 2048
-"""Samples beyond which the rounding of a product is measured on some of them in any case."""
+BRANCHES_COUNT_UP_TO = 2048
+"""Samples up to which a single branch (the sign of one ReLU's input) may show in a class's Hessian:
+it weighs 1/n. Up to them a traced forward pass runs in float64 (about 5 gradients of float32 each
+on a CPU), and the rounding of an untraced row is measured on all of them. Larger rows are streamed,
+a float64 pass for every product would cost more than it tells, and some samples stand for all."""
 
 TRACE_TOLERANCE = 1e4
 """Relative error, in units of the dtype's rounding, above which a traced product is refused."""
@@ -53,14 +57,14 @@ TRACE_TOLERANCE = 1e4
 TYPICAL_PRODUCTS = 30
 """Products that a row takes, for plans made before it is measured."""
 
-EXACT_UP_TO = 2048
-"""Samples up to which a traced forward pass runs in float64 (about 5 gradients of float32 each on a
-CPU). One sample's branch weighs 1/n, so larger sets need it less, and they are streamed: a float64
-pass for every product would cost more than it tells."""
+
+def branches_count(samples: int) -> bool:
+    """Return whether a row of so many samples is one where a single branch may show."""
+    return samples <= BRANCHES_COUNT_UP_TO
 
 
 def checked_samples(samples: int, *, exact: bool) -> int:
-    """How many of a row's samples its rounding is measured on; see `product_error`.
+    """Return how many of a row's samples its rounding is measured on; see `product_error`.
 
     Args:
         samples: of the row.
@@ -69,13 +73,13 @@ def checked_samples(samples: int, *, exact: bool) -> int:
     # Without branches of its own to decide, one sample's rounding is much like another's; but among
     # a few, one may hold most of an eigenvector, and with it most of the error.
     chosen = 8 + samples // 64 if exact else 2 + samples // 16
-    if (samples <= SAMPLED_FROM and not exact) or chosen >= 0.5 * samples:
+    if (branches_count(samples) and not exact) or chosen >= 0.5 * samples:
         return samples
     return chosen
 
 
 def operations_saved(rows: Iterable[int], *, gradient: float) -> float:
-    """By tracing, for a job of rows of so many samples; may be negative.
+    """Count what tracing saves a job with rows of so many samples; may be negative.
 
     Args:
         rows: number of samples of each.
@@ -87,13 +91,13 @@ def operations_saved(rows: Iterable[int], *, gradient: float) -> float:
 
 def _gradients_saved(samples: int) -> float:
     """By tracing, for a row of so many samples: gradients of a single one."""
-    traced = checked_samples(samples, exact=samples <= EXACT_UP_TO)
+    traced = checked_samples(samples, exact=branches_count(samples))
     fewer = checked_samples(samples, exact=False) - traced
     return _CHECK * fewer + _SAVED * DoubleBackward.retained_cost * TYPICAL_PRODUCTS * samples
 
 
 class Programs:
-    """The traced programs of a job: one for each model, criterion and sample shape.
+    """Keep the traced programs of a job: one for each model, criterion and sample shape.
 
     Args:
         strategy: "traced" always tries to trace, "double-backward" never does, "auto" does so
@@ -114,7 +118,7 @@ class Programs:
 
     @property
     def traced(self) -> bool:
-        """Whether any program was traced, and not refused."""
+        """Return whether any program was traced, and not refused."""
         return any(program is not None for program in self._programs.values())
 
     def expect(self, objective: Objective, rows: Iterable[int]) -> None:
@@ -153,7 +157,7 @@ class Programs:
         )
 
     def guarded(self, objective: Objective, when: str) -> bool:
-        """Whether the derivatives of this job's loss were checked already; from now on they are.
+        """Return whether this job's derivatives were checked already; from now on they are.
 
         Args:
             objective: of any row.
@@ -171,9 +175,11 @@ class Programs:
         if program is None:
             return DoubleBackward(objective, batch)
         # By the sample count, never by free memory: a row must not depend on that.
-        exact = program.exact and objective.n <= EXACT_UP_TO
-        size = _size(program, objective, batch) if self._replays else None
-        return Traced(program, objective, batch, exact=exact, size=size)
+        exact = program.exact and branches_count(objective.n)
+        size = replayed_size(program, objective) if self._replays else None
+        if size is not None:
+            return Replayed(program, objective, batch, exact=exact, size=size)
+        return Traced(program, objective, batch, exact=exact)
 
     def _program(self, objective: Objective, batch: Batch) -> TracedProgram | None:
         inputs, targets = batch.inputs, batch.targets
@@ -204,11 +210,11 @@ class Programs:
             # What was recorded on images that are laid out runs on any, not the other way round.
             inputs = objective.plan.lay_out(inputs)
             try:
-                program = _checked_program(objective, inputs, targets, PRIME)
+                program = _checked_program(objective, inputs, targets, PRIMES[0])
             except RecordingError:
                 raise
             except TraceError:
-                program = _checked_program(objective, inputs, targets, TWO_SIZES)
+                program = _checked_program(objective, inputs, targets, PRIMES[1])
         except TraceError as error:
             log.warning("products: double backward, because tracing was refused: %s", error)
             return None
@@ -221,7 +227,7 @@ class Programs:
 
 
 def _checked_program(
-    objective: Objective, inputs: Tensor, targets: Tensor, sizes: tuple[int, ...]
+    objective: Objective, inputs: Tensor, targets: Tensor, prime: int
 ) -> TracedProgram:
     """A program whose product is that of double backward."""
     few = Batch(objective.plan.prepare(inputs[:2].contiguous()), targets[:2], 1.0, len(targets[:2]))
@@ -232,7 +238,7 @@ def _checked_program(
         unreduced(objective.criterion),
         inputs,
         targets,
-        sizes=sizes,
+        prime=prime,
     )
     try:
         if program.exact:
@@ -252,23 +258,12 @@ def _checked_program(
 
 
 def unreduced(criterion: Criterion) -> Criterion:
-    """The criterion with one loss a sample, where it has a `reduction` to say so."""
+    """Return the criterion with one loss a sample, where it has a `reduction` to say so."""
     if getattr(criterion, "reduction", "none") == "none":
         return criterion
     copied: Any = copy.copy(criterion)
     copied.reduction = "none"
     return copied
-
-
-def _size(program: TracedProgram, objective: Objective, batch: Batch) -> int | None:
-    """The size to fill a batch up to and record; None where a product is run as it is.
-
-    Rows of several batches would copy what each needs into the buffers for every product.
-    """
-    alone = len(batch.targets) == objective.n
-    if objective.vector.device.type != "cuda" or not (alone and program.elements):
-        return None
-    return recorded_size(objective.n)
 
 
 def _exact_forward_agrees(program: TracedProgram, objective: Objective, few: Batch) -> bool:

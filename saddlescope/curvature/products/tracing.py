@@ -15,9 +15,8 @@ change a class Hessian by more than all other rounding together.
 
 The batch size becomes a variable by recording at a prime: its multiples among the numbers of the
 graph are taken for the batch size's. Where the product that follows is wrong (it is compared with
-double backward's, at another size), the network is recorded anew at two sizes: wherever the two
-graphs differ it must be in a number proportional, or inversely so, to the size. Any other
-difference refuses the trace, and so does a product that still differs.
+double backward's, at another size), a number of the network's own was one of them, and it is
+recorded anew at another prime. A product that still differs refuses the trace.
 """
 
 from collections.abc import Callable
@@ -27,29 +26,18 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import grad_and_value
-from torch.fx import GraphModule
 
-from saddlescope.curvature.forward import ForwardPlan
-from saddlescope.curvature.parameters import ParameterVector, call_with
+from saddlescope.curvature.objective import ForwardPlan, ParameterVector, call_with
 from saddlescope.curvature.products.division import divide
-from saddlescope.curvature.products.graphs import (
-    RecordingError,
-    TraceError,
-    cleaned,
-    free_batch_size,
-)
+from saddlescope.curvature.products.graphs import RecordingError, cleaned, free_batch_size
 from saddlescope.curvature.products.recording import first_line, record
-from saddlescope.curvature.products.replay import CudaGraphs, Recordings, Replay
 
-PRIME = (211,)
-"""One recording: half the time of two, and right for all but odd numbers of the batch size."""
-
-TWO_SIZES = (3, 5)
-"""Two recordings: where one was not enough."""
+PRIMES = (211, 223)
+"""Batch sizes to record at: the second one where the first is taken for a number of the network."""
 
 
 class TracedProgram:
-    """The two halves of a product, for one model structure and one sample shape.
+    """Record both halves of a product, for one model structure and one sample shape.
 
     Args:
         model: the module whose structure is recorded; its values are inputs.
@@ -59,18 +47,17 @@ class TracedProgram:
             is taken as their mean.
         inputs: one batch of inputs, a tensor of shape (n, …).
         targets: its targets, a tensor of shape (n, …).
-        sizes: batch sizes to record at, `PRIME` or `TWO_SIZES`.
+        prime: the batch size to record at, of `PRIMES`.
 
     Attributes:
         parts: the recording, divided.
         elements: losses a sample, each of which enters with the sample's weight; 0 for a criterion
             that only tells their mean.
         exact: whether the forward half can run in float64 and be rounded; may be set to False.
-        recordings: of products, one a batch size; see `replay`.
 
     Raises:
         RecordingError: the model or the criterion does something that cannot be recorded.
-        TraceError: something depends on the batch size in another way than by proportion.
+        TraceError: the recording cannot be divided.
     """
 
     def __init__(
@@ -82,34 +69,26 @@ class TracedProgram:
         inputs: Tensor,
         targets: Tensor,
         *,
-        sizes: tuple[int, ...] = TWO_SIZES,
+        prime: int = PRIMES[0],
     ) -> None:
         function = _dual_gradient(model, vector, plan, criterion)
         self.elements = _elements(model, plan, criterion, inputs, targets)
         points = [p.detach() for p in vector.tensors]
         self._criterion = criterion
         others = _others(model, vector, criterion)
-        self._constants: list[Tensor] = []
-        graphs: list[GraphModule] = []
-        for size in sizes:
-            batch = [_resized(inputs, size), _resized(targets, size), points[0].new_ones(size)]
-            directions = [torch.zeros_like(p) for p in points]
-            traced = record(function, points, others, *batch, directions)
-            module, constants = cleaned(traced, after=len(points) + len(others))
-            graphs.append(module)
-            if graphs[1:] and len(constants) != len(self._constants):
-                raise TraceError("the tensors that the model makes depend on the batch size")
-            self._constants = constants
-        free_batch_size([module.graph for module in graphs], sizes)
+        batch = [_resized(inputs, prime), _resized(targets, prime), points[0].new_ones(prime)]
+        directions = [torch.zeros_like(p) for p in points]
+        traced = record(function, points, others, *batch, directions)
+        module, self._constants = cleaned(traced, after=len(points) + len(others))
+        free_batch_size(module.graph, prime)
         first = len(points) + len(others) + len(self._constants) + 3
-        self.parts = divide(graphs[0], first_direction=first)
+        self.parts = divide(module, first_direction=first)
         self.exact = vector.dtype == torch.float32 and self.parts.exact_forward is not None
-        self.recordings = Recordings(CudaGraphs())
         self._parameters = len(points)
 
     @property
     def operations(self) -> int:
-        """Tensor operations of one product."""
+        """Count the tensor operations of one product."""
         return sum(node.op == "call_function" for node in self.parts.tangent.graph.nodes)
 
     def linearise(
@@ -146,13 +125,6 @@ class TracedProgram:
             del doubled
             outputs = self.parts.backward(*given, len(inputs), *crossing)
         return loss, list(outputs[: self._parameters]), outputs[self._parameters :]
-
-    def replay(self, size: int, kept: list[Any], parts: list[Tensor]) -> Replay | None:
-        """The tangent half on fixed buffers, recorded at the first call for each batch size.
-
-        None where it cannot be recorded; `product` does the same.
-        """
-        return self.recordings.get(size, self.product, kept, parts)
 
     def product(self, kept: list[Any], parts: list[Tensor]) -> list[Tensor]:
         """Run the tangent half for a direction given as a tensor a parameter."""

@@ -19,7 +19,7 @@ MANY = 4.0
 
 
 def pays(positions: int, weight: Tensor, dilation: Sequence[int], groups: int) -> bool:
-    """Whether a convolution of so many output positions is faster so, and can be done so."""
+    """Return whether a convolution of so many output positions is faster so, and can be done so."""
     plain = groups == 1 and all(step == 1 for step in dilation)
     return plain and len(weight) >= MANY * positions
 
@@ -27,7 +27,7 @@ def pays(positions: int, weight: Tensor, dilation: Sequence[int], groups: int) -
 def convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], padding: Sequence[int]
 ) -> Tensor:
-    """x∗W + b, as torch's."""
+    """Return x∗W + b, as torch's."""
     patches, positions = _patches(x, weight.shape[2:], stride, padding)
     filters = weight.reshape(len(weight), -1)
     product = patches @ filters.T if bias is None else F.linear(patches, filters, bias)
@@ -42,7 +42,7 @@ def gradients(
     padding: Sequence[int],
     mask: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of ⟨g, x∗W + b⟩ in x, W and b, those that the mask asks for."""
+    """Return the gradients of ⟨g, x∗W + b⟩ in x, W and b, those that the mask asks for."""
     rows = g.movedim(1, -1).reshape(-1, len(weight))
     in_weight = None
     if mask[1]:

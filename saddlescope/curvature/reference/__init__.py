@@ -15,12 +15,6 @@ from saddlescope.curvature.reference.peers import eigsh_reference, pyhessian_ref
 from saddlescope.curvature.reference.plain import PlainHessian, Reference
 
 __all__ = [
-    "DENSE_LIMIT",
-    "PlainHessian",
-    "Reference",
-    "dense_hessian",
-    "dense_matrix",
-    "dense_reference",
-    "eigsh_reference",
-    "pyhessian_reference",
-]
+    "DENSE_LIMIT", "PlainHessian", "Reference", "dense_hessian", "dense_matrix", "dense_reference",
+    "eigsh_reference", "pyhessian_reference",
+]  # fmt: skip

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from saddlescope.curvature.operators import SymmetricOperator
 from saddlescope.curvature.reference.plain import PlainHessian, Reference
-from saddlescope.curvature.symmetric import SymmetricOperator
 from saddlescope.errors import UsageError
 
 DENSE_LIMIT = 3000
@@ -15,7 +15,7 @@ DENSE_LIMIT = 3000
 
 
 def dense_matrix(operator: SymmetricOperator) -> Tensor:
-    """The operator as a matrix, column by column: shape (n, n). For small n only."""
+    """Return the operator as a matrix, column by column: shape (n, n). For small n only."""
     identity = torch.eye(operator.size, dtype=operator.dtype, device=operator.device)
     return torch.stack([operator.matvec(column) for column in identity], dim=1)
 
@@ -23,7 +23,7 @@ def dense_matrix(operator: SymmetricOperator) -> Tensor:
 def dense_hessian(
     model: nn.Module, criterion: Any, batch: Any, *, limit: int = DENSE_LIMIT
 ) -> Tensor:
-    """The Hessian of a mean loss over one batch, row by row in float64: shape (n, n).
+    """Return the Hessian of a mean loss over one batch, row by row in float64: shape (n, n).
 
     Args:
         model: see `PlainHessian`.
@@ -49,7 +49,7 @@ def dense_hessian(
 def dense_reference(
     model: nn.Module, criterion: Any, batch: Any, *, limit: int = DENSE_LIMIT
 ) -> Reference:
-    """Both ends from all eigenvalues of the dense Hessian.
+    """Take both ends from all eigenvalues of the dense Hessian.
 
     Raises:
         UsageError: see `dense_hessian`.

@@ -17,7 +17,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from saddlescope.curvature.batches import BatchLoss
+from saddlescope.curvature.objective import BatchLoss
 from saddlescope.curvature.reference.plain import PlainHessian, Reference, in_double
 from saddlescope.errors import UsageError
 
@@ -33,7 +33,7 @@ def eigsh_reference(
     max_products: int = 2000,
     seed: int = 0,
 ) -> Reference:
-    """Both ends from SciPy's `eigsh(which="BE")`.
+    """Take both ends from SciPy's `eigsh(which="BE")`.
 
     Args:
         model: see `PlainHessian`.
@@ -92,7 +92,7 @@ def pyhessian_reference(
     max_products: int = 1000,
     seed: int = 0,
 ) -> Reference:
-    """The eigenvalue of largest magnitude from PyHessian's power iteration.
+    """Take the eigenvalue of largest magnitude from PyHessian's power iteration.
 
     It is λ_max if positive, λ_min if negative; PyHessian offers no way to the other end.
 

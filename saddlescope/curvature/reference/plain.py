@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from saddlescope.curvature.batches import BatchLoss, map_tensors
+from saddlescope.curvature.objective import BatchLoss, map_tensors
 from saddlescope.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What a tool says of both ends of a spectrum.
+    """Tell what a tool says of both ends of a spectrum.
 
     Attributes:
         tool: its name.
@@ -38,7 +38,7 @@ class Reference:
 
 
 class PlainHessian:
-    """v ↦ H·v of a mean loss over one batch: plain double backward in float64, and nothing else.
+    """Map v ↦ H·v of a mean loss over one batch: plain double backward in float64, nothing else.
 
     Args:
         model: any module; it is copied.
@@ -85,13 +85,13 @@ class PlainHessian:
         return torch.cat([part.reshape(-1) for part in parts])
 
     def residual(self, value: float, vector: Tensor) -> float:
-        """‖H·x − θ·x‖ for x of any length, scaled to one."""
+        """Return ‖H·x − θ·x‖ for x of any length, scaled to one."""
         unit = vector.to(self._gradient) / torch.linalg.vector_norm(vector.to(self._gradient))
         return float(torch.linalg.vector_norm(self(unit) - value * unit))
 
 
 def in_double(criterion: Any, batch: Any, device: torch.device) -> tuple[Any, Any]:
-    """A criterion and a batch for a float64 model on this device."""
+    """Convert a criterion and a batch for a float64 model on this device."""
     if isinstance(criterion, BatchLoss):
         criterion = criterion.double()
     elif isinstance(criterion, nn.Module):

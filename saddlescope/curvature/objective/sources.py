@@ -1,0 +1,178 @@
+"""Batches that are the same in every pass: kept in memory, or read anew and compared.
+
+A data loader may shuffle, drop the last batch or augment; every pass over it may then be another
+set of samples, and every product one of another matrix. So a source is read once and what it gave
+is kept. Where that does not fit, it is read anew each time from the random state of its first
+reading, and each batch is held to the checksum that it had then.
+"""
+
+import random
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saddlescope.curvature.distributed import SharedBatches
+from saddlescope.curvature.objective.batches import map_tensors
+from saddlescope.errors import OperatorError
+
+FROZEN = (
+    "the data came in another order or with other values when they were read again (shuffling or "
+    "augmentation): the first reading was kept, and the matrix is that of this one draw"
+)
+"""The note on a source that changes."""
+
+OTHER_SEED = 0x5ADD1E
+"""Of the random state that data are read again from."""
+
+
+class FixedBatches:
+    """Give one reading of a source of batches, the same in every pass.
+
+    Args:
+        source: iterable of batches. A list, or samples that lie in memory, is fixed as it is; a
+            one-shot iterator is kept whatever it takes.
+        budget: bytes that may be kept of any other source.
+
+    Attributes:
+        nbytes: what is kept beside the source.
+    """
+
+    def __init__(self, source: Iterable[Any], *, budget: int) -> None:
+        self.nbytes = 0
+        self._source: Iterable[Any] = source
+        self._settled = _is_fixed(source)
+        self._sums: list[int] = []
+        self._state = _random_state()
+        if self._settled:
+            return
+        once = isinstance(source, Iterator)
+        kept: list[Any] | None = []
+        for batch in self._read():
+            size, checksum = _measured(batch)
+            self._sums.append(checksum)
+            self.nbytes += size
+            if kept is not None and (once or self.nbytes <= budget):
+                kept.append(batch)
+            else:
+                kept = None
+        if kept is None:
+            self.nbytes = 0
+        else:
+            self._source, self._settled, self._original = kept, True, None if once else source
+
+    _original: Iterable[Any] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the batches.
+
+        Raises:
+            OperatorError: one differs from what it was in the first reading.
+        """
+        if self._settled:
+            yield from self._source
+            return
+        count = 0
+        for batch in self._read():
+            if count == len(self._sums) or _measured(batch)[1] != self._sums[count]:
+                raise OperatorError(
+                    f"batch {count + 1} of the data is not what it was at the first reading, and "
+                    "the samples do not fit the memory budget, so that no one reading can be kept: "
+                    "switch shuffling and augmentation off, or raise memory_budget"
+                )
+            yield batch
+            count += 1
+        if count < len(self._sums):
+            raise OperatorError(
+                f"the data gave {len(self._sums)} batches at the first reading and {count} now: "
+                "switch off what drops or resamples"
+            )
+
+    def changes(self) -> bool:
+        """Read the source once more, from another random state: does it give other batches?"""
+        source = self._original if self._settled else self._source
+        if source is None or not self._sums:
+            return False
+        with random_state(OTHER_SEED):
+            state = _random_state()
+        again = [_measured(batch)[1] for batch in self._read(source, state)]
+        return again != self._sums
+
+    def _read(self, source: Iterable[Any] | None = None, state: Any = None) -> Iterator[Any]:
+        """One pass from the random state of the first; the caller's own state is left alone."""
+        state = self._state if state is None else state
+        with _swapped(state):
+            batches = iter(self._source if source is None else source)
+            state = _random_state()
+        while True:
+            with _swapped(state):
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    return
+                state = _random_state()
+            yield batch
+
+
+def _is_fixed(source: Any) -> bool:
+    """Whether every pass gives the same tensors by construction."""
+    if isinstance(source, SharedBatches):
+        return _is_fixed(source.batches)
+    return isinstance(source, list | tuple | FixedBatches | Tensor) or bool(
+        getattr(source, "fixed", False)
+    )
+
+
+def _measured(batch: Any) -> tuple[int, int]:
+    """Bytes and checksum of the tensors in a batch, with their shapes and types."""
+    size, checksum = 0, 0
+
+    def see(tensor: Tensor) -> Tensor:
+        nonlocal size, checksum
+        values = tensor.detach()
+        if values.layout != torch.strided:
+            values = values.to_dense()
+        size += values.numel() * values.element_size()
+        label = f"{tuple(values.shape)}{values.dtype}".encode()
+        raw = values.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        checksum = zlib.crc32(raw.tobytes(), zlib.crc32(label, checksum))
+        return tensor
+
+    map_tensors(batch, see)
+    return size, checksum
+
+
+def _random_state() -> tuple[Any, ...]:
+    return torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002 - the one that others draw from
+
+
+def _set(state: tuple[Any, ...]) -> None:
+    torch.set_rng_state(state[0])
+    random.setstate(state[1])
+    np.random.set_state(state[2])  # noqa: NPY002
+
+
+@contextmanager
+def _swapped(state: tuple[Any, ...]) -> Iterator[None]:
+    """Swap in another random state while the block runs."""
+    before = _random_state()
+    _set(state)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+@contextmanager
+def random_state(seed: int | None) -> Iterator[None]:
+    """Leave the random states as they are after the block; inside, begin from a seed if given."""
+    with _swapped(_random_state()):
+        if seed is not None:
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+        yield

@@ -1,0 +1,69 @@
+"""Which matrix of a loss, and how its products are computed: one object for a whole table."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from saddlescope.curvature.objective import Choice, ObjectiveOptions
+from saddlescope.curvature.products import Programs, Strategy
+from saddlescope.errors import UsageError
+
+OperatorName = Literal[
+    "hessian", "weingarten", "gauss-newton", "hessian-minus-gauss-newton", "norm-weighted"
+]
+
+
+class MatrixOptions(ObjectiveOptions, total=False):
+    """Name the fields of `MatrixSpec` as keywords of a public function."""
+
+    operator: OperatorName
+    batch_size: int
+    strategy: Strategy
+    programs: Programs | None
+
+
+@dataclass(frozen=True)
+class MatrixSpec:
+    """Say which matrix of a loss is meant, and how its products are computed.
+
+    Attributes:
+        operator: a name of the table in `named`.
+        parameters: that make up w, by patterns of their names or themselves; None for all
+            trainable ones.
+        weight_decay: factor of an optional L2 term, not negative.
+        reduction: overrides what the criterion says of itself, see `Objective`.
+        batch_size: samples a forward pass; changes memory and speed only.
+        memory_budget: bytes for what is retained between products; None takes a share of what is
+            free.
+        strategy: "auto", "traced" or "double-backward", see `Programs`.
+        programs: traced products to share with other operators, in place of the strategy's own.
+
+    Raises:
+        UsageError: an unknown operator, or a weight decay that is negative or not finite.
+    """
+
+    operator: OperatorName = "hessian"
+    parameters: Choice | None = None
+    weight_decay: float = 0.0
+    reduction: str | None = None
+    batch_size: int = 256
+    memory_budget: int | None = None
+    strategy: Strategy = "auto"
+    programs: Programs | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.operator not in get_args(OperatorName):
+            raise UsageError(
+                f"operator {self.operator!r}: expected one of {', '.join(get_args(OperatorName))}"
+            )
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0.0):
+            raise UsageError(f"weight_decay = {self.weight_decay}: expected a number >= 0")
+
+    def of_objective(self) -> ObjectiveOptions:
+        """Return the part that `Objective` takes."""
+        return {
+            "parameters": self.parameters,
+            "weight_decay": self.weight_decay,
+            "reduction": self.reduction,
+            "memory_budget": self.memory_budget,
+        }
