@@ -17,8 +17,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from saddlescope.reporting import method_style, use_house_style
-from saddlescope.theory import STATEMENTS, Part, check, horizon_table, phase_figure, walk
+from saddlescope.reporting import method_style, phase_figure, use_house_style
+from saddlescope.theory import STATEMENTS, Part, check, horizon_table, walk
 
 use_house_style()
 trials = 2_000 if os.environ.get("SADDLESCOPE_QUICK") else 200_000

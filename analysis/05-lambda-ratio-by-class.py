@@ -18,9 +18,9 @@ from saddlescope.reporting import (
     accuracy_table,
     fig4,
     find,
-    load_runs,
     method_style,
     ratio_by_class,
+    select_runs,
     summary_text,
     use_house_style,
 )
@@ -40,27 +40,27 @@ quick = bool(os.environ.get("SADDLESCOPE_QUICK"))
 demo = Path(os.environ.get("SADDLESCOPE_RUNS", "../runs")) / "demo"
 shorter = ["--set", "training.epochs=1"] if quick else []
 subprocess.run(["saddlescope", "demo", "-o", str(demo), *shorter], check=True, capture_output=True)
-runs, problems = load_runs([demo])
-accuracy_table(runs)
+chosen = select_runs([demo])
+accuracy_table(chosen)
 
 # %%
-fig4(runs)
+fig4(chosen)
 
 # %% [markdown]
 # The bars' whiskers are the bounds at 99.9 %: numerical uncertainty of *one* checkpoint. What
 # another seed would give is not in them. Every class, in the order of its size:
 
 # %%
-ratio_by_class(runs)
+ratio_by_class(chosen)
 
 # %%
-print(summary_text(runs))
+print(summary_text(chosen))
 
 # %% [markdown]
 # ## The paper's claims, held against these runs
 
 # %%
-claims = pd.DataFrame([vars(claim) for claim in find(runs).claims])
+claims = pd.DataFrame([vars(claim) for claim in find(chosen).claims])
 claims[["source", "statement", "verdict"]].style.hide(axis="index")
 
 # %% [markdown]
@@ -99,7 +99,7 @@ for index, method in enumerate(methods):
             ms=5,
             color=style.color,
             lw=1,
-            label=METHODS[method] if position == 0 else None,
+            label=METHODS[method].label if position == 0 else None,
         )
 axes.set(xticks=range(len(names)), xticklabels=names.values(), ylabel="λ_ratio", ylim=(0, None))
 axes.legend(ncols=5, fontsize=8)

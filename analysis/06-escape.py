@@ -18,14 +18,13 @@ from saddlescope.measurement import (
     negative_curvature_moments,
     run_target,
 )
-from saddlescope.reporting import method_style, use_house_style
+from saddlescope.reporting import method_style, phase_figure, use_house_style
 from saddlescope.runs import METHODS, RunFolder
 from saddlescope.theory import (
     SurfaceShare,
     double_well,
     escape_steps,
     matrix_factorisation,
-    phase_figure,
     place,
     two_layer_linear,
 )
@@ -107,7 +106,7 @@ for method, path in rows.groupby("method", sort=False):
         "markevery": 5,
         "ms": 4,
     }
-    panels[0].plot(path["step"], path["along"].abs(), label=METHODS[method], **look)
+    panels[0].plot(path["step"], path["along"].abs(), label=METHODS[method].label, **look)
     panels[1].plot(path["step"], path["loss_head"], **look)
     panels[2].plot(path["step"], path["loss_tail"], **look)
 panels[0].set(yscale="log", ylabel="|⟨v_min, w_t − w₀⟩|", ylim=(1e-6, None))

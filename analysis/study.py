@@ -5,7 +5,7 @@
 Every step goes on where it was cut: the same command, again, does what is missing. Finished runs
 are kept in analysis/study, one folder each, with everything but the checkpoints of their way:
 recipe, logs, tables, and the weights of the last epoch, so that anybody can measure the networks
-without training them.
+without training them. What they say is then written down by study_results.py.
 """
 
 import argparse
@@ -105,6 +105,7 @@ def main() -> None:
         for run in runs:
             keep(run)
             print(f"kept: {KEPT / run.name}")
+        subprocess.run([sys.executable, str(HERE / "study_results.py")], check=True)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ The paper's figure is a sketch of the idea; here it is drawn from metrics. Recip
 
 import sys
 
-from saddlescope.reporting import fig1, load_runs, save_figure
+from saddlescope.reporting import fig1, save_figure, select_runs
 
-runs, problems = load_runs(sys.argv[1:] or ["runs/fig3"])
-for problem in problems:
+chosen = select_runs(sys.argv[1:] or ["runs/fig3"])
+for problem in chosen.problems:
     print(f"{problem.name}: {problem.reason}", file=sys.stderr)
-for path in save_figure(fig1(runs), "figures/out", "fig1"):
+for path in save_figure(fig1(chosen), "figures/out", "fig1"):
     print(path)

@@ -7,10 +7,10 @@ Recipe: train/fig3.toml.
 
 import sys
 
-from saddlescope.reporting import fig3, load_runs, save_figure
+from saddlescope.reporting import fig3, save_figure, select_runs
 
-runs, problems = load_runs(sys.argv[1:] or ["runs/fig3"])
-for problem in problems:
+chosen = select_runs(sys.argv[1:] or ["runs/fig3"])
+for problem in chosen.problems:
     print(f"{problem.name}: {problem.reason}", file=sys.stderr)
-for path in save_figure(fig3(runs), "figures/out", "fig3"):
+for path in save_figure(fig3(chosen), "figures/out", "fig3"):
     print(path)

@@ -8,10 +8,10 @@ analysis/05-lambda-ratio-by-class.py.
 
 import sys
 
-from saddlescope.reporting import fig4, load_runs, save_figure
+from saddlescope.reporting import fig4, save_figure, select_runs
 
-runs, problems = load_runs(sys.argv[1:] or ["runs/fig4"])
-for problem in problems:
+chosen = select_runs(sys.argv[1:] or ["runs/fig4"])
+for problem in chosen.problems:
     print(f"{problem.name}: {problem.reason}", file=sys.stderr)
-for path in save_figure(fig4(runs), "figures/out", "fig4"):
+for path in save_figure(fig4(chosen), "figures/out", "fig4"):
     print(path)

@@ -8,10 +8,10 @@ Recipes: train/table1-cifar100.toml and train/table1-cifar10.toml.
 
 import sys
 
-from saddlescope.reporting import load_runs, save_table
+from saddlescope.reporting import save_table, select_runs
 
-runs, problems = load_runs(sys.argv[1:] or ["runs/table1-cifar100", "runs/table1-cifar10"])
-for problem in problems:
+chosen = select_runs(sys.argv[1:] or ["runs/table1-cifar100", "runs/table1-cifar10"])
+for problem in chosen.problems:
     print(f"{problem.name}: {problem.reason}", file=sys.stderr)
-for path in save_table(runs, "table1", "figures/out"):
+for path in save_table(chosen, "table1", "figures/out"):
     print(path)

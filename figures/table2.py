@@ -8,10 +8,10 @@ Recipes: train/table2-imagenet.toml.
 
 import sys
 
-from saddlescope.reporting import load_runs, save_table
+from saddlescope.reporting import save_table, select_runs
 
-runs, problems = load_runs(sys.argv[1:] or ["runs/table2-imagenet"])
-for problem in problems:
+chosen = select_runs(sys.argv[1:] or ["runs/table2-imagenet"])
+for problem in chosen.problems:
     print(f"{problem.name}: {problem.reason}", file=sys.stderr)
-for path in save_table(runs, "table2", "figures/out"):
+for path in save_table(chosen, "table2", "figures/out"):
     print(path)

@@ -28,9 +28,6 @@ BATCH = 64
 CLASSES = 100
 REFERENCE = "sam, two-step reference"
 
-RELEASED = {"sgd": (1, 1), "sam": (2, 2), "imbsam": (2, 3), "sam-ext": (4, 4), "sse-sam": (4, 4)}
-"""Forward and backward passes of a step of the paper's released code."""
-
 _SGD: dict[str, Any] = {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-3}
 
 
@@ -83,11 +80,11 @@ def measure_steps(network: str, device: torch.device, *, rounds: int) -> dict[st
     for method, steps in methods.items():
         forwards, backwards = steps.radii.passes(0)
         least = (forwards * f + backwards * b) / (f + b)
-        old = RELEASED[method]
+        old = METHODS[method].released
         rows.append(
             {"method": method, "forwards": forwards, "backwards": backwards,
              "seconds": middle[method], "sgd_steps": middle[method] / sgd, "least": least,
-             "released_code_least": (old[0] * f + old[1] * b) / (f + b)}
+             "released_code_least": old and (old[0] * f + old[1] * b) / (f + b)}
         )  # fmt: skip
     rows.append(
         {"method": REFERENCE, "forwards": 2, "backwards": 2, "seconds": middle[REFERENCE],

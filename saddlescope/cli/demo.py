@@ -38,7 +38,7 @@ def demo(
 
     Started again, it goes on with what is missing. Prints a compact table on stdout.
     """
-    from saddlescope.reporting import load_runs, summary_text, write_report
+    from saddlescope.reporting import select_runs, summary_text, write_report
     from saddlescope.training import packaged_recipe
 
     where = choose_device(device)
@@ -72,11 +72,11 @@ def demo(
                 process.terminate()
             raise
 
-    runs, problems = load_runs(folders.values())
-    if problems:
+    chosen = select_runs(folders.values())
+    if problems := chosen.problems:
         raise SaddlescopeError(f"{len(problems)} runs cannot be read back: {problems[0]}")
-    report = write_report(folders.values(), output / "report.html")
-    typer.echo(summary_text(runs))
+    report = write_report(chosen, output / "report.html")
+    typer.echo(summary_text(chosen))
     say(f"report: {report.path}")
 
 
@@ -105,7 +105,7 @@ def _carry_out(
             if should_stop():
                 raise Interrupted(_STOPPED)
             for future in done:
-                say(f"{METHODS[running.pop(future)]}: {future.result()}")
+                say(f"{METHODS[running.pop(future)].label}: {future.result()}")
     except BrokenProcessPool:
         if should_stop():  # Ctrl-C has come to the processes too
             raise Interrupted(_STOPPED) from None

@@ -7,6 +7,7 @@ import typer
 
 from saddlescope.cli import options
 from saddlescope.cli.console import one_line_errors, say
+from saddlescope.cli.rows import selection
 from saddlescope.errors import DataError
 
 
@@ -27,18 +28,14 @@ def report(
 
     Prints a compact table on stdout. Broken or half-written folders are named, and the rest shown.
     """
-    from saddlescope.reporting import class_table, load_runs, summary_text, to_csv, write_report
+    from saddlescope.reporting import class_table, summary_text, to_csv, write_report
     from saddlescope.runs import refuse_foreign_output
 
     refuse_foreign_output(output, force=force)
     missing = [path for path in runs if not path.is_dir()]
     if missing:
         raise DataError(f"{missing[0]}: no such folder")
-    loaded, problems = load_runs(runs)
-    for problem in problems:
-        say(f"{problem.name}: {problem.reason}")
-    if not loaded:
-        raise DataError(f"no readable run in {', '.join(map(str, runs))}")
-    written = write_report(runs, output)
-    typer.echo(to_csv(class_table(loaded)) if plain else summary_text(loaded), nl=not plain)
+    chosen = selection(runs)
+    written = write_report(chosen, output)
+    typer.echo(to_csv(class_table(chosen)) if plain else summary_text(chosen), nl=not plain)
     say(f"report: {written.path}")

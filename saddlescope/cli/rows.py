@@ -1,13 +1,15 @@
-"""Run folders in, rows out: what the commands of `saddlescope theory` share."""
+"""Run folders in, rows out: what several commands share."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from saddlescope.cli.console import say
 from saddlescope.errors import DataError
 
 if TYPE_CHECKING:
+    from saddlescope.reporting import Selection
     from saddlescope.runs import RunFolder
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -28,6 +30,22 @@ def run_folders(paths: list[Path] | None) -> "list[RunFolder]":
             raise DataError(f"{path}: no run folder")
         found += inside
     return found
+
+
+def selection(paths: list[Path]) -> "Selection":
+    """Read and select runs, and say what could not be read.
+
+    Raises:
+        DataError: nothing could.
+    """
+    from saddlescope.reporting import select_runs
+
+    chosen = select_runs(paths)
+    for problem in chosen.problems:
+        say(f"{problem.name}: {problem.reason}")
+    if paths and not chosen.runs:
+        raise DataError(f"no readable run in {', '.join(map(str, paths))}")
+    return chosen
 
 
 def print_rows(rows: list[dict[str, Any]], *, json: bool, hidden: tuple[str, ...] = ()) -> None:

@@ -90,7 +90,6 @@ def phase(
     if output is not None and output.suffix not in (".svg", ".pdf", ".png"):
         raise UsageError(f"-o {output}: end it in .svg, .pdf or .png")
     from saddlescope.theory import place
-    from saddlescope.theory.drawing import draw_phase
 
     placed = place(run_folders(runs), mu=mu) if runs else None
     if placed is not None:
@@ -103,7 +102,10 @@ def phase(
             )
         say(f"Theorem 1's hypothesis is possible in {possible} of {len(placed)} rows (μ = {mu:g})")
     if output is not None:
-        draw_phase(output, placed, mu=mu)
+        from saddlescope.reporting import phase_figure, save_figure
+
+        figure = phase_figure(placed, mu=mu)
+        save_figure(figure, output.parent, output.stem, formats=(output.suffix[1:],))
         say(f"drawn: {output}")
 
 

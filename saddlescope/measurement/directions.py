@@ -16,24 +16,18 @@ from torch import Tensor, nn
 from saddlescope.curvature import Criterion, Samples
 from saddlescope.errors import UsageError
 from saddlescope.measurement.whole_loss import WholeLoss
-from saddlescope.runs import METHODS
+from saddlescope.runs import METHODS, RadiusOptions
 from saddlescope.sharpness import method_radii
 
 
 @dataclass(frozen=True)
-class UpdateRule:
+class UpdateRule(RadiusOptions):
     """The radii of all methods, and how samples of head and tail are weighted.
 
     Attributes:
-        rho: of SAM.
-        rho_head: of the head in SAM (ext.) and in stage 1 of SSE-SAM.
-        rho_tail: of the tail.
         group_reduction: see `group_losses`.
     """
 
-    rho: float = 0.05
-    rho_head: float = 0.05
-    rho_tail: float = 0.10
     group_reduction: str = "batch"
 
     def column(self) -> str:
@@ -99,9 +93,7 @@ def update_directions(
     found: dict[tuple[tuple[str, float], ...], tuple[dict[str, Tensor], float]] = {}
     directions = []
     for method in METHODS:
-        radii = method_radii(
-            method, epochs=1, rho=rule.rho, rho_head=rule.rho_head, rho_tail=rule.rho_tail
-        )
+        radii = method_radii(method, epochs=1, options=rule)
         if radii.grouped(0) and not loss.grouped:
             continue
         for stage, chosen in enumerate((radii.first, radii.second), start=1):

@@ -10,7 +10,7 @@ step goes along it.
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -110,14 +110,7 @@ def measure_escape(
         v_min = -v_min
     rows: list[dict[str, Any]] = []
     for method in methods:
-        stages = method_radii(
-            method,
-            epochs=steps,
-            rho=rule.rho,
-            rho_head=rule.rho_head,
-            rho_tail=rule.rho_tail,
-            gamma=gamma,
-        )
+        stages = method_radii(method, epochs=steps, options=replace(rule, gamma=gamma))
         with torch.no_grad():
             torch._foreach_copy_(parameters, origin)
         optimizer = SharpnessAware(parameters, torch.optim.SGD, radii=stages.at(0), lr=eta)

@@ -1,6 +1,6 @@
 """What is measured: a network, a criterion, samples, and the words that identify them."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 from typing import Any
 
@@ -93,5 +93,5 @@ def run_target(
             "checkpoint": run.checkpoint,
             "digest": run.digest,
         },
-        rule=UpdateRule(method.rho, method.rho_head, method.rho_tail, method.group_reduction),
+        rule=UpdateRule(**asdict(method.options), group_reduction=method.group_reduction),
     )

@@ -1,8 +1,10 @@
-"""Tables, figures and the HTML report, drawn from run folders and from nothing else."""
+"""Tables, figures and the HTML report, drawn from run folders and spectrum tables alone."""
 
-from saddlescope.reporting.catalogue import PICTURES, TABLES, Entry, save_table
 from saddlescope.reporting.checks import check_text
 from saddlescope.reporting.figures import (
+    PICTURES,
+    Drawing,
+    Picture,
     eigenvalues_by_epoch,
     extremes_by_class,
     fig1,
@@ -11,6 +13,8 @@ from saddlescope.reporting.figures import (
     fig4,
     loss_planes,
     loss_slices,
+    phase,
+    phase_figure,
     ratio_by_class,
     save_figure,
     shot_accuracy,
@@ -22,8 +26,9 @@ from saddlescope.reporting.findings import Findings, find
 from saddlescope.reporting.judging import Claim
 from saddlescope.reporting.loading import Problem, Run, load_runs
 from saddlescope.reporting.palette import house_style, method_style, use_house_style
-from saddlescope.reporting.paper import paper_table, paper_text, printed_rows
+from saddlescope.reporting.paper import TABLES, paper_table, paper_text, printed_rows, save_table
 from saddlescope.reporting.report import Report, write_report
+from saddlescope.reporting.selection import Ratio, Selection, select, select_runs
 from saddlescope.reporting.tables import (
     accuracy_table,
     class_table,
@@ -38,11 +43,14 @@ __all__ = [
     "PICTURES",
     "TABLES",
     "Claim",
-    "Entry",
+    "Drawing",
     "Findings",
+    "Picture",
     "Problem",
+    "Ratio",
     "Report",
     "Run",
+    "Selection",
     "accuracy_table",
     "check_text",
     "class_table",
@@ -60,10 +68,14 @@ __all__ = [
     "method_style",
     "paper_table",
     "paper_text",
+    "phase",
+    "phase_figure",
     "printed_rows",
     "ratio_by_class",
     "save_figure",
     "save_table",
+    "select",
+    "select_runs",
     "shot_accuracy",
     "spectral_densities",
     "spectrum_table",

@@ -5,7 +5,7 @@ methods follow the rule of `judging`; the last two speak about one training at a
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -14,16 +14,39 @@ from saddlescope.reporting.judging import (
     SUPPORTED,
     UNDECIDED,
     Claim,
-    Samples,
-    add_sample,
+    Networks,
+    Ordering,
+    by_method,
     judge,
 )
 from saddlescope.reporting.loading import Run
-from saddlescope.reporting.selection import Panel, Selection
+from saddlescope.reporting.selection import Selection
 from saddlescope.reporting.text import method_label, number, plural
 
 MUCH: Final = 10.0
 """What "much larger" in Eq. 8 is taken to mean, as a factor."""
+
+_HIGHEST = [("sse-sam", other) for other in ("sgd", "sam", "imbsam", "sam-ext")]
+_RATIOS = (
+    ("Fig. 4a", "all", "λ_ratio over all samples: SSE-SAM highest.", _HIGHEST),
+    ("Fig. 4b", "head", "λ_ratio on the most frequent class: SSE-SAM highest.", _HIGHEST),
+    ("Fig. 4b", "head", "λ_ratio on the most frequent class: SAM > ImbSAM.", [("sam", "imbsam")]),
+    ("Fig. 4c", "tail", "λ_ratio on {tail}: ImbSAM > SSE-SAM > SAM (ext.).",
+     [("imbsam", "sse-sam"), ("sse-sam", "sam-ext")]),
+    ("Fig. 4c", "tail", "λ_ratio on {tail}: ImbSAM > SGD and SAM.",
+     [("imbsam", "sgd"), ("imbsam", "sam")]),
+)  # fmt: skip
+_Accuracies = tuple[tuple[str, str, Sequence[str]], ...]
+_LAST_EPOCH: Final[_Accuracies] = (
+    ("acc_many", "Many", ("sam", "sse-sam", "imbsam")),
+    ("acc_medium", "Medium", ("sse-sam", "imbsam", "sam")),
+    ("acc_few", "Few", ("sse-sam", "imbsam", "sam")),
+)
+_AFTER_THE_SWITCH: Final[_Accuracies] = (
+    ("acc_medium", "Medium", ("sse-sam", "imbsam")),
+    ("acc_few", "Few", ("sse-sam", "imbsam")),
+    ("acc_many", "Many", ("sam", "sse-sam", "imbsam")),
+)
 
 
 def paper_claims(chosen: Selection, *, obstacle: str = "") -> tuple[Claim, ...]:
@@ -34,18 +57,16 @@ def paper_claims(chosen: Selection, *, obstacle: str = "") -> tuple[Claim, ...]:
         obstacle: Why methods cannot be compared at all (different settings, unfinished runs);
             claims between methods are then undecided.
     """
+    orderings = (*_ratio_orderings(chosen), *_accuracy_orderings(chosen))
     return (
         _mostly_negative(chosen),
-        *_ratio_claims(chosen, obstacle),
-        *_accuracy_claims(chosen.runs, obstacle),
+        *(judge(ordering, obstacle=obstacle) for ordering in orderings),
         *_loss_claims(chosen.runs),
     )
 
 
 def _mostly_negative(chosen: Selection) -> Claim:
-    names = chosen.names("class")
-    found = [chosen.estimate(i, "class", name) for i in range(len(chosen.runs)) for name in names]
-    verdicts = [estimate.verdict for estimate in found if estimate]
+    verdicts = [ratio.verdict for own in chosen.class_ratios.values() for ratio in own]
     negative, positive = verdicts.count("negative-curvature"), verdicts.count("positive")
     if 2 * negative > len(verdicts):
         verdict = SUPPORTED
@@ -55,98 +76,47 @@ def _mostly_negative(chosen: Selection) -> Claim:
     return Claim("Footnote 2", "λ_min is mostly negative.", verdict, reason)
 
 
-def _ratio_claims(chosen: Selection, obstacle: str) -> list[Claim]:
-    panels = {("all", "class 0", "tail")[i]: panel for i, panel in enumerate(chosen.panels[:3])}
-    if chosen.panels and chosen.panels[0].kind == "class":  # the group "all" was not measured
-        panels = dict(zip(("class 0", "tail"), chosen.panels, strict=False))
-    highest = [("sse-sam", other) for other in ("sgd", "sam", "imbsam", "sam-ext")]
-    tail = panels.get("tail")
-    here = f"class {tail.name}" if tail else "the tail class"
-    here += " (class 80 in the paper)" if tail and tail.name != "80" else ""
-    claims = [
-        ("Fig. 4a", "all", "λ_ratio over all samples: SSE-SAM highest.", highest),
-        ("Fig. 4b", "class 0", "λ_ratio on the most frequent class: SSE-SAM highest.", highest),
-        ("Fig. 4b", "class 0", "λ_ratio on the most frequent class: SAM > ImbSAM.",
-         [("sam", "imbsam")]),
-        ("Fig. 4c", "tail", f"λ_ratio on {here}: ImbSAM > SSE-SAM > SAM (ext.).",
-         [("imbsam", "sse-sam"), ("sse-sam", "sam-ext")]),
-        ("Fig. 4c", "tail", f"λ_ratio on {here}: ImbSAM > SGD and SAM.",
-         [("imbsam", "sgd"), ("imbsam", "sam")]),
-    ]  # fmt: skip
-    result = []
-    for source, key, statement, pairs in claims:
-        panel = panels.get(key)
-        samples = _ratio_samples(chosen, panel) if panel else {}
-        result.append(Claim(source, statement, *judge(pairs, samples, obstacle=obstacle)))
-    return result
-
-
-def _ratio_samples(chosen: Selection, panel: Panel) -> Samples:
-    samples: Samples = {}
-    for index, run in enumerate(chosen.runs):
-        estimate = chosen.estimate(index, panel.kind, panel.name)
-        if estimate:
-            # A network that cannot be compared must not drop out: the others would seem to agree.
-            bounds = (
-                (estimate.lower, estimate.upper) if estimate.comparable else (-math.inf, math.inf)
+def _ratio_orderings(chosen: Selection) -> Iterator[Ordering]:
+    keys = ("all", "head", "tail") if chosen.names("group")[:1] == ["all"] else ("head", "tail")
+    panels = dict(zip(keys, chosen.panels, strict=False))
+    here = f"class {panels['tail'].name}" if "tail" in panels else "the tail class"
+    here += " (class 80 in the paper)" if "tail" in panels and panels["tail"].name != "80" else ""
+    networks: dict[str, Networks] = {}
+    for key, panel in panels.items():
+        # A network that cannot be compared must not drop out: the others would seem to agree.
+        networks[key] = by_method(
+            (
+                chosen.runs[index],
+                (ratio.lower, ratio.upper) if ratio.comparable else (-math.inf, math.inf),
             )
-            add_sample(samples, run, bounds)
-    return samples
+            for index, ratio in chosen.ratios(panel.kind, panel.name).items()
+        )
+    for source, key, statement, pairs in _RATIOS:
+        yield Ordering(source, statement.format(tail=here), pairs, networks.get(key, {}))
 
 
-def _accuracy_claims(runs: Sequence[Run], obstacle: str) -> list[Claim]:
-    orders = {
-        "acc_many": ("Many", ("sam", "sse-sam", "imbsam")),
-        "acc_medium": ("Medium", ("sse-sam", "imbsam", "sam")),
-        "acc_few": ("Few", ("sse-sam", "imbsam", "sam")),
-    }
-
-    def last(column: str) -> Callable[[Run], float]:
-        return lambda run: float(run.metrics[column].iloc[-1])
-
-    claims = []
-    for column, (shot, order) in orders.items():
-        samples = _metric_samples(runs, last(column))
-        text = f"{shot} accuracy, last epoch: {' > '.join(map(method_label, order))}."
-        pairs = list(pairwise(order))
-        claims.append(Claim("Table 3", text, *judge(pairs, samples, obstacle=obstacle)))
-    starts = [run.switch_epoch for run in runs if run.switch_epoch is not None]
-    if starts:
-        claims += [
-            _after_switch(runs, min(starts), column, f"{shot} accuracy: {text}", pairs, obstacle)
-            for column, shot, text, pairs in (
-                ("acc_medium", "Medium", "SSE-SAM > ImbSAM.", [("sse-sam", "imbsam")]),
-                ("acc_few", "Few", "SSE-SAM > ImbSAM.", [("sse-sam", "imbsam")]),
-                ("acc_many", "Many", "SAM > SSE-SAM > ImbSAM.",
-                 [("sam", "sse-sam"), ("sse-sam", "imbsam")]),
-            )
-        ]  # fmt: skip
-    return claims
+def _accuracy_orderings(chosen: Selection) -> Iterator[Ordering]:
+    trained = chosen.trained
+    for column, shot, order in _LAST_EPOCH:
+        statement = f"{shot} accuracy, last epoch: {' > '.join(map(method_label, order))}."
+        found = [(run, float(run.metrics[column].iloc[-1])) for run in trained]
+        yield _accuracy("Table 3", statement, order, found)
+    starts = [run.switch_epoch for run in chosen.runs if run.switch_epoch is not None]
+    for column, shot, order in _AFTER_THE_SWITCH if starts else ():
+        start = min(starts)
+        statement = (
+            f"Mean from epoch {start}, when stage 2 begins, to the end. {shot} accuracy: "
+            f"{' > '.join(map(method_label, order))}."
+        )
+        late = [(run, run.metrics.loc[run.metrics["epoch"] >= start, column]) for run in trained]
+        yield _accuracy("Fig. 3", statement, order, [(r, float(v.mean())) for r, v in late])
 
 
-def _after_switch(
-    runs: Sequence[Run],
-    start: int,
-    column: str,
-    statement: str,
-    pairs: list[tuple[str, str]],
-    obstacle: str,
-) -> Claim:
-    def mean(run: Run) -> float:
-        return float(run.metrics.loc[run.metrics["epoch"] >= start, column].mean())
-
-    samples = _metric_samples(runs, mean)
-    text = f"Mean from epoch {start}, when stage 2 begins, to the end. {statement}"
-    return Claim("Fig. 3", text, *judge(pairs, samples, obstacle=obstacle))
-
-
-def _metric_samples(runs: Sequence[Run], measure: Callable[[Run], float]) -> Samples:
-    samples: Samples = {}
-    for run in runs:
-        value = measure(run) if len(run.metrics) else math.nan
-        if math.isfinite(value):
-            add_sample(samples, run, (value, value))
-    return samples
+def _accuracy(
+    source: str, statement: str, order: Sequence[str], found: Sequence[tuple[Run, float]]
+) -> Ordering:
+    known = [(run, (value, value)) for run, value in found if math.isfinite(value)]
+    return Ordering(source, statement, list(pairwise(order)), by_method(known))
 
 
 def _loss_claims(runs: Sequence[Run]) -> list[Claim]:

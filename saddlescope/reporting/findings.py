@@ -18,7 +18,7 @@ from saddlescope.reporting.claims import paper_claims
 from saddlescope.reporting.judging import MIN_SEEDS, Claim
 from saddlescope.reporting.loading import Run
 from saddlescope.reporting.ordering import comparison
-from saddlescope.reporting.selection import WORST_FIRST, Selection, select, spread
+from saddlescope.reporting.selection import WORST_FIRST, Ratio, Selection, spread
 from saddlescope.reporting.text import listing, number, plural, shorten
 
 _WORDS = {
@@ -48,22 +48,14 @@ class Findings:
     claims: tuple[Claim, ...]
 
 
-def find(runs: Sequence[Run], *, split: str = "train") -> Findings:
-    """Derive the findings from what the run folders hold.
-
-    Args:
-        runs: What `load_runs` returned.
-        split: The split measured.
-    """
-    if not runs:
+def find(chosen: Selection) -> Findings:
+    """Derive the findings from what was selected."""
+    if not chosen.runs:
         return Findings("No run could be read, so nothing can be said.", (), (), (), ())
-    chosen = select(runs, split=split)
     obstacle = _obstacle(chosen.runs)
     comparisons = tuple(comparison(chosen, panel) for panel in chosen.panels)
     verdicts = tuple(
-        _verdicts(chosen, index, label)
-        for index, label in enumerate(chosen.labels)
-        if (chosen.rows["index"] == index).any()
+        _verdicts(chosen.labels[index], ratios) for index, ratios in chosen.class_ratios.items()
     )
     limits = _limits(chosen, obstacle)
     return Findings(
@@ -75,14 +67,12 @@ def find(runs: Sequence[Run], *, split: str = "train") -> Findings:
     )
 
 
-def _verdicts(chosen: Selection, index: int, label: str) -> str:
-    found = [chosen.estimate(index, "class", name) for name in chosen.names("class")]
-    estimates = [estimate for estimate in found if estimate]
-    if not estimates:
+def _verdicts(label: str, ratios: Sequence[Ratio]) -> str:
+    if not ratios:
         return f"{label}: no class measured."
-    norms = _range(estimate.gradient_norm for estimate in estimates)
-    counts = _counts(estimate.verdict for estimate in estimates)
-    return f"{label}, {plural(len(estimates), 'class', 'classes')}: {counts}; ‖∇L‖ {norms}."
+    norms = _range(ratio.gradient_norm for ratio in ratios)
+    counts = _counts(ratio.verdict for ratio in ratios)
+    return f"{label}, {plural(len(ratios), 'class', 'classes')}: {counts}; ‖∇L‖ {norms}."
 
 
 def _paragraph(
@@ -91,7 +81,7 @@ def _paragraph(
     if chosen.rows.empty:
         yield "No spectrum was measured, so nothing can be said about saddles."
         return
-    measured = sorted(set(chosen.rows["index"]))
+    measured = chosen.measured
     epochs = sorted(set(pd.to_numeric(chosen.rows["epoch"], errors="coerce").dropna().astype(int)))
     when = f" after epoch {spread(epochs)}" if epochs else ""
     names = [chosen.labels[index] for index in measured]
@@ -99,12 +89,11 @@ def _paragraph(
     split = shorten(chosen.split, 20)
     verb = "was" if len(measured) == 1 else "were"
     yield f"{plural(len(measured), 'checkpoint')}{who} {verb} measured{when} on the {split} split."
-    found = [chosen.estimate(i, "class", name) for i in measured for name in chosen.names("class")]
-    estimates = [estimate for estimate in found if estimate]
-    if estimates:
-        counts = _counts(estimate.verdict for estimate in estimates)
-        yield f"Class by class, {plural(len(estimates), 'row')}: {counts}."
-    negative = [e.gradient_norm for e in estimates if e.verdict == "negative-curvature"]
+    ratios = [ratio for own in chosen.class_ratios.values() for ratio in own]
+    if ratios:
+        counts = _counts(ratio.verdict for ratio in ratios)
+        yield f"Class by class, {plural(len(ratios), 'row')}: {counts}."
+    negative = [r.gradient_norm for r in ratios if r.verdict == "negative-curvature"]
     if negative:
         yield (
             f"Where it is resolved the loss curves down in some direction; ‖∇L‖ there is "
@@ -151,11 +140,7 @@ def _limits(chosen: Selection, obstacle: str) -> tuple[str, ...]:
             "spread over training seeds and over samples is not in them."
         )
         level = chosen.rows["confidence"].min()
-        count = sum(
-            chosen.estimate(index, panel.kind, panel.name) is not None
-            for index in range(len(chosen.runs))
-            for panel in chosen.panels
-        )
+        count = sum(len(chosen.ratios(panel.kind, panel.name)) for panel in chosen.panels)
         together = 1 - count * (1 - level)
         if count > 1 and together > 0:
             limits.append(
@@ -166,7 +151,9 @@ def _limits(chosen: Selection, obstacle: str) -> tuple[str, ...]:
 
 
 def _obstacle(runs: Sequence[Run]) -> str:
-    """Why methods cannot be compared on these runs; empty when they can."""
+    """Say why methods cannot be compared on these runs; nothing when they can."""
+    if loose := [run.name for run in runs if run.path is None]:
+        return f"How they were trained is not known: {shorten(', '.join(loose), 80)}."
     unfinished = [run.name for run in runs if not run.finished]
     if unfinished:
         return f"Not finished: {shorten(', '.join(unfinished), 80)}."

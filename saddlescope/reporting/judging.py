@@ -6,7 +6,7 @@ do not differ, with two it has 1/6, with one it is a coin toss. λ_ratio counts 
 where the bounds of the eigenvalues are disjoint as well.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Final
@@ -21,11 +21,28 @@ UNDECIDED: Final = "undecided"
 MIN_SEEDS: Final = 3
 """Training seeds of each method below which no claim between methods is decided."""
 
-Sample = tuple[float, float]
+Bounds = tuple[float, float]
 """Lower and upper bound of one network's value; equal where the value has no error."""
 
-Samples = dict[str, dict[object, Sample]]
-"""For each method its networks, keyed by training seed."""
+Networks = dict[str, dict[object, Bounds]]
+"""For each method the bounds of its networks, keyed by training seed."""
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """A claim of the paper that methods lie in an order.
+
+    Attributes:
+        source: Where in the paper.
+        statement: The claim, in the words of the runs' classes.
+        pairs: Method keys: the first of each pair lies above the second.
+        networks: What was measured.
+    """
+
+    source: str
+    statement: str
+    pairs: Sequence[tuple[str, str]]
+    networks: Networks
 
 
 @dataclass(frozen=True)
@@ -45,24 +62,25 @@ class Claim:
     reason: str
 
 
-def judge(
-    pairs: Sequence[tuple[str, str]],
-    samples: Samples,
-    *,
-    obstacle: str = "",
-) -> tuple[str, str]:
-    """Verdict and reason for "the first of each pair lies above the second".
+def judge(ordering: Ordering, *, obstacle: str = "") -> Claim:
+    """Decide an ordering, or say why it is undecided.
 
     Args:
-        pairs: Method keys, larger and smaller.
-        samples: For each method its networks, keyed by training seed.
+        ordering: The claim with what was measured.
         obstacle: A reason not to compare at all.
     """
+    verdict, reason = _verdict(ordering.pairs, ordering.networks, obstacle)
+    return Claim(ordering.source, ordering.statement, verdict, reason)
+
+
+def _verdict(
+    pairs: Sequence[tuple[str, str]], networks: Networks, obstacle: str
+) -> tuple[str, str]:
     needed = dict.fromkeys(method for pair in pairs for method in pair)
-    missing = [method_label(method) for method in needed if not samples.get(method)]
+    missing = [method_label(method) for method in needed if not networks.get(method)]
     if missing:
         return UNDECIDED, f"Nothing comparable was measured for {listing(missing)}."
-    states = [_separation(samples[high], samples[low]) for high, low in pairs]
+    states = [_separation(networks[high], networks[low]) for high, low in pairs]
     agree, against = states.count(1), states.count(-1)
     evidence = f"These runs agree in {agree} of {plural(len(pairs), 'comparison')}"
     evidence += f", disagree in {against}" if against else ""
@@ -70,7 +88,7 @@ def judge(
     evidence += f", overlap in {overlap}." if overlap else "."
     if obstacle:
         return UNDECIDED, f"{obstacle} {evidence}"
-    seeds = min(len(samples[method]) for method in needed)
+    seeds = min(len(networks[method]) for method in needed)
     if seeds < MIN_SEEDS:
         count = "Only one training seed" if seeds == 1 else f"Only {seeds} training seeds"
         return UNDECIDED, f"{count} for a method. {evidence}"
@@ -80,17 +98,20 @@ def judge(
     return (UNDECIDED if overlap else SUPPORTED), f"{evidence} {basis}"
 
 
-def _separation(high: dict[object, Sample], low: dict[object, Sample]) -> int:
-    """1 when every network of `high` lies above every one of `low`, −1 when below, else 0."""
+def _separation(high: dict[object, Bounds], low: dict[object, Bounds]) -> int:
+    """Return 1 when every network of `high` lies above all of `low`, −1 when below, else 0."""
     both = list(product(high.values(), low.values()))
     if all(a[0] > b[1] for a, b in both):
         return 1
     return -1 if all(a[1] < b[0] for a, b in both) else 0
 
 
-def add_sample(samples: Samples, run: Run, sample: Sample) -> None:
-    """Add one network; a seed that was run twice counts once, with the hull of both."""
-    key = run.name if run.seed is None else run.seed
-    own = samples.setdefault(run.method, {})
-    old = own.get(key, sample)
-    own[key] = (min(old[0], sample[0]), max(old[1], sample[1]))
+def by_method(measured: Iterable[tuple[Run, Bounds]]) -> Networks:
+    """Sort networks by method; a seed that was run twice counts once, with the hull of both."""
+    networks: Networks = {}
+    for run, bounds in measured:
+        key = run.name if run.seed is None else run.seed
+        own = networks.setdefault(run.method, {})
+        old = own.get(key, bounds)
+        own[key] = (min(old[0], bounds[0]), max(old[1], bounds[1]))
+    return networks

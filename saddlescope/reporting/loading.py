@@ -1,12 +1,18 @@
-"""From run folders on disk to `Run` objects, and from broken folders to one-line problems.
+"""From run folders and tables on disk to `Run` objects, and from broken ones to one-line problems.
 
 Nothing here raises because of what a folder holds: a report of nineteen good runs must not be
 lost to the twentieth, which a full disk cut in half.
+
+Text is made safe to show as it is read. Labels and recipes are shown as they are, but control
+characters (terminal escapes, NUL) and the characters that turn the writing direction around would
+act on the reader's screen, and lone surrogates cannot be written as UTF-8; they become U+FFFD. HTML
+escaping is left to the template.
 """
 
 import csv
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +20,11 @@ from typing import Any
 import pandas as pd
 
 from saddlescope.errors import SaddlescopeError
-from saddlescope.reporting.text import clean, method_label
+from saddlescope.reporting.text import method_label
 from saddlescope.runs import (
     METRIC_COLUMNS,
     SPECTRUM_COLUMNS,
+    VIEW_COLUMNS,
     RunFolder,
     find_runs,
     read_rows,
@@ -36,9 +43,9 @@ MONITOR_COLUMNS = (
 )  # fmt: skip
 """What is read of `monitor.jsonl`."""
 
-DRAWN_VIEWS = ("density", "slices", "plane")
-"""Views that a figure is drawn from."""
-
+_ACTING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 _READ_ERRORS = (SaddlescopeError, OSError, ValueError, csv.Error, RecursionError)
 
 
@@ -52,10 +59,10 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run folder in memory.
+    """One run in memory: a folder, or the rows of one network in tables alone.
 
     Attributes:
-        name: The folder's name.
+        name: The folder's name, or what the tables call the network.
         method: Method key, such as `sse-sam`.
         method_label: The method's name as the paper prints it.
         seed: The training seed, where the folder tells it.
@@ -66,7 +73,8 @@ class Run:
         spectra: Every row of every spectrum table, all of `SPECTRUM_COLUMNS`.
         monitor: Eigenvalues measured while training, one row a measurement and group, all of
             `MONITOR_COLUMNS`.
-        views: Records of the views that figures are drawn from, by view.
+        views: Records of what was kept beside the tables, by view.
+        path: The folder; None where only tables are known, and nothing of the training.
     """
 
     name: str
@@ -80,6 +88,7 @@ class Run:
     spectra: pd.DataFrame
     monitor: pd.DataFrame
     views: dict[str, list[dict[str, Any]]]
+    path: Path | None = None
 
     @property
     def data(self) -> dict[str, Any]:
@@ -122,41 +131,57 @@ class Run:
         return _integers(_mapping(self.data.get("groups")).get(name))
 
 
+def clean(value: Any) -> Any:
+    """Replace acting characters in every string of `value`, keys included."""
+    if isinstance(value, str):
+        return _ACTING.sub("\ufffd", value.replace("\r\n", "\n"))
+    if isinstance(value, dict):
+        return {clean(str(key)): clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(item) for item in value]
+    return value
+
+
 def load_runs(paths: Iterable[str | Path]) -> tuple[list[Run], list[Problem]]:
-    """Read run folders; a folder that contains run folders stands for all of them.
+    """Read run folders and spectrum tables; a folder of run folders stands for all of them.
 
     Args:
-        paths: Folders. One named twice is read once.
+        paths: Folders, and tables as `saddlescope spectrum -o` writes them. What is named twice is
+            read once. The rows of one network in several tables become one run.
 
     Returns:
-        The runs in the order given (folders inside a folder by name), and what was wrong.
+        The runs in the order given (folders inside a folder by name, then what tables hold), and
+        what was wrong.
     """
-    runs: list[Run] = []
     problems: list[Problem] = []
-    seen: set[Path] = set()
+    folders: dict[Path, RunFolder] = {}
+    tables: dict[Path, Path] = {}
     for path in map(Path, paths):
-        if not path.is_dir():
+        if path.is_file():
+            tables.setdefault(path.resolve(), path)
+        elif path.is_dir():
+            found = find_runs(path)
+            if not found:
+                problems.append(Problem(clean(path.resolve().name), "holds no run folder"))
+            for folder in found:
+                folders.setdefault(folder.path.resolve(), folder)
+        else:
             problems.append(Problem(clean(path.name or str(path)), "no such folder"))
-            continue
-        folders = find_runs(path)
-        if not folders:
-            problems.append(Problem(clean(path.resolve().name), "holds no run folder"))
-        for folder in folders:
-            if folder.path.resolve() in seen:
-                continue
-            seen.add(folder.path.resolve())
-            try:
-                runs.append(_load(folder, problems))
-            except _READ_ERRORS as error:
-                problems.append(_problem(folder, error))
-    return runs, problems
+    runs = []
+    for folder in folders.values():
+        try:
+            runs.append(_from_folder(folder, problems))
+        except _READ_ERRORS as error:
+            problems.append(_problem(folder.path, error))
+    return runs + _from_tables(list(tables.values()), problems), problems
 
 
-def _load(folder: RunFolder, problems: list[Problem]) -> Run:
+def _from_folder(folder: RunFolder, problems: list[Problem]) -> Run:
     recipe = clean(folder.recipe())
     info = clean(folder.run())
     method = str(info.get("method") or _mapping(recipe.get("method")).get("name") or "unknown")
     seed = _integer(info.get("seed"))
+    tables = folder.spectrum_files()
     run = Run(
         name=clean(folder.name),
         method=method,
@@ -165,10 +190,11 @@ def _load(folder: RunFolder, problems: list[Problem]) -> Run:
         recipe=recipe,
         recipe_text=clean(folder.recipe_file.read_text(encoding="utf-8")),
         info=info,
-        metrics=_metrics(folder, problems),
-        spectra=_spectra(folder, problems),
-        monitor=_monitor(folder, problems),
-        views=_views(folder, problems),
+        metrics=_metrics(_read(read_rows, [folder.metrics_file], folder.path, problems)),
+        spectra=_spectra(_read(read_spectrum, tables, folder.path, problems)),
+        monitor=_monitor(_read(read_rows, [folder.monitor_file], folder.path, problems)),
+        views=_views(tables, folder.path, problems),
+        path=folder.path,
     )
     if not run.finished:
         state = run.info.get("state") or "not stated"
@@ -177,19 +203,54 @@ def _load(folder: RunFolder, problems: list[Problem]) -> Run:
     return run
 
 
-def _metrics(folder: RunFolder, problems: list[Problem]) -> pd.DataFrame:
-    try:
-        rows = clean(read_rows(folder.metrics_file))
-    except _READ_ERRORS as error:
-        problems.append(_problem(folder, error))
-        rows = []
-    frame = pd.DataFrame(
-        [{column: row.get(column) for column in METRIC_COLUMNS} for row in rows],
-        columns=list(METRIC_COLUMNS),
-    )
-    for column in METRIC_COLUMNS:
-        if column != "acc_per_class":
-            frame[column] = pd.to_numeric(frame[column], errors="coerce").astype(float)
+def _from_tables(tables: Sequence[Path], problems: list[Problem]) -> list[Run]:
+    """One run for each network that the tables speak of."""
+    rows: list[dict[str, Any]] = []
+    views: dict[str, list[dict[str, Any]]] = {}
+    for table in tables:
+        rows += _read(read_spectrum, [table], table, problems)
+        for view, records in _views([table], table, problems).items():
+            views.setdefault(view, []).extend(records)
+
+    def of(records: list[dict[str, Any]], name: str, method: str) -> list[dict[str, Any]]:
+        return [record for record in records if (record["run"], record["method"]) == (name, method)]
+
+    return [
+        Run(
+            name=name,
+            method=method or name,
+            method_label=method_label(method or name),
+            seed=None,
+            recipe={},
+            recipe_text="",
+            info={},
+            metrics=_metrics([]),
+            spectra=_spectra(of(rows, name, method)),
+            monitor=_monitor([]),
+            views={view: of(records, name, method) for view, records in views.items()},
+        )
+        for name, method in dict.fromkeys((row["run"], row["method"]) for row in rows)
+    ]
+
+
+def _read(
+    reader: Callable[[Path], list[dict[str, Any]]],
+    files: Iterable[Path],
+    place: Path,
+    problems: list[Problem],
+) -> list[dict[str, Any]]:
+    """What files hold; one that cannot be read is a problem, and the others count."""
+    rows: list[dict[str, Any]] = []
+    for file in files:
+        try:
+            rows += clean(reader(file))
+        except _READ_ERRORS as error:
+            problems.append(_problem(place, error))
+    return rows
+
+
+def _metrics(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    frame = _numbers(rows, METRIC_COLUMNS, words=("acc_per_class",))
     epoch = frame["epoch"].where(frame["epoch"].notna(), pd.Series(range(len(frame)), dtype=float))
     frame["epoch"] = epoch.astype(int)
     # A run resumed in the middle of an epoch may have written that epoch twice.
@@ -197,53 +258,41 @@ def _metrics(folder: RunFolder, problems: list[Problem]) -> pd.DataFrame:
     return frame.sort_values("epoch").reset_index(drop=True)
 
 
-def _spectra(folder: RunFolder, problems: list[Problem]) -> pd.DataFrame:
-    rows: list[dict[str, Any]] = []
-    for file in folder.spectrum_files():
-        try:
-            rows += clean(read_spectrum(file))
-        except _READ_ERRORS as error:
-            problems.append(_problem(folder, error))
+def _spectra(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(SPECTRUM_COLUMNS))
 
 
-def _monitor(folder: RunFolder, problems: list[Problem]) -> pd.DataFrame:
-    try:
-        rows = clean(read_rows(folder.monitor_file))
-    except _READ_ERRORS as error:
-        problems.append(_problem(folder, error))
-        rows = []
-    frame = pd.DataFrame(
-        [{column: row.get(column) for column in MONITOR_COLUMNS} for row in rows],
-        columns=list(MONITOR_COLUMNS),
-    )
-    for column in MONITOR_COLUMNS:
-        if column not in ("kind", "name"):
-            frame[column] = pd.to_numeric(frame[column], errors="coerce").astype(float)
+def _monitor(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    frame = _numbers(rows, MONITOR_COLUMNS, words=("kind", "name"))
     frame[["kind", "name"]] = frame[["kind", "name"]].astype(str)
     return frame.dropna(subset=["epoch"]).reset_index(drop=True)
 
 
-def _views(folder: RunFolder, problems: list[Problem]) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {}
-    for table in folder.spectrum_files():
-        for view in DRAWN_VIEWS:
-            file = view_file(table, view)
-            if not file.is_file():
-                continue
-            try:
-                records = clean(read_view(file))
-            except _READ_ERRORS as error:
-                problems.append(_problem(folder, error))
-            else:
-                found.setdefault(view, []).extend(records)
+def _numbers(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, words: Sequence[str]
+) -> pd.DataFrame:
+    """Rows with these columns, all but `words` as numbers; NaN where there is none."""
+    frame = pd.DataFrame([{c: row.get(c) for c in columns} for row in rows], columns=list(columns))
+    for column in set(columns) - set(words):
+        frame[column] = pd.to_numeric(frame[column], errors="coerce").astype(float)
+    return frame
+
+
+def _views(
+    tables: Sequence[Path], place: Path, problems: list[Problem]
+) -> dict[str, list[dict[str, Any]]]:
+    found = {}
+    for view in VIEW_COLUMNS:
+        files = [view_file(table, view) for table in tables if view_file(table, view).is_file()]
+        if records := _read(read_view, files, place, problems):
+            found[view] = records
     return found
 
 
-def _problem(folder: RunFolder, error: BaseException) -> Problem:
-    text = str(error).replace(f"{folder.path}/", "").replace(str(folder.path), folder.name)
+def _problem(place: Path, error: BaseException) -> Problem:
+    text = str(error).replace(f"{place}/", "").replace(str(place), place.name)
     reason = " ".join(clean(text).split()) or type(error).__name__
-    return Problem(clean(folder.name), reason[:300])
+    return Problem(clean(place.resolve().name), reason[:300])
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -10,15 +10,19 @@ averages over mirror images, and runs of a smaller network do not contradict it.
 import csv
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 
 from saddlescope.errors import UsageError
 from saddlescope.reporting.loading import Run
+from saddlescope.reporting.selection import Selection
+from saddlescope.reporting.tables import to_csv, to_latex, to_markdown
 from saddlescope.reporting.text import method_label
-from saddlescope.runs import LOSSES
+from saddlescope.runs import LOSSES, write_text
 
 SHOTS: Final = ("many", "medium", "few", "avg")
 
@@ -34,13 +38,16 @@ TABLE_TITLES: Final = {
     3: "Table 3: imbalance factors and radii, CIFAR-100-LT, CE",
 }
 
+TABLES: Final[Mapping[str, int]] = {f"table{number}": number for number in TABLE_TITLES}
+"""Name of a file to the number of a table of the paper."""
+
 _NOT_RUN = "not run: no code was released for this row's method here"
 _OURS = {"sgd", "sam", "imbsam", "sam-ext", "sse-sam"}
 _SECOND_STAGES = {"sgd+tau-norm", "sgd+crt", "sgd+lws"}
 
 
 def printed_rows(table: int) -> list[dict[str, Any]]:
-    """The rows of a table of the paper, as printed, numbers as numbers and blanks as None.
+    """Read the rows of a table of the paper, as printed: numbers as numbers, blanks as None.
 
     Raises:
         UsageError: the paper has no such table.
@@ -61,12 +68,12 @@ def printed_rows(table: int) -> list[dict[str, Any]]:
     ]
 
 
-def paper_table(runs: Sequence[Run], table: int) -> pd.DataFrame:
-    """One row a cell of a table of the paper: printed, measured, and their difference.
+def paper_table(chosen: Selection, table: int) -> pd.DataFrame:
+    """Fill a table of the paper, one row a cell: printed, measured, and their difference.
 
     Args:
-        runs: what `load_runs` returned; those that are finished and belong to a cell are used. Of
-            several settings (network, epochs) in a cell, those with the most epochs.
+        chosen: runs; those that are finished and belong to a cell are used. Of several settings
+            (network, epochs) in a cell, those with the most epochs.
         table: 1, 2 or 3.
 
     Returns:
@@ -77,7 +84,7 @@ def paper_table(runs: Sequence[Run], table: int) -> pd.DataFrame:
     """
     cells = []
     for row in printed_rows(table):
-        found, settings = _belonging(runs, row)
+        found, settings = _belonging(chosen.runs, row)
         for shot in SHOTS:
             values = [100.0 * float(run.metrics[f"acc_{shot}"].iloc[-1]) for run in found]
             values = [value for value in values if math.isfinite(value)]
@@ -100,7 +107,7 @@ def paper_table(runs: Sequence[Run], table: int) -> pd.DataFrame:
 
 
 def paper_text(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table of `paper_table` as it is read: one row a method, a cell "measured (printed)".
+    """Set a table of `paper_table` as it is read: one row a method, a cell "measured (printed)".
 
     A cell without a measurement is "— (printed)"; the column `to fill` says what would fill it.
     """
@@ -126,6 +133,61 @@ def paper_text(frame: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of the paper that these runs belong to.
+
+    Attributes:
+        name: Of its files.
+        short: Such as "Table 1".
+        title: With what it is about.
+        frame: Every cell, see `paper_table`.
+        text: The measured rows as they are read, see `paper_text`.
+    """
+
+    name: str
+    short: str
+    title: str
+    frame: pd.DataFrame
+    text: pd.DataFrame
+
+
+def measured_tables(chosen: Selection) -> list[PaperTable]:
+    """Fill the tables of the paper that have a measured cell."""
+    tables = []
+    for name, number in TABLES.items():
+        frame = paper_table(chosen, number)
+        measured = frame[frame["seeds"] > 0]
+        if len(measured):
+            text = paper_text(measured).drop(columns="to fill").astype(str)
+            tables.append(PaperTable(name, f"Table {number}", TABLE_TITLES[number], frame, text))
+    return tables
+
+
+def save_table(chosen: Selection, name: str, folder: str | Path) -> list[Path]:
+    """Write a table of the paper as CSV (every cell, with its command), Markdown and LaTeX.
+
+    Args:
+        chosen: runs.
+        name: of `TABLES`.
+        folder: where.
+    """
+    frame = paper_table(chosen, TABLES[name])
+    text = paper_text(frame)
+    contents = {
+        "csv": to_csv(frame),
+        "md": f"{TABLE_TITLES[TABLES[name]]}. Measured, and in brackets as the paper prints it; "
+        "mean ± standard deviation over training seeds, last epoch, percent.\n\n"
+        + to_markdown(text),
+        "tex": to_latex(text.drop(columns="to fill")),
+    }
+    paths = []
+    for ending, content in contents.items():
+        paths.append(Path(folder) / f"{name}.{ending}")
+        write_text(paths[-1], content)
+    return paths
 
 
 def _belonging(runs: Sequence[Run], row: Mapping[str, Any]) -> tuple[list[Run], str]:

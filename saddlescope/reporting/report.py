@@ -7,41 +7,36 @@ which matplotlib drew, are inserted as markup.
 """
 
 import base64
+import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from saddlescope._version import __version__
-from saddlescope.reporting import views
-from saddlescope.reporting.catalogue import PICTURES, TABLES
-from saddlescope.reporting.figures import (
-    extremes_by_class,
-    fig4,
-    ratio_by_class,
-    shot_accuracy,
-    training_curves,
-)
-from saddlescope.reporting.figures.canvas import color_variables, figure_bytes, inline_svg
-from saddlescope.reporting.figures.classes import crowd_note
-from saddlescope.reporting.figures.epochs import eigenvalue_course
-from saddlescope.reporting.figures.training import training_scope
+from saddlescope.reporting import made
+from saddlescope.reporting.figures import PICTURES, Picture
+from saddlescope.reporting.figures.canvas import add_note, color_variables, figure_bytes, inline_svg
+from saddlescope.reporting.figures.picture import Section
 from saddlescope.reporting.findings import Findings, find
-from saddlescope.reporting.loading import Problem, Run, load_runs
-from saddlescope.reporting.palette import INK, METHOD_STYLES, OTHER
-from saddlescope.reporting.paper import TABLE_TITLES, paper_table, paper_text
-from saddlescope.reporting.selection import Selection, select
+from saddlescope.reporting.loading import Problem, Run
+from saddlescope.reporting.palette import INK, METHOD_STYLES, OTHER, house_style
+from saddlescope.reporting.paper import measured_tables
+from saddlescope.reporting.selection import Selection, select_runs
 from saddlescope.reporting.tables import accuracy_table, class_table, spectrum_table, to_csv
-from saddlescope.reporting.text import shorten
-from saddlescope.runs import write_text
+from saddlescope.reporting.text import decimal, interval, number, shorten, whole
+from saddlescope.runs import METHODS, write_text
 
-LANDSCAPE = ("epochs", "density", "slices", "plane")
-"""Figures that are shown where their data was kept."""
+_MARKS = {
+    "negative-curvature", "unresolved", "positive", "not-converged",
+    "supported", "contradicted", "undecided",
+}  # fmt: skip
+"""Verdicts that have a look of their own; the style sheet calls the first `negative`."""
 
 
 @dataclass(frozen=True)
@@ -60,39 +55,33 @@ class Report:
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _Shown:
     """A figure on the page: inline for wide and narrow windows, and as a download."""
 
     name: str
-    number: int
     caption: str
     wide: Markup
     narrow: Markup | None
     download: str
 
 
-def write_report(
-    run_paths: Iterable[str | Path], output: str | Path, *, split: str = "train"
-) -> Report:
-    """Write the report of some run folders.
+def write_report(runs: Selection | Iterable[str | Path], output: str | Path) -> Report:
+    """Write the report of some runs.
 
     Args:
-        run_paths: Run folders, or folders that contain run folders.
+        runs: A selection, or what `select_runs` makes one from.
         output: The HTML file, written atomically.
-        split: The split whose spectra are compared.
 
     Returns:
         The file, the problems met on the way, and the findings.
     """
-    runs, problems = load_runs(run_paths)
-    findings = find(runs, split=split)
-    write_text(output, _render(runs, problems, findings, split))
-    return Report(Path(output), tuple(problems), findings)
+    chosen = runs if isinstance(runs, Selection) else select_runs(runs)
+    findings = find(chosen)
+    write_text(output, _render(chosen, findings))
+    return Report(Path(output), chosen.problems, findings)
 
 
-def _render(
-    runs: Sequence[Run], problems: Sequence[Problem], findings: Findings, split: str
-) -> str:
+def _render(chosen: Selection, findings: Findings) -> str:
     environment = Environment(
         loader=PackageLoader("saddlescope.reporting"),
         autoescape=True,
@@ -101,35 +90,55 @@ def _render(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["symbols"] = _symbols
-    chosen = select(runs, split=split)
-    pictures = _pictures(runs, chosen, split)
-    template = environment.get_template("report.html.j2")
-    return template.render(
+    environment.filters |= {
+        "symbols": _symbols,
+        "mark": _mark,
+        "dot": _dot,
+        "sortable": _sortable,
+        "number": number,
+        "interval": interval,
+        "whole": whole,
+        "decimal": decimal,
+        "shorten": shorten,
+    }
+    classes, accuracy, paper = class_table(chosen), accuracy_table(chosen), measured_tables(chosen)
+    tables = {
+        "classes.csv": ("the class table", classes),
+        "spectra.csv": ("every spectrum row measured", spectrum_table(chosen)),
+        "accuracy.csv": ("the accuracy table", accuracy),
+        **{f"{t.name}.csv": (f"{t.short} of the paper beside these runs", t.frame) for t in paper},
+    }
+    sections: dict[str, list[_Shown]] = {section: [] for section in get_args(Section)}
+    for picture in PICTURES.values():
+        if picture.section and (shown := _shown(picture, chosen)):
+            sections[picture.section].append(shown)
+    return environment.get_template("report.html.j2").render(
         version=__version__,
-        title=_title(runs),
+        title=_title(chosen.runs),
         findings=findings,
-        problems=problems,
+        problems=chosen.problems,
         scope=chosen.scope(),
-        pictures=pictures,
-        landscape=[name for name in LANDSCAPE if name in pictures],
-        paper_tables=_paper_tables(runs),
-        headings=views.CLASS_HEADINGS,
-        class_rows=views.class_rows(runs, split=split),
-        methods=[(label, views.method_mark(key)) for key, label in _methods(runs)],
-        accuracy_rows=views.accuracy_rows(runs),
-        runs=views.run_rows(runs),
-        measurement=views.measurement(chosen),
-        environments=views.environments(runs),
-        downloads=_downloads(runs, split),
-        mark=views.mark,
+        sections=sections,
+        paper=paper,
+        classes=classes.to_dict("records"),
+        starts=classes["seed"].nunique(),
+        methods={run.method: run.method_label for run in chosen.runs},
+        accuracy=accuracy.to_dict("records"),
+        runs=made.courses(chosen),
+        measurement=made.measurement(chosen),
+        environments=made.environments(chosen),
+        downloads=[
+            (name, text, _data_uri("text/csv;charset=utf-8", to_csv(frame).encode("utf-8")))
+            for name, (text, frame) in tables.items()
+            if len(frame)
+        ],
         colors=_colors(),
         dark_colors=_colors(dark=True),
     )
 
 
 def _title(runs: Sequence[Run]) -> str:
-    """Data set and model of the runs, as far as their recipes name them."""
+    """Name data set and model of the runs, as far as their recipes do."""
     names = []
     for table in ("data", "model"):
         found = [run.recipe.get(table) for run in runs]
@@ -138,80 +147,45 @@ def _title(runs: Sequence[Run]) -> str:
     return ", ".join(name for name in names if name)
 
 
-def _methods(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    present = {run.method: run.method_label for run in select(runs).runs}
-    return [(key, shorten(label, 28)) for key, label in present.items()]
-
-
-def _pictures(runs: Sequence[Run], chosen: Selection, split: str) -> dict[str, _Picture]:
-    """Every figure that has something to show."""
-    pictures: dict[str, _Picture] = {}
-
-    def capital(text: str) -> str:
-        return f"{text[:1].upper()}{text[1:]}."
-
-    def add(name: str, draw: Callable[..., Figure], caption: str, **options: Any) -> None:
-        stackable = name in ("fig4", "training")
-        wide = draw(runs, note=False, **options)
-        narrow = draw(runs, note=False, stacked=True, **options) if stackable else None
-        alone = figure_bytes(draw(runs, **options), "svg")
-        pictures[name] = _Picture(
-            name=name,
-            number=len(pictures) + 1,
-            caption=caption,
-            wide=_inline(wide, name, caption),
-            narrow=_inline(narrow, f"{name}-narrow", caption) if narrow else None,
-            download=_data_uri("image/svg+xml", alone),
-        )
-
-    scope = capital(chosen.scope())
-    crowd = crowd_note(chosen)
-    classes = f"{scope} {capital(crowd)}" if crowd else scope
-    if chosen.panels:
-        add("fig4", fig4, "λ_ratio by method, in the layout of the paper's Fig. 4. Points are "
-            "networks, horizontal bars the bounds of their eigenvalues; each panel has a scale of "
-            f"its own. {scope}", split=split)  # fmt: skip
-    if chosen.names("class"):
-        add("ratio", ratio_by_class, "λ_ratio of every class, from the most frequent to the "
-            f"rarest, with bounds. {classes}", split=split)  # fmt: skip
-        add("extremes", extremes_by_class, "The largest (above) and the smallest (below) "
-            f"eigenvalue of every class, with bounds. {classes}", split=split)  # fmt: skip
-    for name in LANDSCAPE:
-        if _has(name, runs):
-            add(name, PICTURES[name].draw, PICTURES[name].caption)
-    if any(len(run.metrics) for run in runs):
-        switched = any(run.switch_epoch is not None for run in runs)
-        switch = " The dashed vertical line marks the first epoch of stage 2." if switched else ""
-        add("training", training_curves, "Test accuracy by shots, and mean training loss of head "
-            f"and tail classes.{switch} {capital(training_scope(runs))}")  # fmt: skip
-        last = capital(training_scope(runs, last=True))
-        add("shots", shot_accuracy, f"Test accuracy by shots. {last}")
-    return pictures
-
-
-def _has(name: str, runs: Sequence[Run]) -> bool:
-    """Whether a figure of `LANDSCAPE` has its data."""
-    if name == "epochs":
-        return any(len(eigenvalue_course(run, "all")) > 1 for run in runs)
-    return any(run.views.get(name) for run in runs)
-
-
-def _paper_tables(runs: Sequence[Run]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, headings and measured rows of each table of the paper that these runs belong to."""
-    tables = []
-    for number in TABLES.values():
-        frame = paper_table(runs, number)
-        measured = frame[frame["seeds"] > 0]
-        if len(measured):
-            text = paper_text(measured).drop(columns="to fill").astype(str)
-            rows: list[list[str]] = text.to_numpy().tolist()
-            tables.append((TABLE_TITLES[number], list(text.columns), rows))
-    return tables
-
-
-def _inline(figure: Figure, name: str, caption: str) -> Markup:
+def _shown(picture: Picture, chosen: Selection) -> _Shown | None:
+    """Draw a figure for the page; None where it has nothing to show."""
+    with house_style():
+        drawn = picture.draw(chosen)
+    if isinstance(drawn, str):
+        return None
+    note = f" {drawn.note[:1].upper()}{drawn.note[1:]}." if drawn.note else ""
+    caption = picture.caption + note
     title = shorten(caption, 400) + " The numbers are in the tables of this page."
-    return Markup(inline_svg(figure_bytes(figure, "svg"), name, title))
+
+    def inline(figure: Figure, name: str) -> Markup:
+        return Markup(inline_svg(figure_bytes(figure, "svg"), name, title))
+
+    narrow = picture(chosen, note=False, narrow=True) if picture.narrow else None
+    wide = inline(drawn.figure, picture.name)
+    with house_style():
+        add_note(drawn.figure, drawn.note)
+    return _Shown(
+        name=picture.name,
+        caption=caption,
+        wide=wide,
+        narrow=inline(narrow, f"{picture.name}-narrow") if narrow else None,
+        download=_data_uri("image/svg+xml", figure_bytes(drawn.figure, "svg")),
+    )
+
+
+def _mark(verdict: str) -> str:
+    """Return the CSS class of a verdict; an unknown one has none."""
+    return verdict.removesuffix("-curvature") if verdict in _MARKS else ""
+
+
+def _dot(method: str) -> str:
+    """Return the CSS class of a method's colour; strangers share one."""
+    return f"m-{method}" if method in METHODS else "m-other"
+
+
+def _sortable(value: float) -> str:
+    """Return what a column of numbers sorts by; empty sorts last."""
+    return repr(float(value)) if value is not None and math.isfinite(value) else ""
 
 
 def _symbols(text: str) -> Markup:
@@ -220,24 +194,6 @@ def _symbols(text: str) -> Markup:
     safe = safe.replace("SSE-SAM", '<span class="nb">SSE-SAM</span>')
     safe = re.sub(r"(?<=\S) = (?=[\d.−-])", "&nbsp;=&nbsp;", safe)
     return Markup(safe.replace(" %", "&nbsp;%"))
-
-
-def _downloads(runs: Sequence[Run], split: str) -> list[tuple[str, str, str]]:
-    """File name, description and data URI of each table."""
-    tables = (
-        ("classes.csv", "the class table", class_table(runs, split=split)),
-        ("spectra.csv", "every spectrum row measured", spectrum_table(runs)),
-        ("accuracy.csv", "the accuracy table", accuracy_table(runs)),
-    )
-    frames = [entry for entry in tables if len(entry[2])]
-    for name, number in TABLES.items():
-        frame = paper_table(runs, number)
-        if frame["seeds"].any():
-            frames.append((f"{name}.csv", f"Table {number} of the paper beside these runs", frame))
-    return [
-        (name, text, _data_uri("text/csv;charset=utf-8", to_csv(frame).encode("utf-8")))
-        for name, text, frame in frames
-    ]
 
 
 def _data_uri(kind: str, content: bytes) -> str:

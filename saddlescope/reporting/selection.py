@@ -3,20 +3,22 @@
 A run folder may hold several checkpoints, splits, criteria and Lanczos start vectors. Everything
 that compares runs compares one split and one criterion, the last checkpoint measured of each run,
 and keeps two kinds of seed apart: a *training seed* makes another network, a *start* is only
-another start vector for the same network.
+another start vector for the same network. The selection is made once and handed to everything that
+shows it.
 """
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pandas as pd
 
-from saddlescope.reporting.loading import Run
+from saddlescope.reporting.loading import Problem, Run, load_runs
 from saddlescope.reporting.text import shorten
 from saddlescope.runs import METHODS
 
@@ -29,7 +31,7 @@ WHOLE_HESSIAN = "hessian"
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Ratio:
     """λ_ratio of one run and one row, over all its starts.
 
     The interval is the hull of the starts' intervals: it holds the truth if any of them does, so
@@ -53,7 +55,7 @@ class Estimate:
         """
         return self.verdict != "positive" and math.isfinite(self.lower)
 
-    def above(self, other: "Estimate") -> bool:
+    def above(self, other: "Ratio") -> bool:
         """Whether this interval lies wholly above the other."""
         return self.comparable and other.comparable and self.lower > other.upper
 
@@ -69,7 +71,7 @@ class Panel:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The rows that are compared.
+    """Runs, and those of their spectrum rows that are compared.
 
     Attributes:
         runs: Every run, measured or not, in the paper's order of methods, then by seed.
@@ -78,6 +80,7 @@ class Selection:
         split: Their split, or an empty string when there are none.
         criterion: Their criterion.
         matrix: Which matrix, in words.
+        problems: What could not be read.
     """
 
     runs: tuple[Run, ...]
@@ -86,6 +89,22 @@ class Selection:
     split: str
     criterion: str
     matrix: str
+    problems: tuple[Problem, ...] = ()
+
+    @cached_property
+    def measured(self) -> tuple[int, ...]:
+        """The indices of the runs that have rows."""
+        return tuple(sorted(set(self.rows["index"])))
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods of those, in order."""
+        return tuple(dict.fromkeys(self.runs[index].method for index in self.measured))
+
+    @property
+    def trained(self) -> tuple[Run, ...]:
+        """The runs that have metrics."""
+        return tuple(run for run in self.runs if len(run.metrics))
 
     @cached_property
     def panels(self) -> tuple[Panel, ...]:
@@ -123,12 +142,21 @@ class Selection:
         kinds = self.rows.groupby("kind", sort=False)["name"].unique()
         return {str(kind): sorted(names, key=class_order) for kind, names in kinds.items()}
 
-    def estimate(self, index: int, kind: str, name: str) -> Estimate | None:
-        """λ_ratio of one run and one class or group; None when it was not measured."""
-        return self._estimates.get((index, kind, name))
+    def ratios(self, kind: str, name: str) -> dict[int, Ratio]:
+        """λ_ratio of one class or group, by the index of the run, where it was measured."""
+        return dict(sorted(self._ratios.get((kind, name), {}).items()))
 
     @cached_property
-    def _estimates(self) -> dict[tuple[int, str, str], Estimate]:
+    def class_ratios(self) -> dict[int, list[Ratio]]:
+        """Those of every class, by the index of the run."""
+        found: dict[int, list[Ratio]] = {index: [] for index in self.measured}
+        for name in self.names("class"):
+            for index, ratio in self.ratios("class", name).items():
+                found[index].append(ratio)
+        return found
+
+    @cached_property
+    def _ratios(self) -> dict[tuple[str, str], dict[int, Ratio]]:
         """Those of every run and row, in one pass: a large study has thousands of them."""
         columns = [
             "index", "kind", "name", "lambda_ratio", "lambda_ratio_lower", "lambda_ratio_upper",
@@ -139,7 +167,10 @@ class Selection:
         starts: dict[tuple[int, str, str], list[tuple[Any, ...]]] = {}
         for index, kind, name, *values in self.rows[columns].itertuples(index=False, name=None):
             starts.setdefault((int(index), kind, name), []).append(tuple(values))
-        return {key: _over_starts(rows) for key, rows in starts.items()}
+        found: dict[tuple[str, str], dict[int, Ratio]] = {}
+        for (index, kind, name), rows in starts.items():
+            found.setdefault((kind, name), {})[index] = _over_starts(rows)
+        return found
 
     def scope(self) -> str:
         """One line: split, n, confidence, training seeds, starts. The foot of every figure."""
@@ -162,19 +193,23 @@ class Selection:
         return " · ".join(parts)
 
 
-def select(runs: Sequence[Run], *, split: str = "train") -> Selection:
-    """Choose the rows to compare.
+def select_runs(paths: Iterable[str | Path], *, split: str = "train") -> Selection:
+    """Read runs, and choose the rows of theirs to compare.
 
     Args:
-        runs: What `load_runs` returned.
+        paths: Run folders, folders that contain run folders, and spectrum tables.
         split: The split wanted; when no run has it, the one most rows have is taken.
+
+    Returns:
+        The selection; what could not be read is among its problems.
     """
-    return _select(tuple(runs), split)
+    return select(*load_runs(paths), split=split)
 
 
-@lru_cache(maxsize=4)
-def _select(runs: tuple[Run, ...], split: str) -> Selection:
-    """What `select` returns, once for all figures of a report: nobody changes a `Run`."""
+def select(
+    runs: Iterable[Run], problems: Iterable[Problem] = (), *, split: str = "train"
+) -> Selection:
+    """Choose the rows of runs that were read to compare; see `select_runs`."""
     ordered = sorted(runs, key=lambda run: (_rank(run.method), run.method, _seed(run), run.name))
     labels = _labels(ordered)
     frames = [
@@ -184,7 +219,8 @@ def _select(runs: tuple[Run, ...], split: str) -> Selection:
     ]
     if not frames:
         columns = ["kind", "name", "index", "label", "seed", "n", "verdict", "method", "epoch"]
-        return Selection(tuple(ordered), labels, pd.DataFrame(columns=columns), "", "", "")
+        empty = pd.DataFrame(columns=columns)
+        return Selection(tuple(ordered), labels, empty, "", "", "", tuple(problems))
     rows = pd.concat([frame.astype(object) for frame in frames], ignore_index=True)
     rows = rows.infer_objects()
     if not (rows["split"] == split).any():
@@ -200,14 +236,17 @@ def _select(runs: tuple[Run, ...], split: str) -> Selection:
     rows = rows[epoch == epoch.groupby(rows["index"]).transform("max")]
     # Several files may hold the same epoch (last.pt, epoch-059.pt); the last one read stands.
     rows = rows.drop_duplicates(["index", "kind", "name", "seed"], keep="last")
-    return Selection(tuple(ordered), labels, rows.reset_index(drop=True), split, criterion, matrix)
+    return Selection(
+        tuple(ordered), labels, rows.reset_index(drop=True), split, criterion, matrix,
+        tuple(problems),
+    )  # fmt: skip
 
 
-def _over_starts(rows: Sequence[tuple[Any, ...]]) -> Estimate:
-    """One estimate of the rows of several starts; see `Estimate` for what NaN means."""
+def _over_starts(rows: Sequence[tuple[Any, ...]]) -> Ratio:
+    """λ_ratio over several starts; see `Ratio` for what NaN means."""
     value, lower, upper, verdicts, gradient, n, confidence = zip(*rows, strict=True)
     known = set(verdicts)
-    return Estimate(
+    return Ratio(
         value=_median(value),
         lower=math.nan if any(math.isnan(x) for x in lower) else float(min(lower)),
         upper=max(math.inf if math.isnan(x) else float(x) for x in upper),

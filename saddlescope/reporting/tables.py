@@ -6,13 +6,12 @@ reading (Markdown, LaTeX). CSV keeps every bit.
 
 import math
 import re
-from collections.abc import Sequence
 from typing import Any, Final
 
 import pandas as pd
 
 from saddlescope.reporting.loading import Run
-from saddlescope.reporting.selection import class_order, select
+from saddlescope.reporting.selection import Selection, class_order
 from saddlescope.reporting.text import number
 from saddlescope.runs import SPECTRUM_COLUMNS
 
@@ -37,9 +36,8 @@ _LATEX = {
 }  # fmt: skip
 
 
-def class_table(runs: Sequence[Run], *, split: str = "train") -> pd.DataFrame:
-    """One row for each network, class or group, and Lanczos start of the rows compared."""
-    chosen = select(runs, split=split)
+def class_table(chosen: Selection) -> pd.DataFrame:
+    """List the rows compared: one for each network, class or group, and Lanczos start."""
     if chosen.rows.empty:
         return pd.DataFrame(columns=list(CLASS_COLUMNS))
     rows = chosen.rows.assign(
@@ -55,16 +53,15 @@ def class_table(runs: Sequence[Run], *, split: str = "train") -> pd.DataFrame:
     return rows[list(CLASS_COLUMNS)].reset_index(drop=True)
 
 
-def spectrum_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Every spectrum row of every run as measured: all splits, checkpoints and criteria."""
-    frames = [run.spectra.assign(run=run.name).astype(object) for run in runs if len(run.spectra)]
-    if not frames:
-        return pd.DataFrame(columns=list(SPECTRUM_COLUMNS))
-    return pd.concat(frames, ignore_index=True)
+def spectrum_table(chosen: Selection) -> pd.DataFrame:
+    """List every spectrum row of every run as measured: all splits, checkpoints and criteria."""
+    measured = [run for run in chosen.runs if len(run.spectra)]
+    frames = [run.spectra.assign(run=run.name).astype(object) for run in measured]
+    return pd.concat(frames or [pd.DataFrame(columns=list(SPECTRUM_COLUMNS))], ignore_index=True)
 
 
-def accuracy_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Test accuracy in percent of each run: the last epoch, and apart from it the best on test.
+def accuracy_table(chosen: Selection) -> pd.DataFrame:
+    """List test accuracies in percent: each run's last epoch, and apart from it the best on test.
 
     Columns `flip_…` are of the last epoch too, with the outputs averaged over each image and its
     mirror image.
@@ -72,7 +69,6 @@ def accuracy_table(runs: Sequence[Run]) -> pd.DataFrame:
     The best epoch is the one with the highest average accuracy on the test split itself; it is
     what papers of this line print and flatters every method, so the last epoch comes first.
     """
-    chosen = select(runs)
     table = []
     for run, label in zip(chosen.runs, chosen.labels, strict=True):
         row: dict[str, Any] = {"label": label, "run": run.name, "method": run.method}
@@ -100,12 +96,12 @@ def accuracy_table(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def to_csv(frame: pd.DataFrame) -> str:
-    """CSV with every bit of every number, lines ended by a newline."""
+    """Write CSV with every bit of every number, lines ended by a newline."""
     return frame.to_csv(index=False, lineterminator="\n")
 
 
 def to_markdown(frame: pd.DataFrame, *, digits: int = 3) -> str:
-    """A pipe table with `digits` significant digits; markup in cells is escaped."""
+    """Write a pipe table with `digits` significant digits; markup in cells is escaped."""
     rows = [[_markdown(str(name)) for name in frame.columns]]
     rows.append(["---:" if numeric else "---" for numeric in _numeric(frame)])
     rows += [[_markdown(_cell(cell, digits)) for cell in row] for row in _cells(frame)]
@@ -113,7 +109,7 @@ def to_markdown(frame: pd.DataFrame, *, digits: int = 3) -> str:
 
 
 def to_latex(frame: pd.DataFrame, *, digits: int = 3) -> str:
-    """A booktabs `tabular` with `digits` significant digits; special characters are escaped."""
+    """Write a booktabs `tabular` with `digits` significant digits; special characters escaped."""
     spec = "".join("r" if numeric else "l" for numeric in _numeric(frame))
     lines = [rf"\begin{{tabular}}{{{spec}}}", r"\toprule"]
     lines += [" & ".join(_latex(str(name)) for name in frame.columns) + r" \\", r"\midrule"]

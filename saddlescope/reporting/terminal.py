@@ -7,93 +7,80 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saddlescope.reporting.findings import find
-from saddlescope.reporting.loading import Run
-from saddlescope.reporting.selection import (
-    WHOLE_HESSIAN,
-    Estimate,
-    Selection,
-    matrix_words,
-    select,
-)
+from saddlescope.reporting.selection import WHOLE_HESSIAN, Panel, Selection, matrix_words
 from saddlescope.reporting.tables import accuracy_table
-from saddlescope.reporting.text import interval, number, plural, shorten, shorten_middle
+from saddlescope.reporting.text import (
+    decimal,
+    interval,
+    number,
+    plural,
+    shorten,
+    shorten_middle,
+    whole,
+)
 
 WIDTH = 100
 _BAR = 16
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-def summary_text(runs: Sequence[Run], *, split: str = "train") -> str:
-    """Describe runs in plain text of at most 100 columns, without colour or escapes.
-
-    Args:
-        runs: What `load_runs` returned.
-        split: The split measured.
-    """
-    if not runs:
+def summary_text(chosen: Selection) -> str:
+    """Describe runs in plain text of at most 100 columns, without colour or escapes."""
+    if not chosen.runs:
         return "No runs.\n"
-    chosen = select(runs, split=split)
-    blocks = [_accuracy(runs)]
+    blocks = [_accuracy(chosen)]
     if not chosen.rows.empty:
         blocks.append(
             "λ_ratio = |λ_max/λ_min|: the higher, the further from a saddle in the paper's sense.\n"
             + shorten(chosen.scope(), WIDTH)
         )
-        blocks += [_panel(chosen, position) for position in range(len(chosen.panels))]
+        blocks += [_panel(chosen, panel) for panel in chosen.panels]
         blocks.append(_verdicts(chosen))
-    found = find(runs, split=split)
-    blocks.append("\n".join(_wrap(sentence) for sentence in found.limits))
+    blocks.append("\n".join(_wrap(sentence) for sentence in find(chosen).limits))
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _accuracy(runs: Sequence[Run]) -> str:
-    table = accuracy_table(runs)
+def _accuracy(chosen: Selection) -> str:
+    table = accuracy_table(chosen)
     lines = [
         f"{'Test accuracy (%)':<32}{'epoch':>6}{'Many':>8}{'Medium':>8}{'Few':>8}{'Avg':>8}"
         f"{'best on test: Avg':>20}{'epoch':>8}"
     ]
     for row in table.to_dict("records"):
-        shots = "".join(f"{_one(row[key]):>8}" for key in ("many", "medium", "few", "avg"))
-        last, best = (_whole(row[key]) for key in ("epoch", "best_epoch"))
+        shots = "".join(f"{decimal(row[key]):>8}" for key in ("many", "medium", "few", "avg"))
+        last, best = (whole(row[key]) for key in ("epoch", "best_epoch"))
         label = shorten_middle(row["label"], 31)
-        lines.append(f"{label:<32}{last:>6}{shots}{_one(row['best_avg']):>20}{best:>8}")
+        lines.append(f"{label:<32}{last:>6}{shots}{decimal(row['best_avg']):>20}{best:>8}")
     return "\n".join(lines)
 
 
-def _panel(chosen: Selection, position: int) -> str:
-    panel = chosen.panels[position]
-    estimates = [chosen.estimate(i, panel.kind, panel.name) for i in range(len(chosen.runs))]
-    known = [e.value for e in estimates if e and math.isfinite(e.value)]
+def _panel(chosen: Selection, panel: Panel) -> str:
+    ratios = chosen.ratios(panel.kind, panel.name)
+    known = [ratio.value for ratio in ratios.values() if math.isfinite(ratio.value)]
     top = max(known, default=math.nan)
     lines = []
-    for label, estimate in zip(chosen.labels, estimates, strict=True):
-        if estimate is None:
+    for index, label in enumerate(chosen.labels):
+        if (ratio := ratios.get(index)) is None:
             lines.append(f"  {shorten_middle(label, 23):<24}not measured")
             continue
-        bounds = interval(estimate.lower, estimate.upper)
+        bounds = interval(ratio.lower, ratio.upper)
         lines.append(
-            f"  {shorten_middle(label, 23):<24}{number(estimate.value):>7} {bounds:<18}"
-            f"{_bar(estimate, top)} ‖∇L‖ {number(estimate.gradient_norm, 2):<8}"
-            f"{shorten(estimate.verdict, 18)}"
+            f"  {shorten_middle(label, 23):<24}{number(ratio.value):>7} {bounds:<18}"
+            f"{_drawn(ratio.value, top, _BAR)} ‖∇L‖ {number(ratio.gradient_norm, 2):<8}"
+            f"{shorten(ratio.verdict, 18)}"
         )
-    samples = max((e.n for e in estimates if e), default=0)
+    samples = max((ratio.n for ratio in ratios.values()), default=0)
     return "\n".join([f"{panel.title} (n = {samples})", *lines])
 
 
 def _verdicts(chosen: Selection) -> str:
     lines = []
     for index, label in enumerate(chosen.labels):
-        names = chosen.names("class")
-        found = [chosen.estimate(index, "class", name) for name in names]
-        counts = Counter(estimate.verdict for estimate in found if estimate)
+        counts = Counter(ratio.verdict for ratio in chosen.class_ratios.get(index, ()))
         text = ", ".join(f"{count} {shorten(word, 20)}" for word, count in counts.most_common())
         lines.append(f"  {shorten_middle(label, 23):<24}{shorten(text or 'not measured', 72)}")
     total = plural(len(chosen.names("class")), "class", "classes")
     return "\n".join([f"Verdicts by class ({total})", *lines])
-
-
-def _bar(estimate: Estimate, top: float) -> str:
-    return _drawn(estimate.value, top, _BAR)
 
 
 def _drawn(value: float, top: float, width: int) -> str:
@@ -106,14 +93,6 @@ def _drawn(value: float, top: float, width: int) -> str:
 
 def _wrap(text: str) -> str:
     return textwrap.fill(text, WIDTH)
-
-
-def _one(value: float) -> str:
-    return "—" if math.isnan(value) else f"{value:.1f}"
-
-
-def _whole(value: float | None) -> str:
-    return "—" if value is None or math.isnan(value) else str(int(value))
 
 
 def spectrum_text(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -6,6 +6,7 @@ A leaf: it imports no other room, and anyone may use it.
 from saddlescope.runs.atomic import atomic_path, write_bytes, write_json, write_text
 from saddlescope.runs.folder import RunFolder, find_runs
 from saddlescope.runs.lock import one_writer
+from saddlescope.runs.methods import METHODS, ONE_STAGE, Method, RadiusOptions, in_two_stages
 from saddlescope.runs.ownership import (
     empty_run_folder,
     foreign_names,
@@ -20,7 +21,6 @@ from saddlescope.runs.schema import (
     CLASSIFIERS,
     LOSS_COLUMNS,
     LOSSES,
-    METHODS,
     METRIC_COLUMNS,
     NORM_COLUMNS,
     OPERATORS,
@@ -44,10 +44,13 @@ __all__ = [
     "METHODS",
     "METRIC_COLUMNS",
     "NORM_COLUMNS",
+    "ONE_STAGE",
     "OPERATORS",
     "SPECTRUM_COLUMNS",
     "VIEW_COLUMNS",
     "VIEW_IDENTITY",
+    "Method",
+    "RadiusOptions",
     "RunFolder",
     "append_row",
     "atomic_path",
@@ -55,6 +58,7 @@ __all__ = [
     "end_with_parent",
     "find_runs",
     "foreign_names",
+    "in_two_stages",
     "one_writer",
     "own_process",
     "provenance",

@@ -1,19 +1,10 @@
-"""The words used on disk: method and loss keys, metric columns, spectrum columns.
+"""The words used on disk: loss keys, metric columns, spectrum columns.
 
 One word for one thing: these names are the columns of the files, the fields of the rows in
 code, the options of the command line and the words of the documentation.
 """
 
 from typing import Final
-
-METHODS: Final[dict[str, str]] = {
-    "sgd": "SGD",
-    "sam": "SAM",
-    "imbsam": "ImbSAM",
-    "sam-ext": "SAM (ext.)",
-    "sse-sam": "SSE-SAM",
-}
-"""Method key to the name the paper prints, in the paper's order."""
 
 LOSSES: Final[dict[str, str]] = {
     "ce": "CE",

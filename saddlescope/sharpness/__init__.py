@@ -3,6 +3,7 @@
 The update is Σ_g ∇L_g(w + ρ_g·∇L_g(w)/‖∇L_g(w)‖) over groups g of samples.
 """
 
+from saddlescope.runs import RadiusOptions
 from saddlescope.sharpness.ascent import Ascent
 from saddlescope.sharpness.groups import (
     GROUP_REDUCTIONS,
@@ -18,6 +19,7 @@ __all__ = [
     "GROUP_REDUCTIONS",
     "Ascent",
     "Radii",
+    "RadiusOptions",
     "SharpnessAware",
     "class_losses",
     "first_epoch",

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from saddlescope.errors import UsageError
+from saddlescope.runs import METHODS, ONE_STAGE, RadiusOptions
 
 
 @dataclass(frozen=True)
@@ -65,36 +66,36 @@ def method_radii(
     method: str,
     *,
     epochs: int,
-    rho: float = 0.05,
-    rho_head: float = 0.05,
-    rho_tail: float = 0.10,
-    gamma: float = 0.70,
+    options: RadiusOptions | None = None,
     first_stage: str | None = None,
 ) -> Radii:
-    """Radii of a method by its key ("sgd", "sam", "imbsam", "sam-ext", "sse-sam").
+    """Resolve the radii of a method, by its key in `saddlescope.runs.METHODS`.
 
-    Stage 2 begins with `first_epoch(gamma, epochs)`. A `first_stage` puts another method before it:
-    SSE-SAM is "imbsam" after a first stage "sam-ext".
+    Args:
+        method: its key.
+        epochs: of the whole run; stage 2 begins with `first_epoch(gamma, epochs)`.
+        options: the numbers; None takes the defaults.
+        first_stage: another method to put before it: SSE-SAM is "imbsam" after "sam-ext".
 
     Raises:
         UsageError: an unknown method or γ outside [0, 1]; a stage that has two itself.
     """
-    if not 0.0 <= gamma <= 1.0:
-        raise UsageError(f"gamma = {gamma}: expected a share of the epochs between 0 and 1")
-    if method == "sse-sam" and first_stage is None:
-        method, first_stage = "imbsam", "sam-ext"
-    one_stage = {
-        "sgd": {"all": 0.0},
-        "sam": {"all": rho},
-        "imbsam": {"head": 0.0, "tail": rho_tail},
-        "sam-ext": {"head": rho_head, "tail": rho_tail},
-    }
-    if unknown := [name for name in (method, first_stage or method) if name not in one_stage]:
+    options = options or RadiusOptions()
+    if not 0.0 <= options.gamma <= 1.0:
+        raise UsageError(f"gamma = {options.gamma}: expected a share of the epochs between 0 and 1")
+    keys = [method] if first_stage is None else [first_stage, method]
+    if unknown := [key for key in keys if key not in METHODS]:
+        *all_but_last, last = METHODS
         raise UsageError(
-            f"unknown method {unknown[0]!r}: expected sgd, sam, imbsam, sam-ext or sse-sam"
-            if unknown[0] != "sse-sam"
-            else "a stage is of one method: sse-sam has two"
+            f"unknown method {unknown[0]!r}: expected {', '.join(all_but_last)} or {last}"
         )
-    if first_stage is None:
-        return Radii(one_stage[method], {}, None)
-    return Radii(one_stage[first_stage], one_stage[method], first_epoch(gamma, epochs))
+    if two := [key for key in keys if first_stage is not None and key not in ONE_STAGE]:
+        raise UsageError(f"a stage is of one method: {two[0]} has two")
+    first, *second = [
+        {group: 0.0 if word is None else getattr(options, word) for group, word in stage.items()}
+        for key in keys
+        for stage in METHODS[key].stages
+    ]
+    if not second:
+        return Radii(first, {}, None)
+    return Radii(first, second[0], first_epoch(options.gamma, epochs))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from saddlescope.errors import UsageError
+from saddlescope.runs import RadiusOptions
 from saddlescope.sharpness.ascent import Ascent, Memory
 from saddlescope.sharpness.exchange import Exchange
 from saddlescope.sharpness.gradients import (
@@ -99,7 +100,7 @@ class SharpnessAware(Wrapper):
         if isinstance(inner, torch.optim.LBFGS):
             raise UsageError("LBFGS evaluates the loss where it likes: it cannot be the base")
         if radii is None:
-            radii = {"all": 0.05 if rho is None else rho}
+            radii = {"all": RadiusOptions.rho if rho is None else rho}
         ascent = ascent or Ascent()
         super().__init__(inner, radii, replace(ascent, adaptive=adaptive or ascent.adaptive))
         self.clip = clip

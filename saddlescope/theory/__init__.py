@@ -5,7 +5,6 @@ on quadratic losses and smooth saddles in float64. Nothing here needs torch.
 """
 
 from saddlescope.theory.curvature_of_graphs import principal_curvatures, weingarten
-from saddlescope.theory.drawing import draw_phase, phase_figure
 from saddlescope.theory.figure2 import SaddlePanel, figure2
 from saddlescope.theory.phase import (
     DISPLACEMENT_REGIONS,
@@ -50,7 +49,6 @@ __all__ = [
     "distance_borders",
     "distance_region",
     "double_well",
-    "draw_phase",
     "escape_steps",
     "figure2",
     "find_counterexample",
@@ -59,7 +57,6 @@ __all__ = [
     "largest_horizon",
     "matrix_factorisation",
     "monkey_saddle",
-    "phase_figure",
     "place",
     "principal_curvatures",
     "theorem1_border",

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from saddlescope.errors import DataError
-from saddlescope.runs import RunFolder, read_spectrum, record_at
+from saddlescope.runs import RadiusOptions, RunFolder, read_spectrum, record_at
 
 
 def bound_arguments(folder: RunFolder, *, weight_norm: float) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def bound_arguments(folder: RunFolder, *, weight_norm: float) -> dict[str, Any]:
 
 def _arguments(folder: RunFolder, row: dict[str, Any], weight_norm: float) -> dict[str, Any]:
     run = folder.run()
-    rho = float(folder.recipe().get("method", {}).get("rho", 0.05))
+    rho = float(folder.recipe().get("method", {}).get("rho", RadiusOptions.rho))
     if not rho > 0 or not math.isfinite(row["lambda_max"]):
         raise DataError(f"{folder.path}: Theorem 6 needs ρ > 0 and a finite λ_max")
     return {

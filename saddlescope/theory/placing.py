@@ -15,13 +15,13 @@ meet than it is, so where b falls short here it is not met.
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import pandas as pd
 
 from saddlescope.errors import DataError
-from saddlescope.runs import RunFolder, read_rows, read_spectrum, record_at
+from saddlescope.runs import RadiusOptions, RunFolder, read_rows, read_spectrum, record_at
 from saddlescope.sharpness import Radii, method_radii
 from saddlescope.theory.phase import (
     DISPLACEMENT_REGIONS,
@@ -109,7 +109,8 @@ class _Steps:
         """Read them from a run folder."""
         recipe, rows = folder.recipe(), read_rows(folder.metrics_file)
         method = recipe.get("method", {})
-        words = ("rho", "rho_head", "rho_tail", "gamma", "first_stage")
+        words = [field.name for field in fields(RadiusOptions) if field.name in method]
+        options = RadiusOptions(**{word: method[word] for word in words})
         return cls(
             sizes={row["epoch"]: float(row.get("lr") or 0.0) for row in rows if "epoch" in row},
             momentum=float(recipe.get("optimizer", {}).get("momentum", 0.0)),
@@ -117,9 +118,10 @@ class _Steps:
             radii=method_radii(
                 method.get("name", "sgd"),
                 epochs=int(recipe["training"]["epochs"]),
-                **{word: method[word] for word in words if word in method},
+                options=options,
+                first_stage=method.get("first_stage"),
             ),
-            as_sam=float(method.get("rho", 0.05)),
+            as_sam=float(options.rho),
             reduction=method.get("group_reduction", "batch"),
             groups=(folder.run().get("data") or {}).get("groups") or {},
             norms=read_rows(folder.norms_file),

@@ -1,4 +1,4 @@
-"""How a recipe wants its numbers computed: TF32 or not, and kernels whose sums have one order."""
+"""How a recipe wants its numbers computed: TF32, bfloat16, kernels whose sums have one order."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,3 +27,11 @@ def arithmetic(training: TrainingSection) -> Iterator[None]:
             yield
         finally:
             cudnn.deterministic, cudnn.benchmark = before
+
+
+def fast_bfloat16() -> bool:
+    """Return whether torch has fast bfloat16 convolutions for this machine's processor.
+
+    They need AVX-512; without it torch falls back to plain loops.
+    """
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

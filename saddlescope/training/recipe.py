@@ -7,7 +7,7 @@ to start from: a path beside the file, or `package:NAME` for one that ships with
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from saddlescope.errors import UsageError
 from saddlescope.longtail.losses import check_options
+from saddlescope.runs import LOSSES, METHODS, ONE_STAGE, RadiusOptions, in_two_stages
 from saddlescope.sharpness import Radii, first_epoch, method_radii
 from saddlescope.training.recipe_files import apply_override, read_recipe
 
@@ -34,6 +35,15 @@ _LARGEST_COUNT = 10**9
 
 _LARGEST_SIDE = 8192
 """Pixels: one image of that size takes 800 MB as the network sees it."""
+
+if TYPE_CHECKING:
+    MethodName = str
+    OneStageName = str
+    LossName = str
+else:  # taken from the records: a new method or loss is a word of recipes at once
+    MethodName = Literal[tuple(METHODS)]
+    OneStageName = Literal[ONE_STAGE]
+    LossName = Literal[tuple(LOSSES)]
 
 Count = Annotated[int, Field(ge=1, le=_LARGEST_COUNT)]
 CountOrNone = Annotated[int, Field(ge=0, le=_LARGEST_COUNT)]
@@ -79,7 +89,7 @@ class LossSection(_Section):
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
-    name: Literal["ce", "ldam", "la", "vs", "cb"] = "ce"
+    name: LossName = "ce"
     reweight_from: float | None = Field(default=None, ge=0, le=1)
     reweight_beta: float = Field(default=0.9999, ge=0, lt=1)
 
@@ -103,18 +113,18 @@ class LossSection(_Section):
 
 
 class MethodSection(_Section):
-    """`[method]`: which of the five, and the radii of all of them.
+    """`[method]`: which method, and the radii of all of them.
 
     `first_stage` names another method for the epochs before γT, as SSE-SAM is SAM (ext.) first and
     ImbSAM afterwards.
     """
 
-    name: Literal["sgd", "sam", "imbsam", "sam-ext", "sse-sam"] = "sgd"
-    first_stage: Literal["sgd", "sam", "imbsam", "sam-ext"] | None = None
-    rho: Radius = 0.05
-    rho_head: Radius = 0.05
-    rho_tail: Radius = 0.10
-    gamma: float = Field(default=0.70, ge=0, le=1)
+    name: MethodName = "sgd"
+    first_stage: OneStageName | None = None
+    rho: Radius = RadiusOptions.rho
+    rho_head: Radius = RadiusOptions.rho_head
+    rho_tail: Radius = RadiusOptions.rho_tail
+    gamma: float = Field(default=RadiusOptions.gamma, ge=0, le=1)
     group_reduction: Literal["batch", "group", "batch-tail-x2"] = "batch"
     bn_statistics: Literal["clean", "every-pass"] = "every-pass"
 
@@ -125,23 +135,24 @@ class MethodSection(_Section):
 
     @model_validator(mode="after")
     def _two_different_stages(self) -> Self:
-        stages = (self.first_stage, self.name)
-        if stages == ("sam-ext", "imbsam"):
-            raise PydanticCustomError("stages", "that is SSE-SAM: write name = 'sse-sam'")
-        if self.first_stage is not None and (self.name in ("sse-sam", self.first_stage)):
+        if self.first_stage is None:
+            return self
+        if self.name not in ONE_STAGE or self.name == self.first_stage:
             raise PydanticCustomError("stages", "expected two different methods of one stage each")
+        if both := in_two_stages(self.first_stage, self.name):
+            reason = f"that is {METHODS[both].label}: write name = {both!r}"
+            raise PydanticCustomError("stages", "{reason}", {"reason": reason})
         return self
 
+    @property
+    def options(self) -> RadiusOptions:
+        """The numbers that the radii are taken from."""
+        return RadiusOptions(self.rho, self.rho_head, self.rho_tail, self.gamma)
+
     def radii(self, epochs: int) -> Radii:
-        """The method's radii by epoch."""
+        """Resolve the method's radii by epoch."""
         return method_radii(
-            self.name,
-            first_stage=self.first_stage,
-            epochs=epochs,
-            rho=self.rho,
-            rho_head=self.rho_head,
-            rho_tail=self.rho_tail,
-            gamma=self.gamma,
+            self.name, epochs=epochs, options=self.options, first_stage=self.first_stage
         )
 
 

@@ -4,6 +4,7 @@ Several ranks share each batch: every rank takes its part of the samples, and th
 their gradients, so that the step is the whole batch's.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -15,10 +16,13 @@ from torch import Tensor, nn
 from saddlescope.curvature import ALONE, Ranks
 from saddlescope.longtail import Augmentation, LongTailData, send
 from saddlescope.sharpness import Radii, SharpnessAware, group_losses
+from saddlescope.training.arithmetic import fast_bfloat16
 from saddlescope.training.decoupling import class_balanced_order
 from saddlescope.training.losses import epoch_loss
 from saddlescope.training.norms import gradient_norms
 from saddlescope.training.recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -60,6 +64,11 @@ class Steps:
         self._tail_there = self._is_tail.to(data.train.device)
         self._channels_last = recipe.training.channels_last
         self._half = _HALF.get(recipe.training.precision)
+        if self._half is torch.bfloat16 and data.train.device.type == "cpu" and not fast_bfloat16():
+            log.warning(
+                'precision = "bf16" is many times slower than "float32" here: torch has no fast '
+                "bfloat16 convolutions for this processor (they need AVX-512)"
+            )
         # What a gradient in float16 would lose for being small, a scaled loss keeps.
         fp16 = recipe.training.precision == "fp16"
         self._scaler = torch.amp.GradScaler(data.train.device.type) if fp16 else None

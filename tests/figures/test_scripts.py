@@ -44,6 +44,6 @@ def test_every_recipe_that_a_script_names_exists():
 def test_the_gallery_shows_every_figure():
     text = (FIGURES / "README.md").read_text(encoding="utf-8")
     shown = set(re.findall(r"!\[\w+\]\((gallery/\w+\.png)\)", text))
-    assert shown == {f"gallery/{name}.png" for name in (*PICTURES, "fig2", "phase")}
+    assert shown == {f"gallery/{name}.png" for name in PICTURES}
     assert shown == {f"gallery/{path.name}" for path in (FIGURES / "gallery").iterdir()}
     assert all(entry.caption in text for entry in PICTURES.values())

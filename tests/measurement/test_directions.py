@@ -48,7 +48,7 @@ def found(on, rule, **rest):
 @pytest.mark.parametrize("reduction", ["batch", "group", "batch-tail-x2"])
 def test_each_method_moves_as_its_rule_says(reduction):
     on = target()
-    rule = UpdateRule(RULE.rho, RULE.rho_head, RULE.rho_tail, reduction)
+    rule = replace(RULE, group_reduction=reduction)
     updates, directions = found(on, rule)
     wanted = by_hand(on, rule)
     assert updates.keys() == wanted.keys()

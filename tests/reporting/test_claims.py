@@ -4,13 +4,15 @@ import math
 
 import pytest
 
-from saddlescope.reporting import find, load_runs
-from saddlescope.reporting.judging import CONTRADICTED, SUPPORTED, UNDECIDED, judge
+from saddlescope.reporting import find, select_runs
+from saddlescope.reporting.judging import CONTRADICTED, SUPPORTED, UNDECIDED, Ordering, judge
 from saddlescope.runs import append_row
 
 from .conftest import METHODS, spectrum_row
 
-PAIR = [("a", "b")]
+
+def ordering(networks):
+    return Ordering("Fig. 0", "a lies above b.", [("a", "b")], networks)
 
 
 def networks(*bounds):
@@ -31,19 +33,21 @@ def networks(*bounds):
     ],
 )
 def test_judge(high, low, verdict):
-    assert judge(PAIR, {"a": networks(*high), "b": networks(*low)})[0] == verdict
+    found = judge(ordering({"a": networks(*high), "b": networks(*low)}))
+    assert found.verdict == verdict
 
 
 def test_judge_says_why():
     three, lower = networks((3, 3), (4, 4), (5, 5)), networks((0, 0), (1, 1), (2, 2))
-    verdict, reason = judge(PAIR, {"a": three, "b": lower}, obstacle="Not finished: x.")
-    assert (verdict, reason.startswith("Not finished: x.")) == (UNDECIDED, True)
-    assert "measured for b" in judge(PAIR, {"a": three})[1]
-    assert "Only one training seed" in judge(PAIR, {"a": {0: (3, 3)}, "b": {0: (1, 1)}})[1]
+    found = judge(ordering({"a": three, "b": lower}), obstacle="Not finished: x.")
+    assert (found.verdict, found.reason.startswith("Not finished: x.")) == (UNDECIDED, True)
+    assert "measured for b" in judge(ordering({"a": three})).reason
+    alone = ordering({"a": {0: (3, 3)}, "b": {0: (1, 1)}})
+    assert "Only one training seed" in judge(alone).reason
 
 
 def test_one_seed_leaves_every_claim_between_methods_undecided(study):
-    claims = find(load_runs([study])[0]).claims
+    claims = find(select_runs([study])).claims
     verdicts = {claim.statement: claim.verdict for claim in claims}
     between = [claim for claim in claims if claim.source.startswith(("Fig", "Table"))]
     assert len(between) == 11
@@ -53,7 +57,7 @@ def test_one_seed_leaves_every_claim_between_methods_undecided(study):
 
 
 def test_three_seeds_decide_where_all_agree(seeds_study):
-    claims = {claim.statement: claim for claim in find(load_runs([seeds_study])[0]).claims}
+    claims = {claim.statement: claim for claim in find(select_runs([seeds_study])).claims}
     assert claims["λ_ratio over all samples: SSE-SAM highest."].verdict == SUPPORTED
     tail = "λ_ratio on class 9 (class 80 in the paper): ImbSAM > SGD and SAM."
     assert claims[tail].verdict == CONTRADICTED  # SAM's lower bound is above all of ImbSAM
@@ -66,7 +70,7 @@ def test_a_network_that_cannot_be_compared_does_not_drop_out(make_run):
             odd = {"verdict": "positive"} if (method, seed) == ("sse-sam", 1) else {}
             row = spectrum_row(method, "group", "all", 9, ratio, **odd)
             path = make_run(method, seed=seed, rows=[row])
-    claims = {claim.statement: claim for claim in find(load_runs([path.parent])[0]).claims}
+    claims = {claim.statement: claim for claim in find(select_runs([path.parent])).claims}
     assert claims["λ_ratio over all samples: SSE-SAM highest."].verdict == UNDECIDED
 
 
@@ -75,7 +79,7 @@ def test_losses_of_head_and_tail(make_run):
     (path / "metrics.jsonl").unlink()
     for epoch in range(3):
         append_row(path / "metrics.jsonl", {"epoch": epoch, "loss_head": 3.0, "loss_tail": 1.0})
-    claims = {claim.source: claim for claim in find(load_runs([path])[0]).claims}
+    claims = {claim.source: claim for claim in find(select_runs([path])).claims}
     assert claims["Eq. 8"].verdict == SUPPORTED  # 3 · 344 / 65 = 15.9
     assert "15.9 in 1 run" in claims["Eq. 8"].reason
     assert claims["Small-loss assumption"].verdict == CONTRADICTED

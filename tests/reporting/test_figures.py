@@ -18,6 +18,8 @@ from saddlescope.reporting import (
     load_runs,
     ratio_by_class,
     save_figure,
+    select,
+    select_runs,
     shot_accuracy,
     training_curves,
 )
@@ -26,7 +28,8 @@ from saddlescope.runs import read_spectrum, write_spectrum
 
 from .conftest import spectrum_row
 
-ALL = [entry.draw for entry in PICTURES.values()]
+ALL = list(PICTURES.values())
+FROM_RUNS = [picture for picture in ALL if not picture.without_runs]
 
 
 def texts(figure):
@@ -34,7 +37,7 @@ def texts(figure):
 
 
 def test_fig4_has_three_panels_with_n_and_every_method(study):
-    figure = fig4(load_runs([study])[0])
+    figure = fig4(select_runs([study]))
     assert [axes.get_title(loc="left") for axes in figure.axes] == [
         "All samples (n = 409)",
         "Class 0, most frequent (n = 120)",
@@ -50,8 +53,7 @@ def test_fig4_has_three_panels_with_n_and_every_method(study):
 
 
 def test_fig4_draws_each_network_as_a_point_and_stacks(seeds_study):
-    runs = load_runs([seeds_study])[0]
-    figure = fig4(runs, stacked=True, note=False)
+    figure = fig4(select_runs([seeds_study]), narrow=True, note=False)
     assert len({axes.get_position().x0 for axes in figure.axes}) == 1
     marks = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert [len(line.get_xdata()) for line in marks] == [3]
@@ -59,26 +61,26 @@ def test_fig4_draws_each_network_as_a_point_and_stacks(seeds_study):
 
 
 def test_training_curves_mark_the_switch_only(study):
-    figure = training_curves(load_runs([study])[0])
+    figure = training_curves(select_runs([study]))
     assert len(figure.axes) == 6
     assert texts(figure).count("stage 2") == 1
 
 
 def test_ratio_by_class_joins_no_line_through_what_is_open(study):
     runs = [run for run in load_runs([study])[0] if run.method == "sam"]
-    axes = ratio_by_class(runs).axes[0]
+    axes = ratio_by_class(select(runs)).axes[0]
     joined = [line.get_ydata() for line in axes.lines if line.get_alpha() == 0.45]
     assert [math.isnan(y) for y in joined[0]] == [c in (3, 9) for c in range(10)]
 
 
-@pytest.mark.parametrize("draw", ALL)
+@pytest.mark.parametrize("draw", FROM_RUNS, ids=lambda picture: picture.name)
 def test_nothing_to_draw_is_a_figure_that_says_so(draw):
-    figure = draw([])
+    figure = draw(select([]))
     assert isinstance(figure, Figure)
     assert any(text.startswith(("No ", "Nothing ")) for text in texts(figure))
 
 
-@pytest.mark.parametrize("draw", ALL)
+@pytest.mark.parametrize("draw", ALL, ids=lambda picture: picture.name)
 def test_hostile_labels_are_text(make_run, draw):
     method = "$\\frac{ </text><script>alert(1)</script> 猫 \x00"
     nan = {"lambda_ratio": math.nan, "lambda_ratio_lower": math.nan}
@@ -88,25 +90,25 @@ def test_hostile_labels_are_text(make_run, draw):
         spectrum_row("x", "class", "</b>", 9, 10.0, verdict="$odd$"),
     ]
     path = make_run("sam", rows=rows, info={"method": method, "class_names": ["<b>"] * 10})
-    svg = figure_bytes(draw(load_runs([path])[0]), "svg")
+    svg = figure_bytes(draw(select_runs([path])), "svg")
     ET.fromstring(svg)
     assert b"<script" not in svg
     assert b"<script" not in inline_svg(svg, "p", method).encode()
 
 
 def test_saved_files_repeat_byte_for_byte(study, tmp_path):
-    runs = load_runs([study])[0]
-    first = save_figure(shot_accuracy(runs), tmp_path / "a", "shots")
-    second = save_figure(shot_accuracy(runs), tmp_path / "b", "shots")
+    chosen = select_runs([study])
+    first = save_figure(shot_accuracy(chosen), tmp_path / "a", "shots")
+    second = save_figure(shot_accuracy(chosen), tmp_path / "b", "shots")
     assert [path.name for path in first] == ["shots.svg", "shots.pdf", "shots.png"]
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes()
     with pytest.raises(UsageError, match="gif"):
-        save_figure(fig4([]), tmp_path, "fig4", formats=("gif",))
+        save_figure(fig4(select([])), tmp_path, "fig4", formats=("gif",))
 
 
 def test_inlined_figures_do_not_share_ids(study):
-    svg = figure_bytes(shot_accuracy(load_runs([study])[0]), "svg")
+    svg = figure_bytes(shot_accuracy(select_runs([study])), "svg")
     first, second = inline_svg(svg, "one", 'A "title" <b>'), inline_svg(svg, "two", "title")
     roots = [ET.fromstring(text) for text in (first, second)]
     ids = [{element.get("id") for element in root.iter()} - {None} for root in roots]
@@ -144,7 +146,7 @@ def test_tick_labels_of_widely_spread_lambda_min_are_plain_numbers(study):
         row["lambda_min"] = row["lambda_min_upper"] = -(4.0**-position)
         row["lambda_min_lower"] = 1.1 * row["lambda_min"]
     write_spectrum(path, rows)
-    figure = extremes_by_class(load_runs([study])[0])
+    figure = extremes_by_class(select_runs([study]))
     figure.draw_without_rendering()
     assert figure.axes[1].get_yscale() == "symlog"
     assert not [text for text in texts(figure) if "mathdefault" in text]
@@ -158,8 +160,8 @@ def test_very_many_networks_are_drawn_as_one_a_method(make_run):
         if seed == 3:
             rows[7]["verdict"] = "not-converged"
         path = make_run("sgd", seed=seed, rows=rows, counts=[9] * 200)
-    runs, _ = load_runs([path.parent])
-    figure = ratio_by_class(runs)
+    chosen = select_runs([path.parent])
+    figure = ratio_by_class(chosen)
     assert "marks: median of a method's networks" in " ".join(" ".join(texts(figure)).split())
     lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 200]
     drawn = lines[-1].get_ydata()  # the faint line, broken where a network is open

@@ -5,37 +5,36 @@ from dataclasses import replace
 
 import pytest
 
-from saddlescope.reporting import find, load_runs
+from saddlescope.reporting import Ratio, find, select, select_runs
 from saddlescope.reporting.ordering import order
-from saddlescope.reporting.selection import Estimate
 
 from .conftest import METHODS, spectrum_row
 
 
-def estimate(lower, upper, verdict="negative-curvature"):
-    return Estimate((lower + upper) / 2, lower, upper, verdict, 0.1, 9, 0.999, 1)
+def ratio(lower, upper, verdict="negative-curvature"):
+    return Ratio((lower + upper) / 2, lower, upper, verdict, 0.1, 9, 0.999, 1)
 
 
 def test_order_groups_what_overlaps():
     entries = [
-        ("a", estimate(1, 2)),
-        ("b", estimate(5, 6)),
-        ("c", estimate(5.5, 7)),
-        ("d", estimate(10, 11)),
-        ("e", estimate(3, 4)),
-        ("p", estimate(99, 100, "positive")),
+        ("a", ratio(1, 2)),
+        ("b", ratio(5, 6)),
+        ("c", ratio(5.5, 7)),
+        ("d", ratio(10, 11)),
+        ("e", ratio(3, 4)),
+        ("p", ratio(99, 100, "positive")),
     ]
     assert order(entries) == [["d"], ["c", "b"], ["e"], ["a"]]
 
 
 def test_an_open_upper_bound_reaches_into_every_group_above():
-    entries = [("a", estimate(20, 22)), ("b", estimate(15, 16)), ("c", estimate(1, 2))]
-    entries.append(("u", replace(estimate(10, 11), upper=math.inf)))
+    entries = [("a", ratio(20, 22)), ("b", ratio(15, 16)), ("c", ratio(1, 2))]
+    entries.append(("u", replace(ratio(10, 11), upper=math.inf)))
     assert order(entries) == [["a", "b", "u"], ["c"]]
 
 
 def test_the_paragraph_names_gradients_seeds_and_order(study):
-    found = find(load_runs([study])[0])
+    found = find(select_runs([study]))
     for part in (
         "5 checkpoints",
         "negative curvature resolved in 48, unresolved in 1, not converged in 1",
@@ -53,12 +52,12 @@ def test_the_paragraph_names_gradients_seeds_and_order(study):
 def test_overlapping_bounds_are_not_ordered(make_run):
     for method, ratio in (("sgd", 10.0), ("sam", 10.1), ("sse-sam", 20.0)):
         path = make_run(method, rows=[spectrum_row(method, "group", "all", 9, ratio)])
-    found = find(load_runs([path.parent])[0])
+    found = find(select_runs([path.parent]))
     assert "SSE-SAM > {SAM, SGD}; bounds disjoint in 2 of 3 pairs" in found.comparisons[0]
 
 
 def test_several_seeds_are_compared_as_methods(seeds_study):
-    found = find(load_runs([seeds_study])[0])
+    found = find(select_runs([seeds_study]))
     assert "SSE-SAM (all 3) > " in found.comparisons[0]
     assert "chance alone brings about once in 20" in found.limits[0]
 
@@ -67,15 +66,15 @@ def test_two_seeds_are_too_few(make_run):
     for method in METHODS:
         for seed in range(2):
             path = make_run(method, seed=seed)
-    found = find(load_runs([path.parent])[0])
+    found = find(select_runs([path.parent]))
     assert found.limits[0].startswith("2 training seeds for a method support no claim")
     between = [claim for claim in found.claims if claim.source.startswith(("Fig", "Table"))]
     assert {claim.verdict for claim in between} == {"undecided"}
 
 
 def test_nothing_measured_and_nothing_read(make_run):
-    assert "nothing can be said" in find([]).paragraph
-    found = find(load_runs([make_run("sam", spectrum=False)])[0])
+    assert "nothing can be said" in find(select([])).paragraph
+    found = find(select_runs([make_run("sam", spectrum=False)]))
     assert "No spectrum was measured" in found.paragraph
     assert found.comparisons == ()
 
@@ -83,25 +82,25 @@ def test_nothing_measured_and_nothing_read(make_run):
 def test_runs_that_differ_in_more_than_method_decide_nothing(make_run):
     make_run("sam", extra="batch_size = 64")
     path = make_run("sgd", extra="batch_size = 128")
-    found = find(load_runs([path.parent])[0])
+    found = find(select_runs([path.parent]))
     assert "The runs differ in more than method and seed: training.batch_size." in found.limits
 
 
 def test_unfinished_runs_and_settings_of_a_method_are_named(make_run):
     make_run("sam", info={"state": "running"})
     path = make_run("sgd")
-    assert "Not finished: sam-seed0." in find(load_runs([path.parent])[0]).limits
+    assert "Not finished: sam-seed0." in find(select_runs([path.parent])).limits
     make_run("sam", name="again", extra="[method.more]\nrho = 1")
     make_run("sam")
-    found = find(load_runs([path.parent])[0])
+    found = find(select_runs([path.parent]))
     assert "Some method was run with more than one setting of its own." in found.limits
 
 
 def test_runs_that_differ_in_their_seed_alone_are_compared(seeds_study):
     """Their recipes name it in [training]; it must not count as another setting."""
-    runs, _ = load_runs([seeds_study])
-    assert len({run.recipe["training"]["seed"] for run in runs}) == 3
-    found = find(runs)
+    chosen = select_runs([seeds_study])
+    assert len({run.recipe["training"]["seed"] for run in chosen.runs}) == 3
+    found = find(chosen)
     assert not any("differ in more than" in sentence for sentence in found.limits)
     assert any(claim.verdict == "supported" for claim in found.claims if "Fig. 4" in claim.source)
 
@@ -114,5 +113,5 @@ def test_what_a_relu_networks_lambda_min_means_is_said_of_those_alone(make_run, 
     path = make_run("sgd")
     recipe = path / "recipe.toml"
     recipe.write_text(recipe.read_text().replace('name = "tiny"', f'name = "{network}"'))
-    limits = find(load_runs([path])[0]).limits
+    limits = find(select_runs([path])).limits
     assert any("comes with the architecture" in sentence for sentence in limits) == said

@@ -1,6 +1,7 @@
 """Figures 1 to 3 of the paper, the landscape, the course of the eigenvalues, the summary page."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from saddlescope.reporting import (
     loss_slices,
     save_figure,
     save_table,
+    select,
+    select_runs,
     spectral_densities,
     summary,
 )
@@ -90,15 +93,15 @@ def rich(tmp_path_factory):
 
 def test_fig1_reads_the_accuracies_at_the_switch_and_at_the_end(make_run):
     path = make_run("sse-sam")
-    runs, _ = load_runs([path])
-    metrics = runs[0].metrics
-    written = texts(fig1(runs))
+    chosen = select_runs([path])
+    metrics = chosen.runs[0].metrics
+    written = texts(fig1(chosen))
     assert "stage 1: head and tail are perturbed" in written
     # every class has the average accuracy in this synthetic run
     for epoch in (13, 19):
         assert f"{100 * metrics['acc_avg'].iloc[epoch]:.1f}" in written
     assert "No SSE-SAM run has reached its second stage." in texts(
-        fig1(load_runs([make_run("sam")])[0])
+        fig1(select_runs([make_run("sam")]))
     )
 
 
@@ -110,11 +113,11 @@ def test_fig1_needs_accuracies_by_class(make_run):
     for row, value in zip(rows, [[0.5], ["high"] * 10, None, 3] * 5, strict=True):
         row["acc_per_class"] = value
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert "No accuracy by class was recorded." in texts(fig1(load_runs([path])[0]))
+    assert "No accuracy by class was recorded." in texts(fig1(select_runs([path])))
 
 
 def test_fig3_draws_three_methods_and_the_switch(seeds_study):
-    figure = fig3(load_runs([seeds_study])[0])
+    figure = fig3(select_runs([seeds_study]))
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["Many", "Medium", "Few"]
     assert "stage 2" in texts(figure)
     assert {"SAM", "ImbSAM", "SSE-SAM"} <= set(texts(figure))
@@ -123,7 +126,7 @@ def test_fig3_draws_three_methods_and_the_switch(seeds_study):
 
 
 def test_fig2_draws_the_walks_of_the_theory():
-    left, right = panels = figure2()
+    left, right = figure2()
     assert (left.theorem1, right.theorem1) == (False, True)
     start = np.array([[1.1, 0.08]])
     share = SurfaceShare(double_well(), start, np.array([0.5]))
@@ -135,28 +138,28 @@ def test_fig2_draws_the_walks_of_the_theory():
     sam = right.paths["sam"][1:, 1]
     assert (np.sign(sam[1:]) == -np.sign(sam[:-1])).all()
     assert abs(sam[-1]) > abs(right.paths["sgd"][-1, 1])
-    figure = fig2(panels)
+    figure = fig2(select([]))
     drawn = [line.get_xydata() for line in figure.axes[0].lines[:2]]
     np.testing.assert_array_equal(drawn[1], left.paths["sam"])
 
 
 def test_landscape_figures_name_what_they_show(rich):
-    runs, problems = load_runs([rich])
-    assert not problems
-    figure = spectral_densities(runs)
+    chosen = select_runs([rich])
+    assert not chosen.problems
+    figure = spectral_densities(chosen)
     assert [axes.get_title(loc="left") for axes in figure.axes] == [
         "All (n = 409)",
         "Tail (n = 65)",
     ]
-    sgd = next(run for run in runs if run.method == "sgd")  # the paper's first
+    sgd = next(run for run in chosen.runs if run.method == "sgd")  # the paper's first
     row = next(r for r in sgd.spectra.to_dict("records") if r["name"] == "all")
     ends = figure.axes[0].lines[1].get_xdata()
     assert list(ends) == [row["lambda_min"], row["lambda_max"]]
-    figure = loss_slices(runs)
+    figure = loss_slices(chosen)
     assert len(figure.axes) == 4
     x, y = figure.axes[0].lines[0].get_data()
     np.testing.assert_allclose(y, 0.5 * row["lambda_max"] * np.asarray(x) ** 2, atol=1e-12)
-    planes = loss_planes(runs)
+    planes = loss_planes(chosen)
     assert len(planes.axes) == 6
     assert "All (n = 409)" in " ".join(texts(planes))
 
@@ -164,18 +167,19 @@ def test_landscape_figures_name_what_they_show(rich):
 def test_a_landscape_of_another_split_or_checkpoint_is_left_out(make_run):
     path = make_run("sgd")
     add_views(path, split="test")
-    assert "No loss slice was kept" in " ".join(texts(loss_slices(load_runs([path])[0])))
+    assert "No loss slice was kept" in " ".join(texts(loss_slices(select_runs([path]))))
 
 
 def test_the_course_joins_monitor_and_checkpoints(rich):
-    runs, _ = load_runs([rich])
-    course = eigenvalue_course(runs[0], "all")
+    chosen = select_runs([rich])
+    course = eigenvalue_course(chosen.runs[0], "all")
     assert course["epoch"].tolist() == [0, 5, 10, 19]
     assert course["lambda_max"].iloc[1] == pytest.approx(9.0 / 6)
-    figure = eigenvalues_by_epoch(runs)
+    figure = eigenvalues_by_epoch(chosen)
     assert len(figure.axes) == 3
     assert len(figure.axes[0].lines) == 3
-    assert "measured at two epochs" in " ".join(texts(eigenvalues_by_epoch(runs, name="head")))
+    alone = select([replace(run, monitor=run.monitor.iloc[:0]) for run in chosen.runs])
+    assert "measured at two epochs" in " ".join(texts(eigenvalues_by_epoch(alone)))
 
 
 def test_a_broken_view_or_monitor_is_a_problem_and_no_more(make_run):
@@ -192,19 +196,19 @@ def test_a_broken_view_or_monitor_is_a_problem_and_no_more(make_run):
 
 
 def test_the_summary_says_the_answer(rich):
-    runs, _ = load_runs([rich])
-    figure = summary(runs)
+    chosen = select_runs([rich])
+    figure = summary(chosen)
     written = " ".join(texts(figure))
     assert "Is this network at a saddle?" in written
     assert "3 checkpoints (SGD, SAM and SSE-SAM)" in " ".join(written.split())
     assert len(figure.get_axes()) == 5
-    assert "Nothing was measured." in texts(summary([]))
+    assert "Nothing was measured." in texts(summary(select([])))
 
 
 @pytest.mark.parametrize("name", sorted(PICTURES))
 def test_every_picture_repeats_byte_for_byte(name, rich, tmp_path):
     first, second = (
-        save_figure(PICTURES[name].draw(load_runs([rich])[0]), tmp_path / str(turn), name)
+        save_figure(PICTURES[name](select_runs([rich])), tmp_path / str(turn), name)
         for turn in range(2)
     )
     for one, other in zip(first, second, strict=True):
@@ -213,8 +217,8 @@ def test_every_picture_repeats_byte_for_byte(name, rich, tmp_path):
 
 @pytest.mark.parametrize("name", sorted(TABLES))
 def test_every_table_repeats_byte_for_byte(name, rich, tmp_path):
-    runs, _ = load_runs([rich])
-    first, second = (save_table(runs, name, tmp_path / str(turn)) for turn in range(2))
+    chosen = select_runs([rich])
+    first, second = (save_table(chosen, name, tmp_path / str(turn)) for turn in range(2))
     assert [path.suffix for path in first] == [".csv", ".md", ".tex"]
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes()
@@ -236,7 +240,7 @@ def test_the_command_draws_one_or_all(rich, tmp_path):
     done = command("figure", "all", rich, "-o", tmp_path / "all", "--formats", "png")
     assert done.exit_code == 0, done.output
     names = {path.stem for path in (tmp_path / "all").iterdir()}
-    assert names == {*PICTURES, *TABLES, "fig2", "phase"}
+    assert names == {*PICTURES, *TABLES}
 
 
 def test_the_command_refuses(rich, tmp_path):

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from saddlescope.errors import UsageError
-from saddlescope.reporting import load_runs, paper_table, paper_text, to_latex, to_markdown
+from saddlescope.reporting import (
+    paper_table,
+    paper_text,
+    select,
+    select_runs,
+    to_latex,
+    to_markdown,
+)
 from saddlescope.reporting.paper import PAPER_COLUMNS, printed_rows
 from saddlescope.runs import RunFolder, append_row, write_json, write_text
 from saddlescope.training import load_plan
@@ -85,8 +92,8 @@ def test_runs_find_their_cells(tmp_path):
     make(tmp_path / "cut", seed=2, acc=0.9, state="running")
     make(tmp_path / "imb", method="imbsam", acc=0.4)
     make(tmp_path / "other-imb", method="imbsam", acc=0.3, method__rho_tail=0.05)
-    runs, _ = load_runs([tmp_path])
-    frame = paper_table(runs, 1)
+    chosen = select_runs([tmp_path])
+    frame = paper_table(chosen, 1)
     assert tuple(frame.columns) == PAPER_COLUMNS
     assert len(frame) == 32 * 4
 
@@ -111,7 +118,7 @@ def test_runs_find_their_cells(tmp_path):
     assert (missing["seeds"], missing["settings"]) == (0, "")
     assert math.isnan(missing["measured"])
     assert "--only table1-cifar100-ce-sse-sam-seed9826" in missing["command"]
-    third = paper_table(runs, 3)
+    third = paper_table(chosen, 3)
     assert cell(third, "imbsam", rho_tail=0.05, imbalance_factor=100.0)[
         "measured"
     ] == pytest.approx(30)
@@ -123,7 +130,7 @@ def test_the_commands_for_gaps_name_runs_that_exist(table):
     names = set()
     for recipe in ("table1-cifar10", "table1-cifar100", "table2-imagenet", "table3"):
         names |= {recipe.run_name for recipe in load_plan(ROOT / f"train/{recipe}.toml").runs}
-    frame = paper_table([], table)
+    frame = paper_table(select([]), table)
     assert (frame["seeds"] == 0).all()
     for command in set(frame["command"]):
         if command.startswith("saddlescope train train/"):
@@ -139,15 +146,15 @@ def test_the_commands_for_gaps_name_runs_that_exist(table):
 def test_texts_for_reading(tmp_path):
     make(tmp_path / "a", seed=0, acc=0.50)
     make(tmp_path / "b", seed=1, acc=0.60)
-    runs, _ = load_runs([tmp_path])
-    text = paper_text(paper_table(runs, 1))
+    chosen = select_runs([tmp_path])
+    text = paper_text(paper_table(chosen, 1))
     assert len(text) == 32
     row = text[(text["method"] == "SAM") & (text["loss"] == "CE")].iloc[0]
     assert row["Few"] == "55.0 ± 7.1 (12.9)"
     assert text.iloc[0]["Few"] == "— (11.6)"
     assert "55.0 ± 7.1 (12.9)" in to_markdown(text)
     assert r"\toprule" in to_latex(text)
-    second = paper_text(paper_table([], 2))
+    second = paper_text(paper_table(select([]), 2))
     assert list(second["method"])[:6] == [
         "SGD", "SGD + τ-norm", "SGD + cRT", "SGD + LWS", "DisAlign", "DRO-LT",
     ]  # fmt: skip

@@ -6,7 +6,7 @@ import pandas as pd
 from typer.testing import CliRunner
 
 from saddlescope.cli.main import app
-from saddlescope.reporting import class_table, load_runs, write_report
+from saddlescope.reporting import class_table, select_runs, write_report
 
 from .conftest import write_run
 from .test_more_figures import add_monitor, add_views
@@ -47,7 +47,7 @@ def test_plain_output_is_the_class_table(study, tmp_path):
     plain = CliRunner().invoke(app, ["report", str(study), "-o", target, "--plain"])
     assert plain.exit_code == 0, plain.output
     table = pd.read_csv(io.StringIO(plain.stdout))
-    assert list(table.columns) == list(class_table(load_runs([study])[0]).columns)
+    assert list(table.columns) == list(class_table(select_runs([study])).columns)
     assert len(table) == 5 * 13
     usual = CliRunner().invoke(app, ["report", str(study), "-o", target])
     assert "Test accuracy (%)" in usual.stdout

@@ -4,15 +4,14 @@ import math
 
 import pytest
 
-from saddlescope.reporting import load_runs
-from saddlescope.reporting.selection import select
+from saddlescope.reporting import find, load_runs, select, select_runs
 from saddlescope.runs import RunFolder, write_spectrum
 
 from .conftest import spectrum_row
 
 
 def test_panels_are_all_the_most_frequent_and_the_rarest(study):
-    chosen = select(load_runs([study])[0])
+    chosen = select_runs([study])
     assert [(p.kind, p.name) for p in chosen.panels] == [
         ("group", "all"), ("class", "0"), ("class", "9"),
     ]  # fmt: skip
@@ -26,7 +25,7 @@ def test_a_hundred_classes_show_class_80_as_the_paper_does(make_run):
     counts = [max(5, int(500 / 100 ** (i / 99))) for i in range(100)]
     rows = [spectrum_row("sam", "class", str(c), counts[c], 10.0) for c in (0, 80, 99)]
     make_run("sam", rows=rows, counts=counts)
-    chosen = select(load_runs([make_run("sgd", rows=rows, counts=counts).parent])[0])
+    chosen = select_runs([make_run("sgd", rows=rows, counts=counts).parent])
     assert [p.title for p in chosen.panels] == ["Class 0, most frequent", "Class 80, a tail class"]
 
 
@@ -40,8 +39,8 @@ def test_the_last_checkpoint_of_the_split_and_criterion_is_taken(make_run):
     write_spectrum(folder.spectrum_file("last", "test"), [test])
     write_spectrum(folder.spectrum_file("other", "train"), [other])
     runs = load_runs([path])[0]
-    assert select(runs).estimate(0, "group", "all").value == 10.0
-    assert select(runs, split="test").estimate(0, "group", "all").value == 2.0
+    assert select(runs).ratios("group", "all")[0].value == 10.0
+    assert select(runs, split="test").ratios("group", "all")[0].value == 2.0
     fallback = select(runs, split="validation")
     assert fallback.split == "train"
 
@@ -52,11 +51,11 @@ def test_starts_are_joined_by_their_hull_and_most_cautious_verdict(make_run):
         spectrum_row("sam", "group", "all", 9, 11.0, seed=1, verdict="not-converged"),
         spectrum_row("sam", "group", "all", 9, 12.0, seed=2),
     ]
-    chosen = select(load_runs([make_run("sam", rows=rows)])[0])
-    estimate = chosen.estimate(0, "group", "all")
-    assert (estimate.value, estimate.starts, estimate.verdict) == (11.0, 3, "not-converged")
-    assert estimate.lower == pytest.approx(10.0 * 0.97)
-    assert estimate.upper == pytest.approx(12.0 * 1.03)
+    chosen = select_runs([make_run("sam", rows=rows)])
+    ratio = chosen.ratios("group", "all")[0]
+    assert (ratio.value, ratio.starts, ratio.verdict) == (11.0, 3, "not-converged")
+    assert ratio.lower == pytest.approx(10.0 * 0.97)
+    assert ratio.upper == pytest.approx(12.0 * 1.03)
     assert "3 Lanczos starts" in chosen.scope()
     assert "training seed 0" in chosen.scope()
 
@@ -68,25 +67,25 @@ def test_what_cannot_be_compared_is_above_nothing(make_run):
         spectrum_row("sam", "class", "2", 9, math.nan, lambda_ratio_lower=20.0,
                      lambda_ratio_upper=math.inf, verdict="unresolved"),
     ]  # fmt: skip
-    chosen = select(load_runs([make_run("sam", rows=rows)])[0])
-    positive, plain, unresolved = (chosen.estimate(0, "class", name) for name in "012")
+    chosen = select_runs([make_run("sam", rows=rows)])
+    positive, plain, unresolved = (chosen.ratios("class", name)[0] for name in "012")
     assert not positive.above(plain)
     assert unresolved.above(plain)
     assert not plain.above(unresolved)
-    assert chosen.estimate(0, "class", "7") is None
+    assert chosen.ratios("class", "7") == {}
 
 
 def test_labels_tell_runs_of_one_method_apart(make_run):
     make_run("sam", seed=0)
     make_run("sam", seed=1)
     path = make_run("sam", seed=1, name="again")
-    assert select(load_runs([path.parent])[0]).labels == (
+    assert select_runs([path.parent]).labels == (
         "SAM seed 0", "SAM: again", "SAM: sam-seed1",
     )  # fmt: skip
 
 
 def test_no_spectrum_gives_an_empty_selection(make_run):
-    chosen = select(load_runs([make_run("sam", spectrum=False)])[0])
+    chosen = select_runs([make_run("sam", spectrum=False)])
     assert chosen.panels == ()
     assert chosen.rows.empty
     assert chosen.scope() == "no spectrum was measured"
@@ -103,10 +102,32 @@ def test_two_matrices_are_never_set_side_by_side(make_run, other):
         spectrum_row("sam", "group", "all", 9, 3.0, seed=1, **other),
         spectrum_row("sam", "class", "0", 9, 3.0, **other),
     ]
-    chosen = select(load_runs([make_run("sam", rows=rows)])[0])
-    assert chosen.estimate(0, "group", "all").starts == 1
-    assert chosen.estimate(0, "class", "0") is None
+    chosen = select_runs([make_run("sam", rows=rows)])
+    assert chosen.ratios("group", "all")[0].starts == 1
+    assert chosen.ratios("class", "0") == {}
     assert "hessian" not in chosen.scope()
     alone = select(load_runs([make_run("sgd", rows=rows[1:])])[0])
-    assert alone.estimate(0, "group", "all").value == 3.0
+    assert alone.ratios("group", "all")[0].value == 3.0
     assert next(iter(other.values())) == 0.5 or str(next(iter(other.values()))) in alone.scope()
+
+
+def test_tables_alone_make_a_run_for_each_network(tmp_path, study):
+    """What `spectrum -o` wrote of anybody's networks, in one file or in two; beside a run folder."""
+    rows = [
+        spectrum_row("", "group", "all", 9, 10.0, run="lab.nets:small"),
+        spectrum_row("", "group", "all", 9, 20.0, run="lab.nets:large"),
+    ]
+    more = spectrum_row("", "class", "0", 4, 12.0, run="lab.nets:small")
+    write_spectrum(tmp_path / "both.csv", rows)
+    write_spectrum(tmp_path / "more.csv", [more])
+    chosen = select_runs([tmp_path / "both.csv", tmp_path / "more.csv", tmp_path / "both.csv"])
+    assert chosen.problems == ()
+    assert chosen.labels == ("lab.nets:large", "lab.nets:small")
+    assert [r.value for r in chosen.ratios("group", "all").values()] == [20.0, 10.0]
+    assert list(chosen.ratios("class", "0")) == [1]
+    limits = " ".join(find(chosen).limits)
+    assert "How they were trained is not known: lab.nets:large, lab.nets:small." in limits
+    together = select_runs([study / "sam-seed0", tmp_path / "both.csv"])
+    assert together.labels == ("SAM", "lab.nets:large", "lab.nets:small")
+    (tmp_path / "none.csv").write_text("a,b\n1,2\n")
+    assert "missing columns" in select_runs([tmp_path / "none.csv"]).problems[0].reason

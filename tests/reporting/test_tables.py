@@ -10,7 +10,8 @@ import pytest
 from saddlescope.reporting import (
     accuracy_table,
     class_table,
-    load_runs,
+    select,
+    select_runs,
     spectrum_table,
     to_csv,
     to_latex,
@@ -19,7 +20,7 @@ from saddlescope.reporting import (
 
 
 def test_class_table_has_a_row_for_each_network_and_class(study):
-    table = class_table(load_runs([study])[0])
+    table = class_table(select_runs([study]))
     assert len(table) == 5 * 13
     sgd = table[table["method"] == "sgd"]
     assert sgd["name"].tolist()[:3] == ["all", "head", "tail"]
@@ -30,9 +31,9 @@ def test_class_table_has_a_row_for_each_network_and_class(study):
 
 def test_accuracy_table_puts_the_last_epoch_apart_from_the_best_on_test(make_run):
     path = make_run("sam")
-    runs = load_runs([path])[0]
-    row = accuracy_table(runs).iloc[0]
-    metrics = runs[0].metrics
+    chosen = select_runs([path])
+    row = accuracy_table(chosen).iloc[0]
+    metrics = chosen.runs[0].metrics
     assert row["epoch"] == 19
     assert row["avg"] == pytest.approx(100 * metrics["acc_avg"].iloc[-1])
     assert row["best_avg"] == pytest.approx(100 * metrics["acc_avg"].max())
@@ -44,19 +45,19 @@ def test_accuracy_table_puts_the_last_epoch_apart_from_the_best_on_test(make_run
 def test_a_run_without_metrics_keeps_its_row(make_run):
     path = make_run("sam")
     (path / "metrics.jsonl").unlink()
-    row = accuracy_table(load_runs([path])[0]).iloc[0]
+    row = accuracy_table(select_runs([path])).iloc[0]
     assert row["label"] == "SAM"
     assert math.isnan(row["avg"])
 
 
 def test_csv_gives_back_the_same_bits(study):
-    runs = load_runs([study])[0]
-    table = class_table(runs)
+    chosen = select_runs([study])
+    table = class_table(chosen)
     back = list(csv.DictReader(io.StringIO(to_csv(table))))
     assert [float(row["lambda_min"]) for row in back] == table["lambda_min"].tolist()
-    assert len(spectrum_table(runs)) == len(table)
-    assert spectrum_table([]).empty
-    assert class_table([]).empty
+    assert len(spectrum_table(chosen)) == len(table)
+    assert spectrum_table(select([])).empty
+    assert class_table(select([])).empty
 
 
 def test_markdown_and_latex_escape_what_they_show():

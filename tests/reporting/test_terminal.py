@@ -2,13 +2,13 @@
 
 import math
 
-from saddlescope.reporting import load_runs, spectrum_text, summary_text
+from saddlescope.reporting import select, select_runs, spectrum_text, summary_text
 
 from .conftest import spectrum_row
 
 
 def test_the_summary_says_what_was_measured(study):
-    text = summary_text(load_runs([study])[0])
+    text = summary_text(select_runs([study]))
     assert max(map(len, text.splitlines())) <= 100
     for part in (
         "All samples (n = 409)",
@@ -29,14 +29,14 @@ def test_hostile_and_long_labels_stay_inside_the_columns(make_run):
     method = "\x1b[31m" + "very long method name " * 9
     rows = [spectrum_row("x", "group", "all", 9, math.nan, lambda_ratio_upper=math.inf)]
     path = make_run("sam", rows=rows, info={"method": method})
-    text = summary_text(load_runs([path])[0])
+    text = summary_text(select_runs([path]))
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) <= 100
 
 
 def test_without_spectrum_or_runs(make_run):
-    assert summary_text([]) == "No runs.\n"
-    text = summary_text(load_runs([make_run("sam", spectrum=False)])[0])
+    assert summary_text(select([])) == "No runs.\n"
+    text = summary_text(select_runs([make_run("sam", spectrum=False)]))
     assert "Test accuracy" in text
     assert "λ_ratio" not in text
 

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from saddlescope.reporting.text import clean, interval, listing, number, percent, plural, shorten
+from saddlescope.reporting.loading import clean
+from saddlescope.reporting.text import interval, listing, number, percent, plural, shorten
 
 
 def test_clean_replaces_what_acts_and_keeps_what_is_read():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from saddlescope.errors import UsageError
 from saddlescope.runs import METHODS
-from saddlescope.sharpness import method_radii
+from saddlescope.sharpness import RadiusOptions, method_radii
 
 
 def test_every_key_of_the_schema_is_a_method():
@@ -16,7 +16,7 @@ def test_every_key_of_the_schema_is_a_method():
 
 @given(st.integers(0, 100), st.integers(1, 400))
 def test_stage_two_begins_with_the_first_epoch_not_below_gamma_t(percent, epochs):
-    radii = method_radii("sse-sam", epochs=epochs, gamma=percent / 100)
+    radii = method_radii("sse-sam", epochs=epochs, options=RadiusOptions(gamma=percent / 100))
     for epoch in range(epochs):
         # In integers, so that the oracle cannot round: epoch >= γT.
         assert radii.stage(epoch) == (2 if 100 * epoch >= percent * epochs else 1)
@@ -24,12 +24,18 @@ def test_stage_two_begins_with_the_first_epoch_not_below_gamma_t(percent, epochs
 
 def test_the_known_trap_of_binary_fractions():
     assert 0.29 * 100 < 29  # which is why the comparison is not made in floats
-    assert method_radii("sse-sam", epochs=100, gamma=0.29).switch_epoch == 29
+    assert method_radii("sse-sam", epochs=100, options=RadiusOptions(gamma=0.29)).switch_epoch == 29
 
 
 def test_ends_of_gamma():
-    assert method_radii("sse-sam", epochs=10, gamma=1.0).at(9) == {"head": 0.05, "tail": 0.10}
-    assert method_radii("sse-sam", epochs=10, gamma=0.0).at(0) == {"head": 0.0, "tail": 0.10}
+    assert method_radii("sse-sam", epochs=10, options=RadiusOptions(gamma=1.0)).at(9) == {
+        "head": 0.05,
+        "tail": 0.10,
+    }
+    assert method_radii("sse-sam", epochs=10, options=RadiusOptions(gamma=0.0)).at(0) == {
+        "head": 0.0,
+        "tail": 0.10,
+    }
 
 
 def test_only_sgd_and_sam_know_no_groups():
@@ -39,6 +45,6 @@ def test_only_sgd_and_sam_know_no_groups():
 
 def test_refusals():
     with pytest.raises(UsageError, match=r"gamma = 1\.5"):
-        method_radii("sse-sam", epochs=10, gamma=1.5)
+        method_radii("sse-sam", epochs=10, options=RadiusOptions(gamma=1.5))
     with pytest.raises(UsageError, match="unknown method 'asam'"):
         method_radii("asam", epochs=10)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from saddlescope.errors import UsageError
-from saddlescope.sharpness import SharpnessAware, group_losses, method_radii
+from saddlescope.sharpness import RadiusOptions, SharpnessAware, group_losses, method_radii
 
 METHODS = ("sgd", "sam", "imbsam", "sam-ext", "sse-sam")
 
@@ -41,7 +41,9 @@ class Quadratics:
 @pytest.mark.parametrize("epoch", [0, 7])
 def test_step_on_a_quadratic_by_hand(method, epoch):
     problem, lr = Quadratics(), 0.05
-    radii = method_radii(method, epochs=10, rho=0.3, rho_head=0.2, rho_tail=0.4).at(epoch)
+    radii = method_radii(
+        method, epochs=10, options=RadiusOptions(rho=0.3, rho_head=0.2, rho_tail=0.4)
+    ).at(epoch)
     w = nn.Parameter(problem.start.clone())
     optimizer = SharpnessAware([w], torch.optim.SGD, radii=radii, lr=lr)
     expected = problem.start.clone()
@@ -77,7 +79,9 @@ def test_step_on_a_two_layer_network_by_hand(method, reduction):
     inputs = torch.randn(9, 5, generator=generator, dtype=torch.float64)
     targets = torch.randint(0, 3, (9,), generator=generator)
     tail = targets == 2
-    radii = method_radii(method, epochs=10, rho=0.3, rho_head=0.2, rho_tail=0.4).at(8)
+    radii = method_radii(
+        method, epochs=10, options=RadiusOptions(rho=0.3, rho_head=0.2, rho_tail=0.4)
+    ).at(8)
     model, lr, decay, momentum = two_layer(), 0.1, 0.01, 0.9
     optimizer = SharpnessAware(
         model.parameters(), torch.optim.SGD, radii=radii, lr=lr, momentum=momentum,

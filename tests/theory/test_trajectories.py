@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from saddlescope.sharpness import SharpnessAware, method_radii
+from saddlescope.sharpness import RadiusOptions, SharpnessAware, method_radii
 from saddlescope.theory import Part, walk
 
 STEPS = 7
@@ -58,7 +58,7 @@ def test_the_optimisers_walk_the_same_way(method, seed):
         return dict(zip(names, found, strict=True))
 
     of_method = method_radii(
-        method, epochs=1, rho=rho_head, rho_head=rho_head, rho_tail=rho_tail
+        method, epochs=1, options=RadiusOptions(rho=rho_head, rho_head=rho_head, rho_tail=rho_tail)
     ).at(0)
     optimizer = SharpnessAware([w], torch.optim.SGD, radii=of_method, lr=eta)
     for _ in range(STEPS):

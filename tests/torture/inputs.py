@@ -24,7 +24,7 @@ from saddlescope.longtail.files import decode
 from saddlescope.longtail.lists import read_list
 from saddlescope.measurement.parts import part_file, write_part
 from saddlescope.models import build_model
-from saddlescope.reporting import class_table, load_runs, summary_text, write_report
+from saddlescope.reporting import class_table, select_runs, summary_text, write_report
 from saddlescope.runs import RunFolder, read_spectrum, read_view, view_file
 from saddlescope.theory import place
 from saddlescope.training import load_checkpoint, load_plan, restore_run
@@ -177,12 +177,12 @@ def run_folder(bench: Bench, rng: random.Random) -> None:
         victim.write_text(json.dumps(value) + "\n")
     else:
         victim.write_bytes(spoil(victim.read_bytes(), rng))
-    runs, _ = load_runs([folder])
-    if runs:
-        summary_text(runs)
-        class_table(runs)
+    chosen = select_runs([folder])
+    if chosen.runs:
+        summary_text(chosen)
+        class_table(chosen)
         if rng.random() < 0.003:
-            write_report([folder], bench.work / "r.html")
+            write_report(chosen, bench.work / "r.html")
     place([RunFolder(folder)], skip=lambda _: None)
     command = rng.choice(("phase", "gradients --logged", "theorem6")).split()
     _line(["theory", command[0], str(folder), *command[1:]], may=(0, 2, 4))

@@ -47,3 +47,13 @@ def test_a_run_says_how_it_was_computed(tmp_path):
     assert folder.run()["provenance"]["precision"] == {
         "matmul": "tf32", "convolution": "tf32", "deterministic": True,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_processor_without_bfloat16_is_said(tmp_path, monkeypatch, caplog, fast):
+    monkeypatch.setattr("saddlescope.training.steps.fast_bfloat16", lambda: fast)
+    chosen = recipe("training.precision=bf16")
+    train(chosen, load_data("digits", imbalance_factor=20), RunFolder(tmp_path / "run"))
+    said = [text for text in caplog.messages if "bf16" in text]
+    assert len(said) == (0 if fast else 1)
+    assert all("float32" in text for text in said)

@@ -8,10 +8,10 @@ the same run folders write identical files.
 import io
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, ParamSpec
+from typing import Any, Final
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -26,8 +26,6 @@ from saddlescope.reporting.palette import INK, METHOD_STYLES, OTHER, house_style
 from saddlescope.reporting.text import shorten
 from saddlescope.runs import write_bytes
 
-P = ParamSpec("P")
-
 WIDTH: Final = 7.2
 """Inches: a two-column text width."""
 RATIO_LABEL: Final = r"$\lambda_\mathrm{ratio} = |\lambda_\mathrm{max}/\lambda_\mathrm{min}|$"
@@ -39,20 +37,8 @@ _METADATA: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def in_house_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Run a drawing function under the style sheet."""
-
-    def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with house_style():
-            return draw(*args, **kwargs)
-
-    styled.__name__, styled.__doc__ = draw.__name__, draw.__doc__
-    styled.__wrapped__ = draw  # type: ignore[attr-defined]  # for inspect.signature
-    return styled
-
-
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure with a canvas of its own, laid out so that nothing overlaps."""
+    """Make an empty figure with a canvas of its own, laid out so that nothing overlaps."""
     layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.05)
     figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
@@ -67,14 +53,14 @@ def add_note(figure: Figure, text: str) -> None:
 
 
 def empty_figure(text: str) -> Figure:
-    """A figure that says why there is nothing to draw."""
+    """Make a figure that says why there is nothing to draw."""
     figure = new_figure(WIDTH, 1.0)
     figure.text(0.5, 0.5, text, ha="center", va="center", color="#6b7075")
     return figure
 
 
 def drawable(text: str, width: int = 28) -> str:
-    """One short line with characters that the figure font lacks replaced by a box."""
+    """Shorten to one line, with a box for each character that the figure font lacks."""
     known = _font_characters()
     return "".join(c if ord(c) in known else "□" for c in shorten(text, width))
 
@@ -85,7 +71,7 @@ def _font_characters() -> frozenset[int]:
 
 
 def value_scale(axes: Axes, values: Iterable[float], *, axis: str, room: bool = False) -> None:
-    """Log scale where positive values span more than a factor of five, else linear.
+    """Set a log scale where positive values span more than a factor of five, else a linear one.
 
     Tick labels are plain numbers either way. The range has room for error bars and markers, and
     with `room` for an arrow beyond the largest value.
@@ -112,7 +98,7 @@ def value_scale(axes: Axes, values: Iterable[float], *, axis: str, room: bool = 
 
 
 def signed_scale(axes: Axes, values: np.ndarray) -> None:
-    """Symmetric-logarithmic along y where sizes span more than a factor of twenty, else linear."""
+    """Make y symmetric-logarithmic where sizes span more than a factor of twenty, else linear."""
     finite = values[np.isfinite(values)]
     sizes = np.abs(finite[finite != 0])
     if len(sizes) and sizes.max() > 20 * np.quantile(sizes, 0.05):
@@ -146,7 +132,7 @@ def save_figure(
 
 
 def figure_bytes(figure: Figure, name: str) -> bytes:
-    """The figure as a file of format `name`."""
+    """Write the figure as a file of format `name`, in memory."""
     buffer = io.BytesIO()
     with house_style():
         figure.savefig(buffer, format=name, metadata=_METADATA[name])
@@ -155,7 +141,7 @@ def figure_bytes(figure: Figure, name: str) -> bytes:
 
 
 def inline_svg(svg: bytes, prefix: str, title: str) -> str:
-    """An SVG file as an element for an HTML page.
+    """Turn an SVG file into an element for an HTML page.
 
     Ids get a prefix so that several figures on one page do not share glyphs or clip paths,
     colours become CSS variables with the original as fallback so that a dark page can change
@@ -190,7 +176,7 @@ def _round(attribute: re.Match[bytes]) -> bytes:
 
 
 def color_variables() -> dict[str, str]:
-    """Each colour of the figures and the CSS variable that carries it on a page."""
+    """Name the CSS variable that carries each colour of the figures on a page."""
     names = {color: f"ink-{number}" for number, color in enumerate((*INK, "#ffffff"))}
     names |= {style.color: f"m-{method}" for method, style in METHOD_STYLES.items()}
     return names | {OTHER.color: "m-other"}

@@ -1,7 +1,5 @@
 """Figures by class: λ_ratio, λ_max and λ_min against the class, with every method's bounds."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -10,9 +8,6 @@ from matplotlib.figure import Figure
 from saddlescope.reporting.figures.canvas import (
     RATIO_LABEL,
     WIDTH,
-    add_note,
-    empty_figure,
-    in_house_style,
     new_figure,
     signed_scale,
     value_scale,
@@ -23,20 +18,18 @@ from saddlescope.reporting.figures.marks import (
     method_handles,
     state_handles,
 )
-from saddlescope.reporting.loading import Run
+from saddlescope.reporting.figures.picture import Drawing, Picture
 from saddlescope.reporting.palette import method_style
-from saddlescope.reporting.selection import WORST_FIRST, Selection, select
+from saddlescope.reporting.selection import WORST_FIRST, Selection
 
 _CROWDED = 1500
 """Marks beyond which a method's networks are drawn as one: nobody can tell so many apart."""
 
 
-@in_house_style
-def ratio_by_class(runs: Sequence[Run], *, split: str = "train", note: bool = True) -> Figure:
+def _draw_ratios(chosen: Selection) -> Drawing | str:
     """Draw λ_ratio against the class, one mark for each network, start and class."""
-    chosen = select(runs, split=split)
     if not chosen.names("class"):
-        return empty_figure("No class was measured.")
+        return "No class was measured."
     figure = new_figure(WIDTH, 3.3)
     axes = figure.subplots()
     draw_classes(axes, chosen, "lambda_ratio")
@@ -45,21 +38,26 @@ def ratio_by_class(runs: Sequence[Run], *, split: str = "train", note: bool = Tr
     states = state_handles(chosen.rows.loc[chosen.rows["kind"] == "class", "verdict"])
     if states:
         axes.legend(handles=states, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
-    if note:
-        add_note(figure, " · ".join(filter(None, (chosen.scope(), crowd_note(chosen)))))
-    return figure
+    return Drawing(figure, _note(chosen))
 
 
-@in_house_style
-def extremes_by_class(runs: Sequence[Run], *, split: str = "train", note: bool = True) -> Figure:
+ratio_by_class = Picture(
+    name="ratio",
+    draw=_draw_ratios,
+    caption="λ_ratio of every class, from the most frequent to the rarest, with bounds.",
+    needs="spectra of classes",
+    section="classes",
+)
+
+
+def _draw_extremes(chosen: Selection) -> Drawing | str:
     """Draw λ_max above and λ_min below, against the class.
 
     λ_min's axis is linear, or symmetric-logarithmic where its values span more than a factor of
     twenty; the line at zero separates negative from positive curvature.
     """
-    chosen = select(runs, split=split)
     if not chosen.names("class"):
-        return empty_figure("No class was measured.")
+        return "No class was measured."
     figure = new_figure(WIDTH, 4.8)
     upper, lower = figure.subplots(2, 1, sharex=True)
     _draw(upper, chosen, "lambda_max")
@@ -69,9 +67,16 @@ def extremes_by_class(runs: Sequence[Run], *, split: str = "train", note: bool =
     lower.set_ylabel(r"$\lambda_\mathrm{min}$", parse_math=True)
     _class_axis(lower, chosen)
     _legend(figure, chosen)
-    if note:
-        add_note(figure, " · ".join(filter(None, (chosen.scope(), crowd_note(chosen)))))
-    return figure
+    return Drawing(figure, _note(chosen))
+
+
+extremes_by_class = Picture(
+    name="extremes",
+    draw=_draw_extremes,
+    caption="The largest (above) and the smallest (below) eigenvalue of every class, with bounds.",
+    needs="spectra of classes",
+    section="classes",
+)
 
 
 def draw_classes(axes: Axes, chosen: Selection, quantity: str) -> None:
@@ -89,7 +94,7 @@ def _draw(axes: Axes, chosen: Selection, quantity: str) -> None:
         signed_scale(axes, every.ravel())
     else:
         value_scale(axes, every.ravel(), axis="y", room=not np.isfinite(every).all())
-    shown = _condensed(rows, quantity) if crowd_note(chosen) else _by_network(rows)
+    shown = _condensed(rows, quantity) if _crowded(chosen) else _by_network(rows)
     step = min(0.14, 0.72 / len(shown))
     for place, (method, own) in enumerate(shown):
         own = own.assign(x=[names.index(name) for name in own["name"]])
@@ -104,10 +109,14 @@ def _draw(axes: Axes, chosen: Selection, quantity: str) -> None:
         axes.plot(x, broken, color=style.color, linewidth=0.7, alpha=0.45, zorder=2)
 
 
-def crowd_note(chosen: Selection) -> str:
-    """What marks stand for where there are too many networks for one each; else nothing."""
-    crowded = (chosen.rows["kind"] == "class").sum() > _CROWDED
-    return "marks: median of a method's networks, bars: hull of their bounds" if crowded else ""
+def _crowded(chosen: Selection) -> bool:
+    """Whether there are too many networks for a mark each."""
+    return bool((chosen.rows["kind"] == "class").sum() > _CROWDED)
+
+
+def _note(chosen: Selection) -> str:
+    crowd = " · marks: median of a method's networks, bars: hull of their bounds"
+    return chosen.scope() + (crowd if _crowded(chosen) else "")
 
 
 def _by_network(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -155,5 +164,4 @@ def _class_axis(axes: Axes, chosen: Selection) -> None:
 
 
 def _legend(figure: Figure, chosen: Selection) -> None:
-    methods = dict.fromkeys(chosen.runs[i].method for i in sorted(set(chosen.rows["index"])))
-    figure.legend(handles=method_handles(methods), loc="outside upper left", ncols=5)
+    figure.legend(handles=method_handles(chosen.methods), loc="outside upper left", ncols=5)

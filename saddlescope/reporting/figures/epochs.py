@@ -1,25 +1,20 @@
 """λ_max, λ_min and λ_ratio along the training, from monitor.jsonl and spectra of checkpoints."""
 
-from collections.abc import Sequence
-
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from saddlescope.reporting.figures.canvas import (
     RATIO_LABEL,
     WIDTH,
-    add_note,
-    empty_figure,
-    in_house_style,
     new_figure,
     signed_scale,
     value_scale,
 )
 from saddlescope.reporting.figures.marks import method_handles
+from saddlescope.reporting.figures.picture import Drawing, Picture
 from saddlescope.reporting.loading import MONITOR_COLUMNS, Run
 from saddlescope.reporting.palette import method_style
-from saddlescope.reporting.selection import seeds_text, select
+from saddlescope.reporting.selection import Selection, seeds_text
 from saddlescope.reporting.text import number
 
 _QUANTITIES = {
@@ -29,19 +24,15 @@ _QUANTITIES = {
 }
 
 
-@in_house_style
-def eigenvalues_by_epoch(runs: Sequence[Run], *, name: str = "all", note: bool = True) -> Figure:
+def _draw(chosen: Selection, name: str = "all") -> Drawing | str:
     """Draw both ends of the spectrum and their ratio against the epoch, with bounds as bands.
 
-    Args:
-        runs: What `load_runs` returned; those measured at two epochs or more are drawn.
-        name: The group or class.
-        note: Write what is drawn at the foot.
+    Runs measured at two epochs or more are drawn.
     """
-    courses = [(run, eigenvalue_course(run, name)) for run in select(runs).runs]
+    courses = [(run, eigenvalue_course(run, name)) for run in chosen.runs]
     courses = [(run, course) for run, course in courses if len(course) > 1]
     if not courses:
-        return empty_figure("No run was measured at two epochs: train with --monitor.")
+        return "No run was measured at two epochs: train with --monitor."
     figure = new_figure(WIDTH, 2.7)
     grid = figure.subplots(1, 3, sharex=True)
     for axes, (quantity, label) in zip(grid, _QUANTITIES.items(), strict=True):
@@ -67,14 +58,21 @@ def eigenvalues_by_epoch(runs: Sequence[Run], *, name: str = "all", note: bool =
     methods = dict.fromkeys(run.method for run, _ in courses)
     handles = method_handles(methods, lines=True)
     figure.legend(handles=handles, loc="outside upper left", ncols=5)
-    if note:
-        seeds = seeds_text([run for run, _ in courses])
-        add_note(figure, f"{name} · train split · bands: bounds of each eigenvalue · {seeds}")
-    return figure
+    seeds = seeds_text([run for run, _ in courses])
+    return Drawing(figure, f"{name} · train split · bands: bounds of each eigenvalue · {seeds}")
+
+
+eigenvalues_by_epoch = Picture(
+    name="epochs",
+    draw=_draw,
+    caption="λ_max, λ_min and their ratio along the training, with bounds as bands.",
+    needs="train --monitor, or spectra of several checkpoints",
+    section="around",
+)
 
 
 def eigenvalue_course(run: Run, name: str) -> pd.DataFrame:
-    """The measured epochs of one group or class, in order; a checkpoint's spectrum goes first."""
+    """List the epochs measured of a group or class, a checkpoint's spectrum before a monitor's."""
     columns = list(MONITOR_COLUMNS)
     rows = run.spectra
     rows = rows[(rows["split"] == "train") & (rows["operator"] == "hessian")]

@@ -13,33 +13,25 @@ from matplotlib.ticker import FuncFormatter
 
 from saddlescope.reporting.figures.canvas import (
     WIDTH,
-    add_note,
     drawable,
-    empty_figure,
-    in_house_style,
     new_figure,
 )
 from saddlescope.reporting.figures.marks import method_handles
+from saddlescope.reporting.figures.picture import Drawing, Picture
 from saddlescope.reporting.loading import Run
 from saddlescope.reporting.palette import method_style
-from saddlescope.reporting.selection import class_order, seeds_text, select
+from saddlescope.reporting.selection import Selection, class_order, seeds_text
 from saddlescope.reporting.text import number
 
 _MOST_PANELS = 3
 _COMMAND = "run `saddlescope spectrum RUN --with {}`."
 
 
-@in_house_style
-def spectral_densities(runs: Sequence[Run], *, note: bool = True) -> Figure:
-    """Draw the density of the Hessian's eigenvalues, both ends marked, by group and method.
-
-    Args:
-        runs: What `load_runs` returned.
-        note: Say at the foot how the density was estimated.
-    """
-    found = _records(runs, "density")
+def _draw_densities(chosen: Selection) -> Drawing | str:
+    """Draw the density of the Hessian's eigenvalues, both ends marked, by group and method."""
+    found = _records(chosen, "density")
     if not found:
-        return empty_figure(f"No spectral density was kept: {_COMMAND.format('density')}")
+        return f"No spectral density was kept: {_COMMAND.format('density')}"
     names = sorted({record["name"] for _, record in found}, key=class_order)[:_MOST_PANELS]
     figure = new_figure(WIDTH, 2.8)
     grid = figure.subplots(1, len(names), squeeze=False).ravel()
@@ -69,27 +61,28 @@ def spectral_densities(runs: Sequence[Run], *, note: bool = True) -> Figure:
         axes.set_xlabel("eigenvalue")
     grid[0].set_ylabel("density")
     _method_legend(figure, [run for run, _ in found])
-    if note:
-        first = found[0][1]
-        add_note(
-            figure,
-            f"stochastic Lanczos quadrature, {first['probes']:g} probes of {first['steps']:g} "
-            f"steps, widened by σ · ticks below: λ_min and λ_max · {_scope(found)}",
-        )
-    return figure
+    first = found[0][1]
+    return Drawing(
+        figure,
+        f"stochastic Lanczos quadrature, {first['probes']:g} probes of {first['steps']:g} "
+        f"steps, widened by σ · ticks below: λ_min and λ_max · {_scope(found)}",
+    )
 
 
-@in_house_style
-def loss_slices(runs: Sequence[Run], *, note: bool = True) -> Figure:
-    """Draw the loss along v_max (above) and v_min (below) around each checkpoint, by group.
+spectral_densities = Picture(
+    name="density",
+    draw=_draw_densities,
+    caption="Density of the Hessian's eigenvalues, with both ends marked.",
+    needs="spectrum --with density",
+    section="around",
+)
 
-    Args:
-        runs: What `load_runs` returned.
-        note: Write what is drawn at the foot.
-    """
-    found = _records(runs, "slices")
+
+def _draw_slices(chosen: Selection) -> Drawing | str:
+    """Draw the loss along v_max (above) and v_min (below) around each checkpoint, by group."""
+    found = _records(chosen, "slices")
     if not found:
-        return empty_figure(f"No loss slice was kept: {_COMMAND.format('slices')}")
+        return f"No loss slice was kept: {_COMMAND.format('slices')}"
     names = sorted({record["name"] for _, record in found}, key=class_order)[:_MOST_PANELS]
     figure = new_figure(WIDTH, 4.2)
     grid = figure.subplots(2, len(names), squeeze=False)
@@ -116,24 +109,26 @@ def loss_slices(runs: Sequence[Run], *, note: bool = True) -> Figure:
     for row in grid:
         row[0].set_ylabel("loss − loss at w")
     _method_legend(figure, [run for run, _ in found])
-    if note:
-        add_note(figure, f"the loss itself along the eigenvectors · {_scope(found)}")
-    return figure
+    return Drawing(figure, f"the loss itself along the eigenvectors · {_scope(found)}")
 
 
-@in_house_style
-def loss_planes(runs: Sequence[Run], *, note: bool = True) -> Figure:
+loss_slices = Picture(
+    name="slices",
+    draw=_draw_slices,
+    caption="The loss along v_max and v_min around each checkpoint.",
+    needs="spectrum --with slices",
+    section="around",
+)
+
+
+def _draw_planes(chosen: Selection) -> Drawing | str:
     """Draw the loss over the plane of v_max and v_min, of all samples or of the first group kept.
 
     As contours and as a surface, one column for each of up to three checkpoints.
-
-    Args:
-        runs: What `load_runs` returned.
-        note: Write what is drawn at the foot.
     """
-    found = _records(runs, "plane")
+    found = _records(chosen, "plane")
     if not found:
-        return empty_figure(f"No loss plane was kept: {_COMMAND.format('plane')}")
+        return f"No loss plane was kept: {_COMMAND.format('plane')}"
     name = min((record["name"] for _, record in found), key=class_order)
     shown = [(run, record) for run, record in found if record["name"] == name][:_MOST_PANELS]
     figure = new_figure(WIDTH, 4.6)
@@ -152,15 +147,23 @@ def loss_planes(runs: Sequence[Run], *, note: bool = True) -> Figure:
         raised.set(xticks=[], yticks=[], zticks=[])
         raised.set_xlabel("v_max", labelpad=-14)
         raised.set_ylabel("v_min", labelpad=-14)
-    if note:
-        add_note(figure, f"{_panel_title(shown[0][1])} · loss on the plane · {_scope(shown)}")
-    return figure
+    note = f"{_panel_title(shown[0][1])} · loss on the plane · {_scope(shown)}"
+    return Drawing(figure, note)
 
 
-def _records(runs: Sequence[Run], view: str) -> list[tuple[Run, dict[str, Any]]]:
+loss_planes = Picture(
+    name="plane",
+    draw=_draw_planes,
+    caption="The loss over the plane of v_max and v_min, as contours and as a surface.",
+    needs="spectrum --with plane",
+    section="around",
+)
+
+
+def _records(chosen: Selection, view: str) -> list[tuple[Run, dict[str, Any]]]:
     """The kept records of the training split, last checkpoint of each run."""
     found = []
-    for run in select(runs).runs:
+    for run in chosen.runs:
         records = [record for record in run.views.get(view, []) if record.get("split") == "train"]
         epochs = [record["epoch"] for record in records if record["epoch"] is not None]
         latest = max(epochs, default=None)

@@ -8,46 +8,31 @@ does.
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from saddlescope.reporting.figures.canvas import (
     RATIO_LABEL,
     WIDTH,
-    add_note,
     drawable,
-    empty_figure,
-    in_house_style,
     new_figure,
     value_scale,
 )
 from saddlescope.reporting.figures.marks import draw_values, state_handles
-from saddlescope.reporting.loading import Run
+from saddlescope.reporting.figures.picture import Drawing, Picture
 from saddlescope.reporting.palette import method_style
-from saddlescope.reporting.selection import Panel, Selection, select, spread
+from saddlescope.reporting.selection import Panel, Selection, spread
 from saddlescope.reporting.text import method_label, number
 
 
-@in_house_style
-def fig4(
-    runs: Sequence[Run], *, split: str = "train", stacked: bool = False, note: bool = True
-) -> Figure:
-    """Draw λ_ratio by method in up to three panels, each with a scale of its own.
-
-    Args:
-        runs: What `load_runs` returned.
-        split: The split measured.
-        stacked: Panels under each other, for a narrow page.
-        note: Write split, n, seeds and confidence at the foot.
-    """
-    chosen = select(runs, split=split)
-    panels = chosen.panels
+def _draw(chosen: Selection, *, stacked: bool = False) -> Drawing | str:
+    """Draw λ_ratio by method in up to three panels, each with a scale of its own."""
+    panels, methods = chosen.panels, chosen.methods
     if not panels:
-        return empty_figure("No spectrum was measured.")
-    methods = list(dict.fromkeys(chosen.runs[i].method for i in sorted(set(chosen.rows["index"]))))
+        return "No spectrum was measured."
     points = max(len(_points(chosen, panel, method)) for panel in panels for method in methods)
     row = 0.26 + 0.06 * min(points, 8)
     height = 0.75 + row * len(methods)
@@ -63,12 +48,23 @@ def fig4(
     handles = state_handles(shown)
     if handles:
         figure.legend(handles=handles, loc="outside upper right", ncols=1 if stacked else 2)
-    if note:
-        add_note(figure, chosen.scope())
-    return figure
+    return Drawing(figure, chosen.scope())
 
 
-def draw_panel(axes: Axes, chosen: Selection, panel: Panel, methods: list[str]) -> None:
+fig4 = Picture(
+    name="fig4",
+    draw=_draw,
+    caption="λ_ratio by method, in the layout of the paper's Fig. 4: all samples, the most "
+    "frequent class and a tail class. Points are networks, horizontal bars the bounds of their "
+    "eigenvalues; each panel has a scale of its own.",
+    needs="spectra",
+    recipe="train/fig4.toml",
+    narrow=partial(_draw, stacked=True),
+    section="ratio",
+)
+
+
+def draw_panel(axes: Axes, chosen: Selection, panel: Panel, methods: Sequence[str]) -> None:
     """Draw one panel: a row for each method, a point for each network and start."""
     rows = panel_rows(chosen, panel)
     bounds = rows[["lambda_ratio", "lambda_ratio_lower", "lambda_ratio_upper"]]

@@ -1,52 +1,20 @@
 """Fig. 2: the walks of SGD and SAM from near a saddle, over the loss they walk on."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
-
 import numpy as np
-import numpy.typing as npt
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from saddlescope.reporting.figures.canvas import WIDTH, add_note, in_house_style, new_figure
+from saddlescope.reporting.figures.canvas import WIDTH, new_figure
 from saddlescope.reporting.figures.marks import method_handles
+from saddlescope.reporting.figures.picture import Drawing, Picture
 from saddlescope.reporting.palette import method_style
-
-Array = npt.NDArray[np.float64]
-
-
-class Walks(Protocol):
-    """What is drawn; `saddlescope.theory.figure2` computes it."""
-
-    @property
-    def title(self) -> str:
-        """What is shown."""
-
-    @property
-    def caption(self) -> str:
-        """Function, start and settings."""
-
-    @property
-    def loss(self) -> Callable[[Array], Array]:
-        """Points, shape (N, 2), to values, shape (N,)."""
-
-    @property
-    def paths(self) -> Mapping[str, Array]:
-        """By method, shape (T + 1, 2)."""
-
-    @property
-    def small(self) -> float | None:
-        """Below this the second coordinate is drawn linearly; None for a linear axis."""
+from saddlescope.reporting.selection import Selection
 
 
-@in_house_style
-def fig2(panels: Sequence[Walks], *, note: bool = True) -> Figure:
-    """Draw one panel for each loss.
+def _draw(_: Selection) -> Drawing:
+    """Draw one panel for each loss."""
+    from saddlescope.theory import figure2  # loads torch, which nothing else here does
 
-    Args:
-        panels: The walks, such as `saddlescope.theory.figure2()`.
-        note: Write functions and settings at the foot.
-    """
+    panels = figure2()
     figure = new_figure(WIDTH, 3.2)
     grid = figure.subplots(1, len(panels), squeeze=False).ravel()
     for axes, panel in zip(grid, panels, strict=True):
@@ -77,7 +45,15 @@ def fig2(panels: Sequence[Walks], *, note: bool = True) -> Figure:
     methods = dict.fromkeys(method for panel in panels for method in panel.paths)
     handles = method_handles(methods, lines=True)
     figure.legend(handles=handles, loc="outside upper left", ncols=2)
-    if note:
-        words = [f"{side}: {p.caption}" for side, p in zip(("left", "right"), panels, strict=False)]
-        add_note(figure, " · ".join(words))
-    return figure
+    words = [f"{side}: {p.caption}" for side, p in zip(("left", "right"), panels, strict=True)]
+    return Drawing(figure, " · ".join(words))
+
+
+fig2 = Picture(
+    name="fig2",
+    draw=_draw,
+    caption="SGD and SAM from near a saddle, their true trajectories: where SAM is held at it, and "
+    "where Theorem 1 holds. The paper does not give its function.",
+    needs="nothing",
+    without_runs=True,
+)

@@ -9,47 +9,39 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from saddlescope.reporting.figures.canvas import (
     WIDTH,
-    add_note,
-    empty_figure,
-    in_house_style,
     new_figure,
 )
 from saddlescope.reporting.figures.marks import method_handles
+from saddlescope.reporting.figures.picture import Drawing, Picture
 from saddlescope.reporting.figures.training import draw_curve, mark_switches, training_scope
 from saddlescope.reporting.loading import Run
 from saddlescope.reporting.palette import method_style
-from saddlescope.reporting.selection import select
+from saddlescope.reporting.selection import Selection
 from saddlescope.reporting.text import percent
 
 _FIG3 = ("sam", "imbsam", "sse-sam")
 _SHOTS = {"acc_many": "Many", "acc_medium": "Medium", "acc_few": "Few"}
 
 
-@in_house_style
-def fig1(runs: Sequence[Run], *, note: bool = True) -> Figure:
+def _draw_stages(chosen: Selection) -> Drawing | str:
     """Draw SSE-SAM's two stages: test accuracy of head and tail classes by epoch.
 
     Numbers stand at the last evaluation of stage 1 and at the end; several seeds are a mean and a
     band from the lowest to the highest.
-
-    Args:
-        runs: What `load_runs` returned; those of SSE-SAM with both stages are drawn.
-        note: Write the seeds at the foot.
     """
     own = [
         run
-        for run in select(runs).runs
+        for run in chosen.runs
         if run.method == "sse-sam" and run.switch_epoch and len(run.metrics) > run.switch_epoch
     ]
     if not own:
-        return empty_figure("No SSE-SAM run has reached its second stage.")
+        return "No SSE-SAM run has reached its second stage."
     if not any(_group_accuracy(run, "head").notna().any() for run in own):
-        return empty_figure("No accuracy by class was recorded.")
+        return "No accuracy by class was recorded."
     figure = new_figure(WIDTH, 3.0)
     axes = figure.subplots()
     switch = min(run.switch_epoch or 0 for run in own)
@@ -68,22 +60,24 @@ def fig1(runs: Sequence[Run], *, note: bool = True) -> Figure:
     axes.set(xlim=(-0.5, last + 0.5), ylim=(0, None), xlabel="epoch")
     axes.set_ylabel("test accuracy of SSE-SAM (%)")
     axes.legend(loc="lower right")
-    if note:
-        add_note(figure, training_scope(own))
-    return figure
+    return Drawing(figure, training_scope(own))
 
 
-@in_house_style
-def fig3(runs: Sequence[Run], *, note: bool = True) -> Figure:
-    """Draw Fig. 3: accuracy by shots against the epoch for SAM, ImbSAM and SSE-SAM.
+fig1 = Picture(
+    name="fig1",
+    draw=_draw_stages,
+    caption="The two stages of SSE-SAM: test accuracy of head and tail classes, with its values "
+    "at the switch and at the end.",
+    needs="metrics of SSE-SAM",
+    recipe="train/fig3.toml",
+)
 
-    Args:
-        runs: What `load_runs` returned.
-        note: Write the seeds at the foot.
-    """
-    own = [run for run in select(runs).runs if run.method in _FIG3 and len(run.metrics)]
+
+def _draw_shots(chosen: Selection) -> Drawing | str:
+    """Draw Fig. 3: accuracy by shots against the epoch for SAM, ImbSAM and SSE-SAM."""
+    own = [run for run in chosen.trained if run.method in _FIG3]
     if not own:
-        return empty_figure("No run of SAM, ImbSAM or SSE-SAM has metrics.")
+        return "No run of SAM, ImbSAM or SSE-SAM has metrics."
     figure = new_figure(WIDTH, 2.7)
     grid = figure.subplots(1, 3, sharex=True)
     for axes, (column, title) in zip(grid, _SHOTS.items(), strict=True):
@@ -98,9 +92,17 @@ def fig3(runs: Sequence[Run], *, note: bool = True) -> Figure:
     methods = [method for method in _FIG3 if any(run.method == method for run in own)]
     handles = method_handles(methods, lines=True)
     figure.legend(handles=handles, loc="outside upper left", ncols=3)
-    if note:
-        add_note(figure, training_scope(own))
-    return figure
+    return Drawing(figure, training_scope(own))
+
+
+fig3 = Picture(
+    name="fig3",
+    draw=_draw_shots,
+    caption="Test accuracy of many, medium and few classes by epoch; the switch of SSE-SAM is "
+    "marked.",
+    needs="metrics of SAM, ImbSAM and SSE-SAM",
+    recipe="train/fig3.toml",
+)
 
 
 def _draw_group(axes: Axes, runs: Sequence[Run], group: str, dashes: object, switch: int) -> None:

@@ -1,25 +1,23 @@
 """Training curves and final accuracy by shots, from `metrics.jsonl` alone."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from saddlescope.reporting.figures.canvas import (
     WIDTH,
-    add_note,
     drawable,
-    empty_figure,
-    in_house_style,
     new_figure,
 )
 from saddlescope.reporting.figures.marks import method_handles
+from saddlescope.reporting.figures.picture import Drawing, Picture
 from saddlescope.reporting.loading import Run
 from saddlescope.reporting.palette import method_style
-from saddlescope.reporting.selection import seeds_text, select
+from saddlescope.reporting.selection import Selection, seeds_text
 from saddlescope.reporting.text import method_label, percent
 
 SHOTS = {"acc_many": "Many", "acc_medium": "Medium", "acc_few": "Few", "acc_avg": "Avg"}
@@ -35,21 +33,15 @@ _PANELS = {
 }
 
 
-@in_house_style
-def training_curves(runs: Sequence[Run], *, stacked: bool = False, note: bool = True) -> Figure:
+def _draw_curves(chosen: Selection, *, stacked: bool = False) -> Drawing | str:
     """Draw accuracy by shots and training loss of head and tail against the epoch.
 
     A method with several training seeds is drawn as their mean, with the range from the lowest
     to the highest as a band. A vertical line marks the first epoch of a second stage.
-
-    Args:
-        runs: What `load_runs` returned.
-        stacked: One column of panels, for a narrow page.
-        note: Write the seeds at the foot.
     """
-    trained = _trained(runs)
+    trained = chosen.trained
     if not trained:
-        return empty_figure("No training metrics were recorded.")
+        return "No training metrics were recorded."
     shape = (6, 1) if stacked else (2, 3)
     figure = new_figure(WIDTH / 2 if stacked else WIDTH, 9.6 if stacked else 4.3)
     grid = figure.subplots(*shape, sharex=True).ravel()
@@ -70,23 +62,38 @@ def training_curves(runs: Sequence[Run], *, stacked: bool = False, note: bool = 
         loc="outside upper left",
         ncols=2 if stacked else 5,
     )
-    if note:
-        add_note(figure, training_scope(trained))
-    return figure
+    return Drawing(figure, training_scope(trained))
 
 
-@in_house_style
-def shot_accuracy(runs: Sequence[Run], *, note: bool = True) -> Figure:
+training_curves = Picture(
+    name="training",
+    draw=_draw_curves,
+    caption="Test accuracy by shots, and mean training loss of head and tail classes, by epoch. A "
+    "dashed vertical line marks the first epoch of a second stage.",
+    needs="metrics",
+    narrow=partial(_draw_curves, stacked=True),
+    section="training",
+)
+
+
+def _draw_bars(chosen: Selection) -> Drawing | str:
     """Draw test accuracy at the last epoch by shots, one bar a method, a dot for each seed."""
-    trained = _trained(runs)
+    trained = chosen.trained
     if not trained:
-        return empty_figure("No training metrics were recorded.")
+        return "No training metrics were recorded."
     figure = new_figure(WIDTH, 2.9)
     draw_shots(figure.subplots(), trained)
     figure.legend(loc="outside upper left", ncols=5)
-    if note:
-        add_note(figure, training_scope(trained, last=True))
-    return figure
+    return Drawing(figure, training_scope(trained, last=True))
+
+
+shot_accuracy = Picture(
+    name="shots",
+    draw=_draw_bars,
+    caption="Test accuracy by shots at the last epoch.",
+    needs="metrics",
+    section="training",
+)
 
 
 def draw_shots(axes: Axes, trained: Sequence[Run]) -> None:
@@ -126,9 +133,8 @@ def draw_shots(axes: Axes, trained: Sequence[Run]) -> None:
     axes.grid(visible=False, axis="x")
 
 
-def training_scope(runs: Sequence[Run], *, last: bool = False) -> str:
-    """One line: epochs, sample count, seeds and how seeds are drawn."""
-    trained = _trained(runs)
+def training_scope(trained: Sequence[Run], *, last: bool = False) -> str:
+    """Say in one line: epochs, sample count, seeds and how seeds are drawn."""
     ends = sorted({int(run.metrics["epoch"].iloc[-1]) for run in trained})
     parts = [f"last epoch {', '.join(map(str, ends))}"] if last else []
     sizes = sorted({sum(run.counts) for run in trained if run.counts})
@@ -138,10 +144,6 @@ def training_scope(runs: Sequence[Run], *, last: bool = False) -> str:
     if len(trained) > len(_methods(trained)):
         parts.append("bars: mean, dots: runs" if last else "line: mean of runs, band: range")
     return " · ".join(parts)
-
-
-def _trained(runs: Sequence[Run]) -> list[Run]:
-    return [run for run in select(runs).runs if len(run.metrics)]
 
 
 def _methods(runs: Sequence[Run]) -> list[str]:

@@ -1,23 +1,17 @@
 """The phase diagram as a figure: both panels, Theorem 1's border, and checkpoints on them."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter
 
-from saddlescope.runs import atomic_path
-from saddlescope.theory.phase import (
-    DISPLACEMENT_REGIONS,
-    DISTANCE_REGIONS,
-    displacement_region,
-    distance_borders,
-    distance_region,
-    theorem1_border,
-)
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from saddlescope.reporting.figures.picture import Drawing, Picture
+from saddlescope.reporting.selection import Selection
+from saddlescope.runs import RunFolder
 
 _COLOURS = ("#dfe9f5", "#a9d3b5", "#7fb98f", "#f3dfa2", "#e8b2a0")
 _DISTANCE_WORDS = (
@@ -33,31 +27,21 @@ _A, _B = (-7.0, 1.0), (-3.0, 6.0)
 _MARKS = {"all": "o", "head": "^", "tail": "v"}
 
 
-def draw_phase(path: Path, placed: pd.DataFrame | None = None, *, mu: float = 1.0) -> None:
-    """Draw the two panels into a file.
+def phase_figure(placed: pd.DataFrame | None = None, *, mu: float = 1.0) -> Figure:
+    """Draw both panels; points of one run, group and split are joined in the order of epochs.
 
     Args:
-        path: SVG, PDF or PNG by its ending.
-        placed: rows of `place`, drawn as points; None draws none.
+        placed: rows of `saddlescope.theory.place`, drawn as points; None draws none.
         mu: μ of Theorem 1's border.
     """
-    figure = phase_figure(placed, mu=mu)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.removeprefix("."), dpi=150)
-
-
-def phase_figure(placed: pd.DataFrame | None = None, *, mu: float = 1.0) -> "Figure":
-    """The two panels; points of one run, group and split are joined in the order of epochs.
-
-    Args:
-        placed: rows of `place`, drawn as points; None draws none.
-        mu: μ of Theorem 1's border.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.colors import ListedColormap
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
-    from matplotlib.ticker import FuncFormatter
+    from saddlescope.theory import (  # loads torch, which nothing else here does
+        DISPLACEMENT_REGIONS,
+        DISTANCE_REGIONS,
+        displacement_region,
+        distance_borders,
+        distance_region,
+        theorem1_border,
+    )
 
     a, b = (np.logspace(*ends, 400) for ends in (_A, _B))
     grid_a, grid_b = np.meshgrid(a, b)
@@ -95,13 +79,32 @@ def phase_figure(placed: pd.DataFrame | None = None, *, mu: float = 1.0) -> "Fig
     return figure
 
 
+def _draw(chosen: Selection) -> Drawing:
+    from saddlescope.theory import place
+
+    folders = [RunFolder(run.path) for run in chosen.runs if run.path and len(run.spectra)]
+    # What is wrong with a run has been said when it was read.
+    placed = place(folders, skip=lambda _: None) if folders else None
+    return Drawing(phase_figure(placed), "")
+
+
+phase = Picture(
+    name="phase",
+    draw=_draw,
+    caption="Where measured checkpoints stand: a SAM step near a saddle beside one of SGD, by a = "
+    "η|λ_min| and b = ρ|λ_min|/‖∇L‖. Theorem 1 is possible above the dashed line.",
+    needs="spectra; nothing",
+    without_runs=True,
+)
+
+
 def _power(value: float, _: int) -> str:
     """10⁻³ in letters."""
     exponent = round(np.log10(value))
     return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
-def _points(axes: Any, placed: pd.DataFrame | None) -> None:
+def _points(axes: Axes, placed: pd.DataFrame | None) -> None:
     if placed is None or placed.empty:
         return
     classes = placed[placed["kind"] == "class"]

@@ -1,0 +1,262 @@
+"""What the kept runs of the study say: tables, contrasts and figures, from analysis/study alone.
+
+    python analysis/study_results.py
+
+Writes results.csv and contrasts.csv into analysis/study, docs/images/study-*.svg, and the part of
+docs/study.md between two marks. Runs that have not ended are simply not among them.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+from contrasts import Contrast, contrasts
+from study_figures import ARMS, FIGURES, at_the_end, in_order, title
+
+from saddlescope.reporting import Run, house_style, load_runs, save_figure
+from saddlescope.runs import write_text
+
+KEPT: Final = Path(__file__).parent / "study"
+PAGE: Final = Path(__file__).parent.parent / "docs" / "study.md"
+IMAGES: Final = PAGE.parent / "images"
+MARKS: Final = ("<!-- written by analysis/study_results.py -->", "<!-- end -->")
+RHO: Final = 0.05
+
+FIRST: Final = ("arm", "seed", "name", "n", "operator", "split", "epoch", "checkpoint")
+LEFT_OUT: Final = ("run", "method", "digest", "device", "settings", "kind", "parameters")
+
+
+def arm_and_seed(name: str) -> tuple[str, int]:
+    """Read a run's name."""
+    found = re.fullmatch(r"study-(.+)-seed(\d+)", name)
+    if found is None or found[1] not in ARMS:
+        raise SystemExit(f"analysis/study/{name}: not a run of the study")
+    return found[1], int(found[2])
+
+
+def gather(runs: list[Run]) -> pd.DataFrame:
+    """Put every measured row of the runs into one table, the split of a row beside it."""
+    tables = []
+    for run in runs:
+        arm, seed = arm_and_seed(run.name)
+        for path in sorted((KEPT / run.name / "spectrum").glob("*.csv")):
+            rows = pd.read_csv(path, dtype={"name": str, "checkpoint": str})
+            rows = rows.assign(arm=arm, seed=seed)
+            split = path.with_suffix(".views") / "split.json"
+            if split.is_file():
+                rows = rows.merge(split_columns(split), on=["name", "operator"], how="left")
+            tables.append(rows)
+    found = pd.concat(tables, ignore_index=True)
+    found["step"] = RHO * found["lambda_min"].abs() / found["gradient_norm"]
+    found["gradient_loss"] = found["gradient_norm"] ** 2 / found["loss"]
+    return found
+
+
+def split_columns(path: Path) -> pd.DataFrame:
+    """Lay the records of a row's three directions side by side."""
+    wide = pd.read_json(path, dtype={"name": str}).pivot(
+        index=["name", "operator"], columns="direction"
+    )
+    columns = {
+        "min_gauss_newton": wide["gauss_newton"]["v_min"],
+        "min_remainder": wide["remainder"]["v_min"],
+        "max_gauss_newton": wide["gauss_newton"]["v_max"],
+        "cos_gradient_max": wide["cos_gradient"]["v_max"],
+        "gradient_below": wide["gradient_below"]["v_min"],
+        "curvature_005": wide["curvatures"]["v_min"].str[0],
+        "curvature_010": wide["curvatures"]["v_min"].str[1],
+        "min_ahead": wide["losses_ahead"]["v_min"].str[0],
+        "min_behind": wide["losses_behind"]["v_min"].str[0],
+        # Ahead of the gradient is the way down: the direction drawn is −∇L.
+        "descent": wide["losses_ahead"]["gradient"].str[0],
+    }
+    return pd.DataFrame(columns).reset_index()
+
+
+def accuracies(runs: list[Run]) -> pd.DataFrame:
+    """Return the last epoch's test accuracies in per cent, a row a run."""
+    rows = []
+    for run in runs:
+        arm, seed = arm_and_seed(run.name)
+        last = run.metrics.iloc[-1]
+        shots = {
+            shot: 100 * float(last[f"acc_{shot}"]) for shot in ("avg", "many", "medium", "few")
+        }
+        rows.append({"arm": arm, "seed": seed} | shots)
+    return pd.DataFrame(rows)
+
+
+def outcomes(rows: pd.DataFrame, shots: pd.DataFrame) -> dict[str, list[Contrast]]:
+    """Compare the methods of each outcome, the three that decide and those that explain."""
+    found = {}
+    last = at_the_end(rows)
+    for name in ("tail", "9"):
+        row = last[last.name == name]
+        low = row.lambda_min.abs()
+        values = {"λ_ratio": row.lambda_ratio, "λ_max": row.lambda_max, "|λ_min|": low,
+                  "λ_max/L": row.lambda_max / row.loss, "|λ_min|/L": low / row.loss}  # fmt: skip
+        for what, value in values.items():
+            found[f"{what}, {title(name)}"] = contrasts(by_arm(row, value))
+    found["few-shot accuracy"] = contrasts(by_arm(shots, shots.few))
+    return found
+
+
+def by_arm(rows: pd.DataFrame, values: pd.Series) -> dict[str, dict[int, float]]:
+    """Sort values by arm and seed."""
+    found: dict[str, dict[int, float]] = {}
+    for arm, seed, value in zip(rows.arm, rows.seed, values, strict=True):
+        found.setdefault(arm, {})[int(seed)] = float(value)
+    return found
+
+
+def table(header: list[str], body: list[list[str]]) -> str:
+    """Format a Markdown table, everything but its first column to the right."""
+    rule = ["---"] + ["---:"] * (len(header) - 1)
+    lines = [" | ".join(line).replace("|λ_min|", "\\|λ_min\\|") for line in (header, rule, *body)]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def accuracy_text(shots: pd.DataFrame) -> str:
+    """Write test accuracies: means over seeds, and every seed's few-shot accuracy."""
+    body = []
+    for arm in in_order(shots.arm):
+        own = shots[shots.arm == arm].sort_values("seed")
+        means = [f"{own[shot].mean():.1f}" for shot in ("avg", "many", "medium", "few")]
+        seeds = [f"{few:.1f} ({seed})" for few, seed in zip(own.few, own.seed, strict=True)]
+        body.append([ARMS[arm], *means, ", ".join(seeds)])
+    header = ["test accuracy (%), last epoch", "all", "many", "medium", "few", "few (seed)"]
+    return "### Accuracy\n\n" + table(header, body)
+
+
+def spectrum_text(rows: pd.DataFrame) -> str:
+    """Write the ends of each row, every seed."""
+    last = at_the_end(rows)
+    others = [at_the_end(rows, "hessian-minus-gauss-newton"), at_the_end(rows, "norm-weighted"),
+              at_the_end(rows, split="test")]  # fmt: skip
+    body, parts = [], []
+    for _, row in last.iterrows():
+        name, method = title(row["name"]), f"{ARMS[row.arm]}, {row.seed}"
+        body.append([
+            name, method, f"{row.lambda_max:.0f}",
+            f"{row.lambda_min:.1f} {interval(row, 'lambda_min', 1)}",
+            f"**{row.lambda_ratio:.1f}** {interval(row, 'lambda_ratio', 1)}",
+            f"{row.gradient_norm:.1f}", f"{row.loss:.3f}", f"{row.gradient_loss:.0f}",
+        ])  # fmt: skip
+        split = row[["min_gauss_newton", "min_remainder", "curvature_005", "curvature_010"]]
+        numbers = ["" if pd.isna(value) else f"{value:.1f}" for value in split]
+        parts.append([name, method, *numbers, *(ratio_of_same(other, row) for other in others)])
+    ends = ["row", "method, seed", "λ_max", "λ_min", "λ_ratio", "‖∇L‖", "L", "‖∇L‖²/L"]
+    more = ["row", "method, seed", "v_minᵀGv_min", "v_minᵀRv_min", "curvature at 0.05", "at 0.10",
+            "λ_ratio of R", "norm-weighted", "test split"]  # fmt: skip
+    return (
+        "### Spectra at the last epoch, training split, intervals at 99.9 %\n\n"
+        f"{table(ends, body)}\n\n"
+        "Along v_min, and λ_ratio of the remainder R, of the norm-weighted Hessian, and of the "
+        f"test split:\n\n{table(more, parts)}"
+    )
+
+
+def interval(row: pd.Series, column: str, digits: int) -> str:
+    """Write the bounds of a column."""
+    low, high = row[f"{column}_lower"], row[f"{column}_upper"]
+    return f"[{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def ratio_of_same(rows: pd.DataFrame, row: pd.Series) -> str:
+    """Write λ_ratio of another matrix or split of the same network and samples."""
+    same = rows[(rows["name"] == row["name"]) & (rows.arm == row.arm) & (rows.seed == row.seed)]
+    texts = [
+        f"{one.lambda_ratio:.2f} {interval(one, 'lambda_ratio', 2)}" for _, one in same.iterrows()
+    ]
+    return "".join(texts)
+
+
+def verdict_text(rows: pd.DataFrame) -> str:
+    """Count the rows that hold to what was written down of single networks (H1, H2, H4)."""
+    last = at_the_end(rows)
+    split = last.dropna(subset=["min_gauss_newton"])
+    remainder = at_the_end(rows, "hessian-minus-gauss-newton")
+    every = rows[(rows.operator == "hessian") & (rows.split == "train")]
+    low = last[last.loss < 0.3]
+    near = low.gradient_loss / low.lambda_max
+    share = split.min_gauss_newton / split.lambda_min.abs()
+    inside = (remainder.lambda_ratio_lower >= 0.9) & (remainder.lambda_ratio_upper <= 1 / 0.9)
+    outside = (remainder.lambda_ratio_upper < 0.9) | (remainder.lambda_ratio_lower > 1 / 0.9)
+    unequal = f"{spread(remainder.lambda_ratio)}; certainly unequal: {outside.sum()}"
+    lines: list[tuple[str, str, Any, str]] = [
+        ("H1", "λ_min < 0", last.lambda_min_upper < 0, ""),
+        ("H1", "v_minᵀGv_min < 0.2·|λ_min|", share < 0.2, spread(share)),
+        ("H1", "ends of R certainly equal within 10 %", inside, unequal),
+        ("H2", "λ_max = ‖∇L‖²/L ± 25 % where L < 0.3", (near - 1).abs() <= 0.25, spread(near)),
+        ("H4", "b = 0.05·|λ_min|/‖∇L‖ < 1, every epoch", every.step < 1, spread(every.step)),
+    ]  # fmt: skip
+    body = [
+        [key, statement, f"{held.sum()} of {len(held)}", values]
+        for key, statement, held, values in lines
+    ]
+    header = ["", "statement", "rows that hold", "smallest … largest"]
+    return "### What was written down of single networks\n\n" + table(header, body)
+
+
+def spread(values: pd.Series) -> str:
+    """Write a range."""
+    return f"{values.min():.2f} … {values.max():.2f}" if len(values) else ""
+
+
+def contrast_text(rows: pd.DataFrame, shots: pd.DataFrame) -> str:
+    """Write the six contrasts of each outcome."""
+    body = []
+    for outcome, found in outcomes(rows, shots).items():
+        for one in found:
+            line = [
+                outcome,
+                f"{ARMS[one.method]} / {ARMS[one.other]}",
+                f"{one.seeds}",
+                f"{one.ratio:.2f}",
+            ]
+            if one.seeds > 1:
+                line += [f"[{one.lower:.2f}, {one.upper:.2f}]", f"{one.p:.3f} ({one.least_p:.3f})",
+                         f"{one.p_holm:.3f}"]  # fmt: skip
+            body.append(line + [""] * (7 - len(line)))
+    header = ["outcome", "contrast", "seeds", "ratio of geometric means", "95 %",
+              "p (least possible)", "p, Holm"]  # fmt: skip
+    return "### Contrasts\n\n" + table(header, body) if body else ""
+
+
+def written(rows: pd.DataFrame, shots: pd.DataFrame) -> str:
+    """Return what stands between the marks of the page."""
+    blocks = accuracy_text(shots), spectrum_text(rows), verdict_text(rows)
+    return "\n\n".join((*blocks, contrast_text(rows, shots))).strip()
+
+
+def main() -> None:
+    """Write everything."""
+    runs, problems = load_runs([KEPT])
+    if problems:
+        raise SystemExit("\n".join(f"{problem.name}: {problem.reason}" for problem in problems))
+    rows, shots = gather(runs), accuracies(runs)
+    columns = [column for column in rows if column not in (*FIRST, *LEFT_OUT)]
+    results = rows[[*FIRST, *columns]].to_csv(index=False, float_format="%.6g")
+    write_text(KEPT / "results.csv", results)
+    compared = [
+        {"outcome": outcome} | vars(one)
+        for outcome, found in outcomes(rows, shots).items()
+        for one in found
+    ]
+    if compared:
+        write_text(KEPT / "contrasts.csv", pd.DataFrame(compared).to_csv(index=False))
+    with house_style():
+        for name, draw in FIGURES.items():
+            figure = draw(rows)
+            if figure is not None:
+                save_figure(figure, IMAGES, f"study-{name}", formats=("svg",))
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    page = f"{before}{MARKS[0]}\n\n{written(rows, shots)}\n\n{MARKS[1]}{after}"
+    write_text(PAGE, page)
+    print(f"{len(runs)} runs: {PAGE.name}, results.csv, contrasts.csv, figures")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The study's page says what its kept runs say, and every figure can be drawn of five methods."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "analysis"))
+import study_results
+from study_figures import FIGURES
+
+from saddlescope.reporting import load_runs
+
+
+@pytest.fixture(scope="module")
+def kept():
+    runs, problems = load_runs([study_results.KEPT])
+    assert runs
+    assert not problems
+    return study_results.gather(runs), study_results.accuracies(runs)
+
+
+def five_methods(rows, shots, seeds=(1, 2, 3)):
+    """The kept rows again under every method and seed, with known factors."""
+    rng = np.random.default_rng(0)
+    tables, accuracy = [], []
+    for place, arm in enumerate(list(study_results.ARMS)[:5]):
+        for seed in seeds:
+            factor = 2.0**place * np.exp(0.01 * rng.normal())
+            one = rows[rows.arm == "sgd"].assign(arm=arm, seed=seed)
+            one[["lambda_ratio", "lambda_ratio_lower", "lambda_ratio_upper"]] *= factor
+            for column in ("lambda_max", "lambda_min", "loss"):
+                one[column] *= np.exp(0.01 * rng.normal())
+            way = one.assign(checkpoint="29", epoch=29)
+            tables += [one, way]
+            few = 40.0 + place + rng.normal()
+            accuracy.append(shots[shots.arm == "sgd"].assign(arm=arm, seed=seed, few=few))
+    return pd.concat(tables, ignore_index=True), pd.concat(accuracy, ignore_index=True)
+
+
+def test_the_page_holds_what_the_runs_say(kept):
+    page = study_results.PAGE.read_text(encoding="utf-8")
+    for mark in study_results.MARKS:
+        assert page.count(mark) == 1
+    written = page.split(study_results.MARKS[0])[1].split(study_results.MARKS[1])[0]
+    assert written.strip() == study_results.written(*kept)
+
+
+def test_contrasts_find_the_factor_between_methods(kept):
+    rows, shots = five_methods(*kept)
+    found = study_results.outcomes(rows, shots)["λ_ratio, class 9"]
+    ratios = {(one.method, one.other): one.ratio for one in found}
+    assert ratios["sam", "sgd"] == pytest.approx(2.0, rel=0.03)
+    assert ratios["sse-sam", "sam-ext"] == pytest.approx(2.0, rel=0.03)
+    assert ratios["sse-sam", "imbsam"] == pytest.approx(4.0, rel=0.03)
+
+
+def test_a_row_that_fails_is_counted(kept):
+    rows, _ = kept
+    before = study_results.verdict_text(rows)
+    worse = rows.assign(lambda_min_upper=np.where(rows.name == "9", 1.0, rows.lambda_min_upper))
+    count = len(study_results.at_the_end(rows))
+    assert f"| H1 | λ_min < 0 | {count} of {count} |" in before
+    nines = (study_results.at_the_end(rows)["name"] == "9").sum()
+    assert f"| H1 | λ_min < 0 | {count - nines} of {count} |" in study_results.verdict_text(worse)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_shows_every_method(kept, name):
+    rows, _ = five_methods(*kept)
+    figure = FIGURES[name](rows)
+    assert figure is not None
+    texts = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    for axes in figure.axes:
+        texts += [
+            t.get_text() for t in (axes.get_legend().get_texts() if axes.get_legend() else [])
+        ]
+        texts += [label.get_text() for label in axes.get_yticklabels()]
+    for method in ("SGD", "SAM", "ImbSAM", "SAM (ext.)", "SSE-SAM"):
+        assert any(method in text for text in texts), (name, method)
+
+
+def test_a_stray_folder_is_named():
+    with pytest.raises(SystemExit, match="pilot: not a run of the study"):
+        study_results.arm_and_seed("pilot")
