@@ -14,9 +14,9 @@ from saddlescope.cli.console import (
     say,
     stop_on_signal,
 )
-from saddlescope.cli.ranks import launch
 from saddlescope.cli.rows import Json
 from saddlescope.errors import UsageError
+from saddlescope.parallel import launch
 
 if TYPE_CHECKING:
     import torch
