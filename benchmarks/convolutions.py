@@ -1,6 +1,6 @@
 """What our own rules for a convolution's second derivative save, and our float64 convolutions.
 
-    python benchmarks/convolutions.py -o convolutions.json
+    python -m benchmarks.convolutions -o convolutions.json
 
 An untrained ResNet-32 and a ResNet-34 on random images, double backward, one thread, in one run:
 seconds of a product with our rules and with torch's, and of the float64 product of a row's check
@@ -16,9 +16,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from costs import untrained
 from torch import nn
 
+from benchmarks.costs import untrained
 from saddlescope.curvature import HessianOperator
 from saddlescope.curvature.products import convolutions, linearisations, unrolled
 from saddlescope.runs import provenance, write_json

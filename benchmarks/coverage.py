@@ -1,6 +1,6 @@
 """How often the intervals miss the truth, against how often they may.
 
-    python benchmarks/coverage.py -o coverage.json
+    python -m benchmarks.coverage -o coverage.json
 
 10,000 random problems for each confidence, matrices and small networks, every one with its own
 spectrum, start vector, stop rule, precision, warm start and memory, all drawn from fixed seeds. A

@@ -1,6 +1,6 @@
 """Launches and waits of a training step, a product and a Lanczos step, counted without a device.
 
-    python benchmarks/device_calls.py -o device-calls.json
+    python -m benchmarks.device_calls -o device-calls.json
 
 Tensors are torch's `meta` ones: shapes without content, so the counts do not depend on the machine.
 A ResNet-32 with 100 classes; steps of 64 images, 12 of them of the tail, products of 12 images. A
@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from saddlescope.bench import steps as bench_steps
-from saddlescope.bench.calls import DeviceCalls
+from benchmarks.calls import DeviceCalls
+from benchmarks.compare.steps import method_steps, random_data
 from saddlescope.curvature import HessianOperator, Programs
 from saddlescope.curvature.krylov import lanczos
 from saddlescope.curvature.products import strategy
@@ -32,11 +32,11 @@ def counted(work):
 
 def training_steps():
     """One step of each method, the second of its epoch."""
-    data = bench_steps._data(torch.device("cpu"))
+    data = random_data(torch.device("cpu"))
     there, found = data.to("meta"), {}
     batch = torch.cat((torch.arange(52), torch.arange(88, 100)))
     for method in METHODS:
-        steps = bench_steps._steps(method, "resnet32", data)
+        steps = method_steps(method, "resnet32", data)
         steps.model.to("meta")
         steps.data, steps._tail_there = there, steps._is_tail.to("meta")
         steps.begin(0)

@@ -1,6 +1,6 @@
 """What bfloat16, channels last and compilation give in training, and what steps cost with them.
 
-    python benchmarks/fast_settings.py --data-root FOLDER -o fast-settings.json
+    python -m benchmarks.fast_settings --data-root FOLDER -o fast-settings.json
 
 Trains the study's network (train/study.toml) for a few epochs a run, each in a process of its own
 and on one thread, settings in turn. The speed is that of the epochs after the first, in which the
@@ -17,9 +17,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks import CLONE
 from saddlescope.runs import RunFolder, provenance, read_rows, write_json
 
-RECIPE = Path(__file__).parents[1] / "train" / "study.toml"
+RECIPE = CLONE / "train" / "study.toml"
 SETTINGS = {
     "float32": ("float32", False, False),
     "bf16": ("bf16", False, False),

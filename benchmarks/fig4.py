@@ -1,6 +1,6 @@
 """Fig. 4 at the paper's settings, one method after the other, on one GPU.
 
-    python benchmarks/fig4.py sse-sam --data-root FOLDER --work FOLDER -o analysis/results
+    python -m benchmarks.fig4 sse-sam --data-root FOLDER --work FOLDER -o analysis/results
 
 Trains ResNet-34 on CIFAR-100-LT as `train/fig4.toml` says (200 epochs, or --epochs), captured, and
 then measures all, head, tail and every class at the last epoch. Stops after so many minutes with
@@ -18,7 +18,8 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks import CLONE
+
 METHODS = ("sgd", "sam", "imbsam", "sam-ext", "sse-sam")
 SEED = 9826
 """Of `train/fig4.toml`: the released code's."""
@@ -30,7 +31,7 @@ GRACE = 60.0
 
 def call(words: list[str], seconds: float) -> int:
     """Run a saddlescope command, interrupted after so many seconds; its exit code."""
-    process = subprocess.Popen([sys.executable, "-m", "saddlescope", *words], cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-m", "saddlescope", *words], cwd=CLONE)
     try:
         return process.wait(timeout=max(1.0, seconds))
     except subprocess.TimeoutExpired:
@@ -66,7 +67,7 @@ def main() -> int:
         f"training.epochs={options.epochs}",
         "training.captured=true", "training.channels_last=true", *options.set,
     ]  # fmt: skip
-    train = ["train", str(ROOT / "train" / "fig4.toml"), "--only", name, "-o", str(run)]
+    train = ["train", str(CLONE / "train" / "fig4.toml"), "--only", name, "-o", str(run)]
     for setting in settings:
         train += ["--set", setting]
     if (run / "recipe.toml").is_file():
@@ -82,7 +83,7 @@ def main() -> int:
         shutil.copyfile(metrics, output.with_name(f"{output.name}-metrics.jsonl"))
     if code == 0:
         subprocess.run(
-            [sys.executable, str(ROOT / "analysis" / "collect.py"), str(run), "-o", str(output)],
+            [sys.executable, str(CLONE / "analysis" / "collect.py"), str(run), "-o", str(output)],
             check=True,
         )
     elif code == INTERRUPTED:

@@ -1,6 +1,6 @@
 """What it costs to make sure that a matrix is the one asked for.
 
-    python benchmarks/guards.py -o guards.json
+    python -m benchmarks.guards -o guards.json
 
 Processor time of class tables with the checks of a job (derivatives against differences, a loss
 repeated from another random state, a source read again) and with these left out, in turn, in one

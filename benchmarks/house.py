@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[1] / "saddlescope"
+from benchmarks import CLONE
+
+PACKAGE = CLONE / "saddlescope"
 MANY = "functions outside cli with 8 or more parameters"
 NO_VERB = re.compile(r"(What|Of|Whether)\b")
 PRIVATE = re.compile(r"_(?!_)")

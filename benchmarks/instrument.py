@@ -1,7 +1,7 @@
 """What both ends of a class Hessian cost, in gradients of the same samples.
 
     saddlescope train train/cifar100-resnet32-15ep.toml --data-root FOLDER -o runs/c15
-    python benchmarks/instrument.py runs/c15 --data-root FOLDER -o instrument.json
+    python -m benchmarks.instrument runs/c15 --data-root FOLDER -o instrument.json
 
 See `costs` for what a gradient is and what is counted. Medians over seeds. On one thread the clock
 is that of the process, so that other work on the machine does not count; on more it is the wall's.
@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import torch
-from costs import measure_cost
 
+from benchmarks.costs import measure_cost
 from saddlescope.curvature import Programs
 from saddlescope.measurement import run_target
 from saddlescope.runs import RunFolder, provenance, write_json

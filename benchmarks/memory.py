@@ -1,6 +1,6 @@
 """Predicted against measured peaks of memory.
 
-    python benchmarks/memory.py -o memory.json
+    python -m benchmarks.memory -o memory.json
 
 Every case runs in a process of its own: an untrained ResNet-32 on random images, a fixed number of
 products, and the float64 check at the end. On a CPU the measured peak is the growth of the resident
@@ -13,7 +13,6 @@ work of two and of three samples in another process.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +20,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from saddlescope.bench.peak import peak_bytes
+from benchmarks import environment
+from benchmarks.compare.peak import peak_bytes
 from saddlescope.curvature import HessianOperator, Programs, extreme_eigenvalues
 from saddlescope.curvature.forecast.planning import measure_footprint
 from saddlescope.models import build_model
@@ -105,11 +105,11 @@ def predict(device):
     return plans
 
 
-def in_a_process(*arguments, **environment):
+def in_a_process(*arguments, **more):
     """What this script prints when called like that."""
     done = subprocess.run(
-        [sys.executable, __file__, *arguments],
-        capture_output=True, text=True, check=True, env=os.environ | environment,
+        [sys.executable, "-m", "benchmarks.memory", *arguments],
+        capture_output=True, text=True, check=True, env=environment(**more),
     )  # fmt: skip
     return json.loads(done.stdout)
 

@@ -1,7 +1,7 @@
 """What warm starts save a monitor, from one epoch's checkpoint to the next.
 
     saddlescope train train/cifar100-resnet32-15ep.toml --data-root FOLDER -o runs/c15
-    python benchmarks/monitor.py runs/c15 --data-root FOLDER --classes 40 80 -o monitor.json
+    python -m benchmarks.monitor runs/c15 --data-root FOLDER --classes 40 80 -o monitor.json
 
 Two `CurvatureMonitor`s follow the same checkpoints to the same criterion, one from the last epoch's
 eigenvectors, one from random vectors alone. Products are counted; the first epoch is cold for both

@@ -1,21 +1,20 @@
 """Fill the tables of docs/benchmarks.md from benchmarks/results.
 
-    python benchmarks/page.py
+    python -m benchmarks.page
 
-Between `<!-- NAME: FILE… -->` and `<!-- end -->` stands table NAME of `saddlescope.bench.tables`,
+Between `<!-- NAME: FILE… -->` and `<!-- end -->` stands table NAME of `benchmarks.compare.tables`,
 drawn from these files; `machine` says what they were measured on.
 """
 
 import re
-from pathlib import Path
 
-from saddlescope.bench import read_record
-from saddlescope.bench.tables import TABLES
+from benchmarks import CLONE
+from benchmarks.compare import read_record
+from benchmarks.compare.tables import TABLES
 from saddlescope.runs import write_text
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "benchmarks.md"
-RESULTS = ROOT / "benchmarks" / "results"
+PAGE = CLONE / "docs" / "benchmarks.md"
+RESULTS = CLONE / "benchmarks" / "results"
 BLOCK = re.compile(r"<!-- (\w+): ([\w. -]+?) -->\n.*?<!-- end -->", re.DOTALL)
 
 

@@ -1,6 +1,6 @@
 """How long the HTML report of a large study takes, and how big it is.
 
-    python benchmarks/report_size.py -o report.json
+    python -m benchmarks.report_size -o report.json
 
 The run folders are made up, in the shapes of long CIFAR-100 runs: five methods by ten seeds, 200
 epochs with the accuracy of every class, and a spectrum row of every class and of all, head and

@@ -1,6 +1,6 @@
 """From how many images on a recording pays, for a row that is measured alone.
 
-    python benchmarks/tracing.py -o tracing.json
+    python -m benchmarks.tracing -o tracing.json
 
 An untrained ResNet-32 on random images, 20 products, and the float64 check, with one thread: by
 double backward, and by a program recorded for this row alone. `operations_saved` is what
@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 import torch
-from costs import measure_cost, untrained
 from torch import nn
 
+from benchmarks.costs import measure_cost, untrained
 from saddlescope.curvature import Programs, TensorSamples
 from saddlescope.curvature.products.strategy import operations_saved
 from saddlescope.measurement import Target

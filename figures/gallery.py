@@ -30,8 +30,8 @@ saddlescope figure NAME RUNS… -o FOLDER     # SVG, PDF and PNG
 saddlescope figure all RUNS…
 ```
 
-Those of the paper, and its tables, are drawn in the same way from runs at its settings:
-`saddlescope train train/fig4.toml`, then `saddlescope figure fig4 runs/fig4`.
+The recipes of the paper's figures and tables are in [train/](../train): `fig3.toml` (for `fig1`
+too), `fig4.toml`, `table1-*.toml`, `table2-imagenet.toml`, `table3.toml`.
 
 """
 
@@ -79,9 +79,7 @@ def main() -> None:
     for name, picture in PICTURES.items():
         # The demo keeps the last epoch alone, where no step is taken any more.
         save(picture(course if name in ("epochs", "phase") else demo), name)
-        recipe = f" Recipe: `{picture.recipe}`." if picture.recipe else ""
-        text += f"## {name}\n\n{picture.caption}{recipe}\n\n"
-        text += f"![{name}](gallery/{name}.png)\n\n"
+        text += f"## {name}\n\n{picture.caption}\n\n![{name}](gallery/{name}.png)\n\n"
     write_text(HERE / "README.md", text.rstrip("\n") + "\n")
 
 

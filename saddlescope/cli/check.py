@@ -60,7 +60,7 @@ def check(
         StopRule.confidence
     ),
     max_matvecs: Annotated[int, typer.Option(help="Most products of the instrument.")] = 500,
-    seed: Annotated[int, typer.Option(help="Of the start vectors.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the start vectors.")] = 0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="CSV to write; a JSON beside it.")
     ] = None,
@@ -128,8 +128,7 @@ def check(
 
 def _print_rows(rows: "list[CheckRow]", *, output: Path | None, json: bool) -> None:
     from saddlescope.measurement import CheckRow
-    from saddlescope.runs.atomic import to_json, write_json, write_text
-    from saddlescope.runs.tables import csv_text
+    from saddlescope.runs import csv_text, to_json, write_json, write_text
 
     plain = [row.columns() for row in rows]
     table = csv_text(plain, [field.name for field in fields(CheckRow)])

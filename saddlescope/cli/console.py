@@ -1,4 +1,4 @@
-"""What every command shares: errors as one line, signals, the device, progress on stderr."""
+"""The things every command shares: errors as one line, signals, the device, progress on stderr."""
 
 import contextlib
 import functools
@@ -32,7 +32,7 @@ def say(message: str) -> None:
 
 
 def print_path(path: Path) -> None:
-    """A path on stdout, as it is; on a terminal without what would act there."""
+    """Return a path on stdout, as it is; on a terminal without what would act there."""
     # With colour: typer would otherwise take what looks like one out of the name.
     shown = _harmless(str(path)) if sys.stdout.isatty() else str(path)
     typer.echo(shown, color=True)

@@ -42,11 +42,9 @@ def inspect(
         int | None, typer.Option(help="Tail classes have fewer images than this.")
     ] = None,
     train_list: Annotated[
-        str | None, typer.Option(help="Of image files: the list of `path label` lines to train on.")
+        str | None, typer.Option(help="List of `path label` lines of image files to train on.")
     ] = None,
-    test_list: Annotated[
-        str | None, typer.Option(help="Of image files: the list to test on.")
-    ] = None,
+    test_list: Annotated[str | None, typer.Option(help="List of image files to test on.")] = None,
     sheet: Annotated[
         Path | None,
         typer.Option(metavar="FILE.png", help="Also draw the first images of up to 20 classes."),
@@ -65,8 +63,7 @@ def inspect(
         load_data,
         write_sheet,
     )
-    from saddlescope.runs import refuse_foreign_output
-    from saddlescope.runs.atomic import to_json
+    from saddlescope.runs import refuse_foreign_output, to_json
 
     if sheet is not None:
         refuse_foreign_output(sheet, force=force)

@@ -25,7 +25,8 @@ def figure(
         "figures/out"
     ),
     formats: Annotated[
-        str, typer.Option(help="Of svg, pdf, png; tables are CSV, Markdown and LaTeX.")
+        str,
+        typer.Option(help="Formats of figures; tables are CSV, Markdown and LaTeX."),
     ] = "svg,pdf,png",
     force: options.Replace = False,
 ) -> None:

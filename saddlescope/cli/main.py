@@ -37,7 +37,11 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("spectrum")(spectrum.spectrum)
 app.command("check")(check.check)
-app.command("bench")(bench.bench)
+app.command(
+    "bench",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)(bench.bench)
 app.command("report")(report.report)
 app.command("figure")(figure.figure)
 app.add_typer(data.app, name="data")

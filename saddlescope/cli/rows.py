@@ -16,7 +16,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def run_folders(paths: list[Path] | None) -> "list[RunFolder]":
-    """The run folders, or those inside folders of them.
+    """Return the run folders, or those inside folders of them.
 
     Raises:
         DataError: a path is neither.
@@ -50,7 +50,7 @@ def selection(paths: list[Path]) -> "Selection":
 
 def print_rows(rows: list[dict[str, Any]], *, json: bool, hidden: tuple[str, ...] = ()) -> None:
     """To stdout: as JSON, or as CSV without the hidden columns."""
-    from saddlescope.runs.atomic import to_json
+    from saddlescope.runs import to_json
 
     if json:
         typer.echo(to_json(rows, indent=2))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Shard(StrEnum):
-    """What several ranks share."""
+    """The part that each of several ranks takes."""
 
     CLASSES = "classes"
     SAMPLES = "samples"
@@ -62,7 +62,7 @@ def spectrum(
     groups: Annotated[
         str | None,
         typer.Option(
-            help="Of all, head, tail, many, medium, few; or none. By default all, and head and "
+            help="all, head, tail, many, medium, few; or none. By default all, and head and "
             "tail where the data set tells them apart.",
             show_default=False,
         ),
@@ -89,7 +89,7 @@ def spectrum(
         StopRule.max_matvecs
     ),
     seed: Annotated[
-        str, typer.Option(help="Of the start vectors; several such as 0,1,2 give a row each.")
+        str, typer.Option(help="Seed of the start vectors; several such as 0,1,2 give a row each.")
     ] = "0",
     operator: Annotated[
         str,
@@ -110,7 +110,7 @@ def spectrum(
         typer.Option(
             "--with",
             metavar="VIEWS",
-            help="What else to compute of each row and keep beside the table, of density, trace, "
+            help="Views of each row to compute and keep beside the table: density, trace, "
             "eigenvalues, kato-temple, eigenvectors, slices, plane, alignments, split, "
             "bootstrap.",
             show_default=False,
@@ -144,7 +144,7 @@ def spectrum(
     ] = False,
     shard: Annotated[
         Shard,
-        typer.Option(help="What ranks share under torchrun: classes, or the samples of each."),
+        typer.Option(help="Part of a rank under torchrun: classes, or the samples of each."),
     ] = Shard.CLASSES,
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
@@ -235,8 +235,7 @@ def spectrum(
 
 
 def _print_rows(rows: list[dict[str, Any]], *, json: bool, plain: bool) -> None:
-    from saddlescope.runs.atomic import to_json
-    from saddlescope.runs.tables import spectrum_csv
+    from saddlescope.runs import spectrum_csv, to_json
 
     if not leads():
         return
@@ -252,7 +251,7 @@ def _print_rows(rows: list[dict[str, Any]], *, json: bool, plain: bool) -> None:
 
 def _print_plan(job: "SpectrumJob") -> None:
     """What would be measured: samples, gradients by operation count, and memory."""
-    from saddlescope.curvature.memory import available_bytes
+    from saddlescope.curvature import available_bytes
     from saddlescope.measurement import plan_rows
 
     if not leads():

@@ -54,14 +54,13 @@ def refuse_of_a_sweep(
         say("a sweep always goes on with what is there; --resume changes nothing")
 
 
-def refuse_of_a_run(*, jobs: int, shard: str, slurm: str | None) -> None:
+def refuse_of_a_run(*, jobs: int, shard: str) -> None:
     """Refuse options that are for a sweep, where each of four machines would train the same run.
 
     Raises:
         UsageError: one of them was given.
     """
-    several = (("--jobs", jobs != 1), ("--shard", shard != "1/1"), ("--slurm", slurm is not None))
-    for name, given in several:
+    for name, given in (("--jobs", jobs != 1), ("--shard", shard != "1/1")):
         if given:
             raise UsageError(f"{name} is for a recipe with [[sweep]] blocks, and this is one run")
 
@@ -91,7 +90,7 @@ def run_words(folder: "RunFolder", device: str) -> list[str]:
 
 
 def unfinished(recipes: "Sequence[Recipe]", output: Path) -> "list[RunFolder]":
-    """The folders of the runs that are not finished, in order.
+    """Return the folders of the runs that are not finished, in order.
 
     Raises:
         UsageError: a folder holds a run of another recipe, or a launcher started this process.
@@ -108,8 +107,7 @@ def unfinished(recipes: "Sequence[Recipe]", output: Path) -> "list[RunFolder]":
 
 def say_plan(recipes: "Sequence[Recipe]", output: Path, *, data_root: Path | None = None) -> None:
     """Print what a sweep will take, a line a run and the sum; nothing is computed."""
-    from saddlescope.training.branching import trunk_of
-    from saddlescope.training.estimate import estimate
+    from saddlescope.training import estimate, trunk_of
 
     total = {"epochs": 0, "steps": 0, "gradients": 0.0, "disk": 0}
     typer.echo("run,epochs,images,steps,gradients,disk_mib")
@@ -197,7 +195,7 @@ def _trunks(
     recipes: "Sequence[Recipe]", folders: "Mapping[str, RunFolder]"
 ) -> "dict[RunFolder, tuple[RunFolder, Path]]":
     """By run the one it goes on from, and the checkpoint that has to be there for it."""
-    from saddlescope.training.branching import trunk_of
+    from saddlescope.training import trunk_of
 
     found = {}
     for index, recipe in enumerate(recipes):
@@ -223,8 +221,7 @@ def _next(
 
 
 def _finished(folder: "RunFolder", recipe: "Recipe") -> bool:
-    from saddlescope.training import parse_recipe
-    from saddlescope.training.recipe import first_difference
+    from saddlescope.training import first_difference, parse_recipe
 
     if not folder.exists():
         return False

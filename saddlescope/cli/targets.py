@@ -1,4 +1,4 @@
-"""What to measure, as several commands are told it: a run folder, or a network from elsewhere."""
+"""Find what several commands are to measure: a run folder, or a network from elsewhere."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -37,7 +37,7 @@ def find_target(
     data_root: Path | None,
     device: "torch.device",
 ) -> "tuple[Target, Path | None]":
-    """The target asked for, and where its table belongs."""
+    """Return the target asked for, and where its table belongs."""
     from saddlescope.measurement import foreign_target, run_target
     from saddlescope.runs import RunFolder
 
@@ -62,7 +62,7 @@ def find_target(
 
 
 def group_names(text: str | None, target: "Target") -> list[str]:
-    """The groups asked for; by default those that this data set has."""
+    """Return the groups asked for; by default those that this data set has."""
     if text is None:
         known = getattr(target.samples, "groups", {})
         return ["all", *(name for name in ("head", "tail") if name in known)]

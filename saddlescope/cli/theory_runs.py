@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Checkpoint = Annotated[str, typer.Option(help="last, best or an epoch number.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of whatever is drawn at random.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of whatever is drawn at random.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -46,7 +46,7 @@ def escape(
         typer.Option(help="Step size; by default the recipe's.", show_default=False),
     ] = None,
     methods: Annotated[
-        str, typer.Option(help="Of sgd, sam, imbsam, sam-ext, sse-sam.")
+        str, typer.Option(help="Methods, comma-separated: sgd, sam, imbsam, sam-ext, sse-sam.")
     ] = "sgd,sam,imbsam,sam-ext",
     samples: Annotated[
         int | None,
@@ -165,7 +165,9 @@ def eq2(
         float | None,
         typer.Option(help="Radius of the ball; the recipe's.", show_default=False),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Of projected ascent, from each start.")] = 20,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Steps of projected ascent from each start.")
+    ] = 20,
     starts: Annotated[int, typer.Option(min=0, help="Random starts beside w + ρ∇L/‖∇L‖.")] = 2,
     seed: Seed = 0,
     json: Json = False,
@@ -201,8 +203,7 @@ def theorem6(
 
     from saddlescope.theory import generalisation_bound
     from saddlescope.theory.measured import bound_arguments
-    from saddlescope.training import load_checkpoint
-    from saddlescope.training.checkpoints import refuse_other_than_tensors, state_dict_of
+    from saddlescope.training import load_checkpoint, refuse_other_than_tensors, state_dict_of
 
     if not 0 < delta < 1 or not most > 0:
         raise UsageError("--delta lies between 0 and 1, and --most above 0")

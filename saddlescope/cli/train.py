@@ -18,7 +18,6 @@ from saddlescope.cli.console import (
     stop_on_signal,
 )
 from saddlescope.cli.ranks import on_all_ranks
-from saddlescope.cli.slurm import submit
 from saddlescope.cli.sweep import (
     refuse_of_a_run,
     refuse_of_a_sweep,
@@ -69,7 +68,7 @@ def train(
     classifier: Annotated[
         str | None, typer.Option(help="With --from: crt, lws or tau-norm.", show_default=False)
     ] = None,
-    tau: Annotated[float, typer.Option(min=0.0, help="Of tau-norm: the power of a length.")] = 0.7,
+    tau: Annotated[float, typer.Option(min=0.0, help="Power of a length, for tau-norm.")] = 0.7,
     monitor: Annotated[
         str | None,
         typer.Option(help="Groups whose curvature to measure along the way, such as all,tail."),
@@ -84,7 +83,7 @@ def train(
         bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")
     ] = False,
     only: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of a sweep: this run alone, here.")
+        str | None, typer.Option(metavar="NAME", help="Run of a sweep to train alone, here.")
     ] = None,
     branch: Annotated[
         Path | None,
@@ -94,18 +93,13 @@ def train(
             "the runs of a sweep do by themselves.",
         ),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Of a sweep: runs at a time.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs of a sweep at a time.")] = 1,
     shard: Annotated[
-        str, typer.Option(metavar="K/N", help="Of a sweep: every N-th run, from the K-th on.")
-    ] = "1/1",
-    slurm: Annotated[
-        str | None,
+        str,
         typer.Option(
-            metavar="KEY=VALUE,…",
-            help="Of a sweep: submit each run to Slurm with these parameters of submitit, such as "
-            "partition=gpu,timeout_min=600,gpus_per_node=1; cluster=local runs them here.",
+            metavar="K/N", help="Part of a sweep to train: every N-th run, from the K-th on."
         ),
-    ] = None,
+    ] = "1/1",
     data_root: options.DataRoot = None,
     workers: options.Workers = None,
     cache: options.Cache = None,
@@ -121,9 +115,17 @@ def train(
     import torch
 
     from saddlescope.runs import RunFolder
-    from saddlescope.training import RunOptions, load_plan, load_section, second_stage
+    from saddlescope.training import (
+        APART,
+        Branching,
+        RunOptions,
+        in_a_sweep,
+        load_plan,
+        load_section,
+        require_trunk,
+        second_stage,
+    )
     from saddlescope.training import train as run_training
-    from saddlescope.training.branching import APART, Branching, in_a_sweep, require_trunk
 
     if (recipe is None) == (source is None):
         raise UsageError("give a recipe, or --from with --classifier: one of the two")
@@ -131,7 +133,7 @@ def train(
         raise UsageError("--from and --classifier go together")
     start = None
     if source is not None and classifier is not None:
-        refuse_of_a_run(jobs=jobs, shard=shard, slurm=slurm)
+        refuse_of_a_run(jobs=jobs, shard=shard)
         resolved, start = second_stage(source, classifier, tau=tau, overrides=overrides or ())
     else:
         assert recipe is not None
@@ -148,9 +150,6 @@ def train(
                     "--threads": threads, "--tensorboard": tensorboard or None,
                 },
             )  # fmt: skip
-            if slurm is not None:
-                submit(chosen, where_to, arguments=arguments, parameters=slurm, device=device)
-                return
             where = choose_device(device)
             count = torch.cuda.device_count() if where.type == "cuda" and where.index is None else 0
             run_sweep(
@@ -161,7 +160,7 @@ def train(
                 devices=[f"cuda:{index}" for index in range(count)] or [str(where)],
             )
             return
-        refuse_of_a_run(jobs=jobs, shard=shard, slurm=slurm)
+        refuse_of_a_run(jobs=jobs, shard=shard)
         resolved = plan.runs[0] if only is None else plan.only(only)
     folder = RunFolder(output or Path("runs") / resolved.run_name)
     branching = APART

@@ -1,4 +1,4 @@
-"""What `saddlescope spectrum --with` says of its views, on stderr."""
+"""Say on stderr what `saddlescope spectrum --with` does."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ def say_views_saved(job: "SpectrumJob") -> None:
 
 
 def say_view_costs(job: "SpectrumJob") -> None:
-    """What each view will cost a row."""
+    """Say what each view will cost a row."""
     from saddlescope.measurement import VIEWS
 
     stop = job.settings.stop

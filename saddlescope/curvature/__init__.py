@@ -33,6 +33,7 @@ from saddlescope.curvature.landscape import (
     measured_curvature,
     split_curvature,
 )
+from saddlescope.curvature.memory import available_bytes
 from saddlescope.curvature.objective import (
     BatchLoss,
     Criterion,
@@ -44,12 +45,17 @@ from saddlescope.curvature.objective import (
     Subset,
     TensorSamples,
     as_samples,
+    call_with,
+    check_call,
     count_samples,
+    described,
     exact_arithmetic,
+    first_line,
     map_tensors,
     select_parameters,
     select_subsets,
     tf32,
+    uncompiled,
     untouched,
     usual_batch_size,
 )
@@ -67,7 +73,13 @@ from saddlescope.curvature.operators import (
     difference,
     filter_norms,
 )
-from saddlescope.curvature.products import Programs, Strategy
+from saddlescope.curvature.products import (
+    TYPICAL_PRODUCTS,
+    CudaGraphs,
+    Programs,
+    Recorder,
+    Strategy,
+)
 from saddlescope.curvature.seeds import derived_seed
 from saddlescope.curvature.tables import (
     CurvatureMonitor,
@@ -85,18 +97,20 @@ from saddlescope.curvature.tables import (
 from saddlescope.stopping import StopRule
 
 __all__ = [
-    "ALONE", "BatchLoss", "Criterion", "CurvatureMonitor", "CurvatureSplit", "Eigenpairs", "Ends",
-    "Estimate", "Footprint", "GaussNewtonOperator", "HessianOperator", "LinearCombination",
-    "MatrixOperator", "MatrixSpec", "MemoryPlan", "NamedOperator", "NothingToResample", "Objective",
-    "ParameterVector", "Programs", "Ranks", "SampleBatches", "Samples", "Search", "SharedBatches",
-    "SharedSamples", "SpectralDensity", "SpectralEnergy", "SpectrumRow", "StopRule", "Strategy",
-    "Subset", "SymmetricOperator", "TempleBound", "TempleBounds", "TensorSamples",
-    "WeightedOperator", "WeingartenOperator", "alignment", "alignments", "as_samples",
-    "bootstrap_spectra", "build_operator", "class_spectra", "count_samples", "derived_seed",
-    "difference", "exact_arithmetic", "extreme_eigenvalues", "filter_norms", "interval_rank",
-    "iter_spectra", "loss_plane", "loss_slice", "map_tensors", "measure_footprint",
-    "measure_operator", "measure_subset", "measured_curvature", "plan_programs", "random_start",
-    "save_eigenvectors", "select_parameters", "select_subsets", "spectral_density",
-    "spectral_energy", "split_curvature", "subset_operator", "temple_bounds", "tf32",
-    "top_eigenpairs", "trace", "untouched", "usual_batch_size",
+    "ALONE", "TYPICAL_PRODUCTS", "BatchLoss", "Criterion", "CudaGraphs", "CurvatureMonitor",
+    "CurvatureSplit", "Eigenpairs", "Ends", "Estimate", "Footprint", "GaussNewtonOperator",
+    "HessianOperator", "LinearCombination", "MatrixOperator", "MatrixSpec", "MemoryPlan",
+    "NamedOperator", "NothingToResample", "Objective", "ParameterVector", "Programs", "Ranks",
+    "Recorder", "SampleBatches", "Samples", "Search", "SharedBatches", "SharedSamples",
+    "SpectralDensity", "SpectralEnergy", "SpectrumRow", "StopRule", "Strategy", "Subset",
+    "SymmetricOperator", "TempleBound", "TempleBounds", "TensorSamples", "WeightedOperator",
+    "WeingartenOperator", "alignment", "alignments", "as_samples", "available_bytes",
+    "bootstrap_spectra", "build_operator", "call_with", "check_call", "class_spectra",
+    "count_samples", "derived_seed", "described", "difference", "exact_arithmetic",
+    "extreme_eigenvalues", "filter_norms", "first_line", "interval_rank", "iter_spectra",
+    "loss_plane", "loss_slice", "map_tensors", "measure_footprint", "measure_operator",
+    "measure_subset", "measured_curvature", "plan_programs", "random_start", "save_eigenvectors",
+    "select_parameters", "select_subsets", "spectral_density", "spectral_energy", "split_curvature",
+    "subset_operator", "temple_bounds", "tf32", "top_eigenpairs", "trace", "uncompiled",
+    "untouched", "usual_batch_size",
 ]  # fmt: skip

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from saddlescope.curvature import SampleBatches, tf32, untouched
-from saddlescope.curvature.objective import call_with
+from saddlescope.curvature import SampleBatches, call_with, tf32, untouched
 from saddlescope.errors import DataError, UsageError
 from saddlescope.measurement import Target, WholeLoss
 from saddlescope.runs import RunFolder, read_rows, record_at

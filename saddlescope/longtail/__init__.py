@@ -9,7 +9,8 @@ from saddlescope.longtail.augment import Augmentation, changed, draw_changes, pa
 from saddlescope.longtail.datasets import Images, LabelledImages, LongTailData, SourceData
 from saddlescope.longtail.files import ImageFiles
 from saddlescope.longtail.inspect import describe, describe_text
-from saddlescope.longtail.losses import make_loss
+from saddlescope.longtail.losses import check_options, make_loss
+from saddlescope.longtail.nesting import Nesting
 from saddlescope.longtail.photographs import FileOptions
 from saddlescope.longtail.profiles import PROFILES, class_counts
 from saddlescope.longtail.registry import (
@@ -39,9 +40,11 @@ __all__ = [
     "Images",
     "LabelledImages",
     "LongTailData",
+    "Nesting",
     "SourceData",
     "Thresholds",
     "changed",
+    "check_options",
     "choose_subset",
     "class_counts",
     "dataset_spec",

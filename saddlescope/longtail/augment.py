@@ -52,7 +52,7 @@ def pad_crop_flip(
 def draw_changes(
     count: int, generator: torch.Generator, *, padding: int = 4, flip: bool = True
 ) -> torch.Tensor:
-    """What `pad_crop_flip` draws for a batch: top, left, and whether to mirror.
+    """Draw what `pad_crop_flip` needs for a batch: top, left, and whether to mirror.
 
     Returns:
         Shape (3, count), int64, on the CPU.

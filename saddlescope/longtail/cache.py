@@ -73,7 +73,7 @@ def cached(
     read: Callable[[list[str]], Iterable[npt.NDArray[np.uint8]]],
     report: Callable[[str], None] = lambda _: None,
 ) -> DecodedImages:
-    """The cache of these files in a folder, built where it is not there.
+    """Return the cache of these files in a folder, built where it is not there.
 
     Args:
         folder: of the caches; made where missing.

@@ -90,7 +90,7 @@ def load_cifar(layout: CifarLayout, root: Path | None) -> SourceData:
 
 
 def find_folder(layout: CifarLayout, root: Path | None) -> Path:
-    """The official folder under `root`, or `root` itself where it is that folder.
+    """Return the official folder under `root`, or `root` itself where it is that folder.
 
     Raises:
         DataError: no root given, or nothing there; the message says what is expected.

@@ -30,7 +30,7 @@ class CountedCrossEntropy(nn.CrossEntropyLoss):
         self.classes = classes
 
     def shifted(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
-        """The logits that the cross-entropy is taken of, shape (N, C, *d).
+        """Return the logits that the cross-entropy is taken of, shape (N, C, *d).
 
         Args:
             logits: shape (N, C, *d).
@@ -39,7 +39,7 @@ class CountedCrossEntropy(nn.CrossEntropyLoss):
         return logits
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:  # noqa: A002
-        """The loss of logits (N, C, *d): a scalar, or (N, *d) with reduction "none".
+        """Return the loss of logits (N, C, *d): a scalar, or (N, *d) with reduction "none".
 
         Raises:
             UsageError: logits or targets of another shape, or probabilities where the loss knows
@@ -68,7 +68,7 @@ class _Classwise(Protocol):
 
     @property
     def takes_probabilities(self) -> bool:
-        """Whether targets may be probabilities."""
+        """Tell whether targets may be probabilities."""
 
 
 def fitting(logits: torch.Tensor, targets: torch.Tensor, loss: _Classwise) -> torch.Tensor:

@@ -80,7 +80,7 @@ class LabelledImages:
         return channels, height, width
 
     def to(self, device: torch.device | str) -> "LabelledImages":
-        """The same set on another device."""
+        """Return the same set on another device."""
         weights = None if self.sample_weights is None else self.sample_weights.to(device)
         return replace(
             self,
@@ -90,7 +90,7 @@ class LabelledImages:
         )
 
     def select(self, indices: torch.Tensor | Sequence[int]) -> "LabelledImages":
-        """The samples at these positions, shape (n,), in this order."""
+        """Return the samples at these positions, shape (n,), in this order."""
         positions = torch.as_tensor(indices, dtype=torch.int64, device=self.labels.device)
         weights = self.sample_weights
         return replace(
@@ -220,7 +220,7 @@ class LongTailData:
         return hashlib.sha256((self.train.checksum + self.test.checksum).encode()).hexdigest()
 
     def to(self, device: torch.device | str) -> "LongTailData":
-        """The same data with both splits on another device."""
+        """Return the same data with both splits on another device."""
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
 

@@ -116,12 +116,12 @@ class ImageFiles:
         return 3, self.size, self.size
 
     def to(self, device: torch.device | str) -> "ImageFiles":
-        """The same set, its batches for another device."""
+        """Return the same set, its batches for another device."""
         weights = None if self.sample_weights is None else self.sample_weights.to(device)
         return replace(self, labels=self.labels.to(device), sample_weights=weights)
 
     def select(self, indices: torch.Tensor | Sequence[int]) -> "ImageFiles":
-        """The samples at these positions, shape (n,), in this order."""
+        """Return the samples at these positions, shape (n,), in this order."""
         positions = torch.as_tensor(indices, dtype=torch.int64)
         there = positions.to(self.device)
         return replace(

@@ -1,4 +1,4 @@
-"""What a long-tailed data set holds, as plain data and as text: `saddlescope data inspect`."""
+"""Describe what a long-tailed data set holds, as plain data and as text."""
 
 from dataclasses import asdict
 from typing import Any
@@ -44,7 +44,7 @@ def describe(data: LongTailData) -> dict[str, Any]:
 
 
 def describe_text(description: dict[str, Any]) -> str:
-    """The dictionary of `describe` as aligned plain text, without a final newline."""
+    """Return the dictionary of `describe` as aligned plain text, without a final newline."""
     channels, height, width = description["image_shape"]
     factor = description["imbalance_factor"]
     scheme = f"{description['profile']}, {description['subset']} of each class"

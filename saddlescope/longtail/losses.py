@@ -150,7 +150,7 @@ class Reweighted(nn.Module):
         self.register_buffer("class_weights", inverse / inverse.mean())
 
     def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The loss of logits (N, C, *d): a scalar, or (N, *d) with reduction "none".
+        """Return the loss of logits (N, C, *d): a scalar, or (N, *d) with reduction "none".
 
         Raises:
             UsageError, DataError: see `CountedCrossEntropy`.

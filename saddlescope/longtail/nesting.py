@@ -26,7 +26,7 @@ _MARK: Final[_Item] = (-1, None)
 
 
 class Nesting:
-    """What is on the stack, one opcode after the other: depths, and the names of what is imported.
+    """The stack of a pickle, one opcode after the other: depths, and the names of what is imported.
 
     Args:
         on_call: told the name of what a pickle calls, None where that is not an imported name.

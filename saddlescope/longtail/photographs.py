@@ -43,7 +43,7 @@ class FileOptions:
     report: Callable[[str], None] = lambda _: None
 
     def given(self) -> list[str]:
-        """The recipe keys of these that are not None."""
+        """Return the recipe keys of these that are not None."""
         keys = ("train_list", "test_list", "image_size", "shrink_to")
         return [key for key in keys if getattr(self, key) is not None]
 

@@ -30,7 +30,7 @@ ROOT_VARIABLE: Final = "SADDLESCOPE_DATA"
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """What is fixed for a data set.
+    """The record of a data set: all that is fixed for it.
 
     Attributes:
         title: name to print.
@@ -211,7 +211,7 @@ def _counts_there(source: SourceData, factor: float | None, profile: str) -> tup
 
 
 def dataset_spec(name: str) -> DatasetSpec:
-    """The specification of a data set.
+    """Return the specification of a data set.
 
     Raises:
         UsageError: an unknown name; says the nearest one.

@@ -4,7 +4,7 @@ import torch
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor on the device; the host does not wait for what the device is doing.
+    """Return the tensor on the device; the host does not wait for what the device is doing.
 
     A copy to CUDA from ordinary memory would: it waits for all work that was given out before.
     """

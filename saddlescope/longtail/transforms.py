@@ -28,7 +28,7 @@ def shrink(image: Image.Image, side: int) -> Image.Image:
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """The middle of the image, size x size pixels, 7/8 of its shorter side."""
+    """Return the middle of the image, size x size pixels, 7/8 of its shorter side."""
     width, height = image.size
     side = min(width, height) * _CENTRE_SHARE
     left, top = (width - side) / 2, (height - side) / 2
@@ -37,7 +37,7 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def resized_crop_flip(image: Image.Image, size: int, generator: np.random.Generator) -> Image.Image:
-    """A random part of the image at size x size pixels, mirrored half of the time."""
+    """Return a random part of the image at size x size pixels, mirrored half of the time."""
     left, top, width, height = _random_box(*image.size, generator)
     part = image.crop((left, top, left + width, top + height))
     part = part.resize((size, size), Image.Resampling.BILINEAR)

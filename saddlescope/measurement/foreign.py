@@ -13,12 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saddlescope.curvature import Samples, as_samples, exact_arithmetic, map_tensors, untouched
-from saddlescope.curvature.objective import check_call, described, first_line, uncompiled
+from saddlescope.curvature import (
+    Samples,
+    as_samples,
+    check_call,
+    described,
+    exact_arithmetic,
+    first_line,
+    map_tensors,
+    uncompiled,
+    untouched,
+)
 from saddlescope.errors import DataError, SaddlescopeError, UsageError
 from saddlescope.measurement.target import Target
-from saddlescope.training import load_checkpoint, weights_digest
-from saddlescope.training.checkpoints import load_weights
+from saddlescope.training import load_checkpoint, load_weights, weights_digest
 
 log = logging.getLogger("saddlescope.measurement")
 

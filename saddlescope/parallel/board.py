@@ -67,7 +67,7 @@ class Board:
         self.store.set(key, json.dumps(value))
 
     def read(self, key: str) -> Any:
-        """What was posted under a key; None if nothing was."""
+        """Return what was posted under a key; None if nothing was."""
         return json.loads(self.store.get(key)) if self.store.check([key]) else None
 
     def wait_for(self, key: str, *, should_stop: Callable[[], bool]) -> Any:

@@ -1,4 +1,4 @@
-"""What a launcher (torchrun, or another with its variables) says of this process."""
+"""Read what a launcher (torchrun, or another with its variables) says of this process."""
 
 import os
 from dataclasses import dataclass

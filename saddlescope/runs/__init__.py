@@ -3,7 +3,7 @@
 A leaf: it imports no other room, and anyone may use it.
 """
 
-from saddlescope.runs.atomic import atomic_path, write_bytes, write_json, write_text
+from saddlescope.runs.atomic import atomic_path, to_json, write_bytes, write_json, write_text
 from saddlescope.runs.folder import RunFolder, find_runs
 from saddlescope.runs.lock import one_writer
 from saddlescope.runs.methods import METHODS, ONE_STAGE, Method, RadiusOptions, in_two_stages
@@ -33,9 +33,12 @@ from saddlescope.runs.schema import (
 )
 from saddlescope.runs.tables import (
     append_row,
+    csv_text,
     read_rows,
     read_spectrum,
     refuse_foreign_table,
+    rewrite_rows,
+    spectrum_csv,
     write_spectrum,
 )
 from saddlescope.runs.view_files import read_view, view_columns, view_file, views_folder, write_view
@@ -60,6 +63,7 @@ __all__ = [
     "append_row",
     "atomic_path",
     "columns",
+    "csv_text",
     "empty_run_folder",
     "end_with_parent",
     "find_runs",
@@ -78,7 +82,10 @@ __all__ = [
     "refuse_foreign_output",
     "refuse_foreign_table",
     "remove_leftovers",
+    "rewrite_rows",
     "shown",
+    "spectrum_csv",
+    "to_json",
     "view_columns",
     "view_file",
     "views_folder",

@@ -80,7 +80,7 @@ class RunFolder:
         return alone if alone.is_file() and not path.is_file() else path
 
     def spectrum_file(self, checkpoint: str, split: str) -> Path:
-        """The table of one checkpoint (its stem) and split."""
+        """Return the table of one checkpoint (its stem) and split."""
         return self.path / "spectrum" / f"{checkpoint}-{split}.csv"
 
     def spectrum_files(self) -> list[Path]:
@@ -88,11 +88,11 @@ class RunFolder:
         return sorted((self.path / "spectrum").glob("*.csv"))
 
     def exists(self) -> bool:
-        """Whether a run has been started here."""
+        """Tell whether a run has been started here."""
         return self.recipe_file.is_file()
 
     def recipe(self) -> dict[str, Any]:
-        """The resolved recipe as plain data.
+        """Return the resolved recipe as plain data.
 
         Raises:
             DataError: the folder holds no readable recipe.
@@ -109,7 +109,7 @@ class RunFolder:
             raise DataError(f"{self.recipe_file}: not readable as TOML: {error}") from None
 
     def run(self) -> dict[str, Any]:
-        """The content of run.json.
+        """Return the content of run.json.
 
         Raises:
             DataError: it is missing or broken.
@@ -122,7 +122,7 @@ class RunFolder:
         return content
 
     def is_marked(self) -> bool:
-        """Whether its run.json says that saddlescope started a run here.
+        """Tell whether its run.json says that saddlescope started a run here.
 
         Raises:
             DataError: there is a run.json that cannot be read.
@@ -134,7 +134,7 @@ class RunFolder:
 
 
 def find_runs(path: Path) -> list[RunFolder]:
-    """The run folder at this path, or those below it by name; a damaged one counts."""
+    """Return the run folder at this path, or those below it by name; a damaged one counts."""
     return list(_expand(path, _DEPTH))
 
 

@@ -1,4 +1,4 @@
-"""What in a run folder is ours: known by name, and removed by name only.
+"""The files of a run folder that are ours: known by name, and removed by name only.
 
 A folder is a run folder when its run.json is one of ours. Whoever has put anything else there finds
 it again: such a folder is not emptied.
@@ -41,7 +41,7 @@ _MARKED = 20_000
 
 
 def is_ours(name: str) -> bool:
-    """Whether a file is called, relative to its run folder, as one that we write."""
+    """Tell whether a file is called, relative to its run folder, as one that we write."""
     folder, slash, last = name.rpartition("/")
     if (beside := _BESIDE.fullmatch(last)) is not None:
         name = f"{folder}{slash}{beside['name']}"
@@ -49,12 +49,12 @@ def is_ours(name: str) -> bool:
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file is what a kill has left of one of our atomic writes."""
+    """Tell whether a file is what a kill has left of one of our atomic writes."""
     return name.endswith(".tmp") and is_ours(name)
 
 
 def foreign_names(folder: Path) -> list[str]:
-    """What in a folder is not ours, folders with a slash; links and devices are not ours."""
+    """List what in a folder is not ours, folders with a slash; links and devices are not ours."""
     return [name for name, ours in _walk(folder, "") if not ours]
 
 
@@ -120,7 +120,7 @@ def _is_made_here(path: Path, columns: Sequence[str]) -> bool:
 
 
 def shown(names: list[str]) -> str:
-    """The first few names, and how many more."""
+    """Return the first few names, and how many more."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 

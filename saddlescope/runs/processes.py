@@ -20,7 +20,7 @@ _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 def own_process(module: str, arguments: Sequence[str]) -> list[str]:
-    """The command that runs one of our modules, as `python -m` does but for two things.
+    """Return the command that runs one of our modules, as `python -m` does but for two things.
 
     The current folder is not searched for modules (`-P`): a torch.py that lies there is nobody's
     torch. And it ends with this process, however that ends.

@@ -18,7 +18,7 @@ LARGEST_TEXT = 1 << 30
 
 
 def read_bytes(path: str | Path, *, limit: int = LARGEST_TEXT) -> bytes:
-    """The content of a regular file.
+    """Return the content of a regular file.
 
     Raises:
         DataError: no such file, not a regular one, larger than `limit` bytes, or not readable.
@@ -42,7 +42,7 @@ def read_bytes(path: str | Path, *, limit: int = LARGEST_TEXT) -> bytes:
 
 
 def read_text(path: str | Path, *, limit: int = LARGEST_TEXT) -> str:
-    """The text of a regular file in UTF-8, every newline as a line feed.
+    """Return the text of a regular file in UTF-8, every newline as a line feed.
 
     Raises:
         DataError: as `read_bytes`, or it is not UTF-8.
@@ -56,7 +56,7 @@ def read_text(path: str | Path, *, limit: int = LARGEST_TEXT) -> str:
 
 
 def read_json(path: str | Path, *, limit: int = LARGEST_TEXT) -> Any:
-    """The content of a JSON file.
+    """Return the content of a JSON file.
 
     Raises:
         DataError: as `read_text`, or it is not JSON.

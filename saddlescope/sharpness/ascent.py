@@ -60,12 +60,12 @@ class Ascent:
 
     @property
     def remembers(self) -> bool:
-        """Whether a step depends on the gradients of former ones."""
+        """Tell whether a step depends on the gradients of former ones."""
         return self.friendly > 0.0 or self.every > 1
 
 
 class Memory:
-    """What Friendly-SAM and LookSAM keep of former steps, in the optimiser's own state.
+    """The gradients of former steps that Friendly-SAM and LookSAM need, in the optimiser's state.
 
     Args:
         parameters: of the step.
@@ -80,7 +80,7 @@ class Memory:
         self._new: dict[str, Gradients] = {}
 
     def uphill(self, group: Hashable, gradients: Gradients) -> Gradients:
-        """The gradients, less σ times the mean of the former ones (Friendly-SAM)."""
+        """Return the gradients, less σ times the mean of the former ones (Friendly-SAM)."""
         sigma, decay = self._ascent.friendly, self._ascent.decay
         if sigma == 0.0:
             return gradients
@@ -93,7 +93,7 @@ class Memory:
         return [g if g is None or m is None else g - sigma * m for g, m in pairs]
 
     def skips(self, group: Hashable, step: int) -> bool:
-        """Whether a step takes the orthogonal part from a former one (LookSAM)."""
+        """Tell whether a step takes the orthogonal part from a former one (LookSAM)."""
         if step % self._ascent.every == 0:
             return False
         return any(v is not None for v in self._kept("orthogonal", group))

@@ -49,7 +49,7 @@ class Exchange:
             )
 
     def in_messages(self, groups: int) -> bool:
-        """Whether gradients are added up here, in messages, and not during a backward pass."""
+        """Tell whether gradients are added up here, in messages, not during a backward pass."""
         return self._total is not None or (self._ddp is not None and groups > 1)
 
     def passes(self, groups: int, *, ascent: bool, last: bool) -> AbstractContextManager[None]:
@@ -70,7 +70,7 @@ class Exchange:
     def add_up_ascents(
         self, ascents: dict[Hashable, Gradients], parameters: Sequence[Tensor], groups: int
     ) -> dict[Hashable, Gradients]:
-        """The whole batch's gradients of each group; zero where no process has any."""
+        """Return the whole batch's gradients of each group; zero where no process has any."""
         if not self.in_messages(groups) or self._local_ascent or not ascents:
             return ascents
         whole = {
@@ -86,7 +86,7 @@ class Exchange:
     def add_up_update(
         self, update: Gradients, parameters: Sequence[Tensor], groups: int
     ) -> Gradients:
-        """The whole batch's gradient; None where no process has one: nothing moves there."""
+        """Return the whole batch's gradient; None where no process has one: nothing moves there."""
         if not self.in_messages(groups):
             return update
         whole = [

@@ -23,7 +23,7 @@ def clear(parameters: Iterable[Tensor]) -> None:
 
 
 def take(parameters: Sequence[Tensor]) -> Gradients:
-    """The gradients that are there, whose places are empty afterwards."""
+    """Return the gradients that are there, whose places are empty afterwards."""
     found = [parameter.grad for parameter in parameters]
     clear(parameters)
     return found
@@ -36,7 +36,7 @@ def put(parameters: Sequence[Tensor], gradients: Gradients) -> None:
 
 
 def add(left: Gradients | None, right: Gradients) -> Gradients:
-    """The sum, where None is 0."""
+    """Return the sum, where None is 0."""
     if left is None:
         return right
     return [a if b is None else b if a is None else a + b for a, b in zip(left, right, strict=True)]
@@ -59,7 +59,7 @@ def unseen(parameters: Iterable[Tensor]) -> list[Tensor]:
 
 
 def any_nonzero(gradients: Iterable[Tensor]) -> bool:
-    """Whether one of them is not zero; asks the device."""
+    """Tell whether one of them is not zero; asks the device."""
     return any(bool((values(local(gradient)) != 0).any()) for gradient in gradients)
 
 

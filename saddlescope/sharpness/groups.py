@@ -51,7 +51,7 @@ def group_losses(
 
 
 def group_factors(tails: int, samples: int, *, group_reduction: str) -> dict[str, float]:
-    """What the sum of each group's losses is multiplied with; a group without samples is left out.
+    """Return what the sum of each group's losses is multiplied with; an empty group is left out.
 
     Args:
         tails: samples of the tail in the whole batch.

@@ -1,4 +1,4 @@
-"""What a caller's function returns from one forward pass, read, and refused with one clear line."""
+"""Read what a caller's function returns from one forward pass, or refuse it with one clear line."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -34,7 +34,7 @@ def as_calls(closure: Losses | Iterable[Losses]) -> list[Losses]:
 
 
 def only(radii: Mapping[Hashable, float]) -> Hashable:
-    """The group that a plain loss belongs to.
+    """Return the group that a plain loss belongs to.
 
     Raises:
         UsageError: there are several.
@@ -69,7 +69,7 @@ def by_group(result: Any, radii: Mapping[Hashable, float]) -> Mapping[Hashable, 
 
 
 def loss_of(losses: Mapping[Hashable, Tensor], name: Hashable) -> Tensor:
-    """The loss of a group, if it can be differentiated.
+    """Return the loss of a group, if it can be differentiated.
 
     Raises:
         UsageError: missing, no scalar, or without a graph.

@@ -35,7 +35,7 @@ class Radii:
     switch_epoch: int | None
 
     def at(self, epoch: int) -> dict[str, float]:
-        """The radii of an epoch, counted from 0."""
+        """Return the radii of an epoch, counted from 0."""
         return self.second if self.stage(epoch) == 2 else self.first
 
     def stage(self, epoch: int) -> int:
@@ -49,12 +49,12 @@ class Radii:
         return 1 + perturbed, 2 * perturbed + plain
 
     def grouped(self, epoch: int) -> bool:
-        """Whether an epoch's steps tell head from tail."""
+        """Tell whether an epoch's steps tell head from tail."""
         return "all" not in self.at(epoch)
 
 
 def first_epoch(share: float, epochs: int) -> int:
-    """The first epoch that is >= share·epochs, compared exactly.
+    """Return the first epoch that is >= share·epochs, compared exactly.
 
     The share is taken as the decimal number it is written as, so 0.7 of 10 epochs is 7 and not
     7.000000000000001.

@@ -21,12 +21,12 @@ _SMALL, _LARGE = 1e-15, 1e18
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The part of a DTensor that this process holds; any other tensor itself."""
+    """Return the part of a DTensor that this process holds; any other tensor itself."""
     return tensor.to_local() if is_sharded(tensor) else tensor
 
 
 def is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
-    """Whether it is a DTensor, asked without the second that importing them takes."""
+    """Tell whether it is a DTensor, asked without the second that importing them takes."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
 
@@ -54,7 +54,7 @@ def clip_norm(gradients: Sequence[Tensor], most: float) -> None:
 
 
 def all_finite(lists: Iterable[Sequence[Tensor | None]]) -> bool:
-    """Whether no gradient holds Inf or NaN; asks the device."""
+    """Tell whether no gradient holds Inf or NaN; asks the device."""
     norms = [global_norm([g for g in gradients if g is not None]) for gradients in lists]
     return all(bool(torch.isfinite(norm)) for norm in norms)
 
@@ -86,7 +86,7 @@ def _together(norms: Sequence[Tensor]) -> Tensor:
 
 
 def values(tensor: Tensor) -> Tensor:
-    """The entries that a sparse tensor holds; a dense one itself."""
+    """Return the entries that a sparse tensor holds; a dense one itself."""
     # Rows that were looked up twice are two entries until they are coalesced.
     return tensor.coalesce().values() if tensor.layout == torch.sparse_coo else tensor
 

@@ -38,7 +38,7 @@ from saddlescope.sharpness.wrapper import Wrapper
 
 @dataclass(frozen=True, kw_only=True)
 class StepOptions:
-    """What a step does besides its ascent.
+    """Options of a step beside its ascent.
 
     Attributes:
         clip: the L2 norm that the final gradient is scaled down to; None leaves it.

@@ -20,7 +20,7 @@ from saddlescope.sharpness.losses import Losses, backward, by_group, loss_of, on
 
 @dataclass
 class Found:
-    """What the passes at w gave.
+    """The outcome of the passes at w.
 
     Attributes:
         ascents: gradients of each perturbed group.
@@ -60,7 +60,7 @@ class Passes:
     scaler: Any = None
 
     def at_w(self) -> Found:
-        """The gradients at w.
+        """Return the gradients at w.
 
         Raises:
             UsageError: what was returned cannot be differentiated, or cannot be meant.
@@ -107,7 +107,7 @@ class Passes:
         return found
 
     def at_ascent(self, name: Hashable, found: Found, *, alone: bool = False) -> Gradients:
-        """The gradient of a group's loss at the present weights.
+        """Return the gradient of a group's loss at the present weights.
 
         Args:
             name: of the group.

@@ -1,4 +1,4 @@
-"""What makes `SharpnessAware` a whole `torch.optim.Optimizer`.
+"""Make `SharpnessAware` a whole `torch.optim.Optimizer`.
 
 State and parameter groups are the base optimiser's own: whoever writes to one writes to the other,
 and schedulers, checkpoints, copies and hooks find what they look for.

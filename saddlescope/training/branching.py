@@ -40,7 +40,7 @@ class Trunk:
 
 @dataclass(frozen=True)
 class Branching:
-    """What a run has to do with others that share its first epochs.
+    """The tie of a run to others that share its first epochs.
 
     Attributes:
         trunk: the run to go on from; of no use to a run that has a checkpoint of its own.

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.products import CudaGraphs, Recorder
+from saddlescope.curvature import CudaGraphs, Recorder
 from saddlescope.errors import UsageError
 from saddlescope.longtail import LabelledImages, LongTailData, changed, draw_changes, send
 from saddlescope.sharpness import group_factors
@@ -50,7 +50,7 @@ def refuse_capture(recipe: Recipe, data: LongTailData, *, processes: int) -> Non
 
 
 def base_options(recipe: Recipe, device: torch.device) -> dict[str, Any]:
-    """What the base optimiser is given beside the recipe's numbers, so that it can be recorded.
+    """Return the options of the base optimiser, so that its step can be recorded.
 
     A recording reads the step size from its address. Of torch's SGDs the fused one alone does so
     without asking the device for the number.

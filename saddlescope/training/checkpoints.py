@@ -92,7 +92,7 @@ def refuse_other_than_tensors(state: Mapping[str, Any], *, origin: str) -> None:
 
 
 def state_dict_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The model's tensors in a checkpoint: the dict itself, or its usual entry."""
+    """Return the model's tensors in a checkpoint: the dict itself, or its usual entry."""
     return entry_of(content)[1]
 
 

@@ -47,7 +47,7 @@ TAU: Final = 0.7
 def second_stage(
     source: Path, classifier: str, *, tau: float = TAU, overrides: Iterable[str] = ()
 ) -> tuple[Recipe, dict[str, Tensor]]:
-    """The recipe of a second stage, and the weights of the first that it starts from.
+    """Return the recipe of a second stage, and the weights of the first that it starts from.
 
     Args:
         source: a run folder, whose last checkpoint is taken, or a checkpoint in one.

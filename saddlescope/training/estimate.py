@@ -1,4 +1,4 @@
-"""What a run will cost, from its recipe alone: gradients of all the data, and disk."""
+"""Estimate what a run will cost from its recipe alone: gradients of all the data, and disk."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _HEAD = 64 * 1024
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one run.
+    """The cost of one run.
 
     Attributes:
         images: training images.

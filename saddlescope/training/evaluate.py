@@ -43,10 +43,10 @@ def training_losses(
     batch_size: int = 1000,
     ranks: Ranks = ALONE,
 ) -> dict[str, float]:
-    """What Eq. 8 and the small-loss assumption compare: losses of head and tail, sum and mean.
+    """Measure what Eq. 8 and the small-loss assumption compare: losses of head and tail.
 
-    Of all training images at fixed weights, without augmentation, in eval mode; the mode is put
-    back.
+    Sums and means over all training images at fixed weights, without augmentation, in eval mode;
+    the mode is put back.
 
     Args:
         model: the network.

@@ -27,7 +27,7 @@ _DEPTH = 3
 
 
 def entry_of(content: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """The model's tensors in a checkpoint, and the entry they are under; None: the whole."""
+    """Return the model's tensors in a checkpoint, and the entry they are under; None: the whole."""
     for key in ENTRIES:
         if isinstance(content.get(key), Mapping):
             return key, dict(content[key])
@@ -35,7 +35,7 @@ def entry_of(content: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
 
 
 def fitted(found: Mapping[str, Any], wanted: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
-    """The tensors under the names that the model has, and the prefixes that were taken off.
+    """Return the tensors under the names that the model has, and the prefixes that were taken off.
 
     Tensors whose names lack a prefix that others have stay as they are. Where no way of taking
     prefixes off makes all names fit, the one that leaves the fewest over is returned: what is

@@ -9,7 +9,7 @@ from saddlescope.training.recipe import Recipe
 
 
 def epoch_loss(recipe: Recipe, data: LongTailData, epoch: int, **options: Any) -> nn.Module:
-    """The loss that an epoch, counted from 0, is trained with, on the device of the data."""
+    """Return the loss that an epoch, counted from 0, is trained with, on the device of the data."""
     loss = make_loss(
         recipe.loss.name,
         data.counts,

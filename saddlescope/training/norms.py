@@ -1,4 +1,4 @@
-"""What the paper's analysis assumes of the gradients of head and tail, measured on one batch.
+"""Measure on one batch what the paper's analysis assumes of the gradients of head and tail.
 
 With g_h and g_t the gradients of the two groups' losses at w and g = g_h + g_t, SAM's perturbation
 splits into ρ·g_h/‖g‖ and ρ·g_t/‖g‖. Proposition 4 assumes q = ‖g_t‖/‖g_h‖ ≪ 1 and speaks of the

@@ -14,8 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import PydanticCustomError
 
 from saddlescope.errors import UsageError, nearest
-from saddlescope.longtail import Thresholds
-from saddlescope.longtail.losses import check_options
+from saddlescope.longtail import Thresholds, check_options
 from saddlescope.runs import LOSSES, METHODS, ONE_STAGE, RadiusOptions, in_two_stages
 from saddlescope.sharpness import Radii, first_epoch, method_radii
 from saddlescope.training.recipe_files import apply_override, read_recipe
@@ -114,7 +113,7 @@ class LossSection(_Section):
         return self.reweight_beta
 
     def options(self) -> dict[str, Any]:
-        """What stands beside the name."""
+        """Return what stands beside the name."""
         return dict(self.model_extra or {})
 
 
@@ -230,12 +229,12 @@ class Recipe(_Section):
     decoupling: DecouplingSection | None = None
 
     def to_toml(self) -> str:
-        """The recipe with every default written out, except what is None."""
+        """Return the recipe with every default written out, except what is None."""
         return tomli_w.dumps(self.model_dump(exclude_none=True))
 
     @property
     def trains(self) -> bool:
-        """Whether a run takes steps at all; tau-norm does not."""
+        """Tell whether a run takes steps at all; tau-norm does not."""
         return self.decoupling is None or self.decoupling.classifier != "tau-norm"
 
     @property
@@ -316,7 +315,7 @@ def _keys(path: list[str]) -> list[str]:
 
 
 def first_difference(there: Recipe, here: Recipe) -> str:
-    """The first key in which two recipes differ, with both values."""
+    """Return the first key in which two recipes differ, with both values."""
     old, new = there.model_dump(), here.model_dump()
     for section in old:
         if old[section] != new[section]:

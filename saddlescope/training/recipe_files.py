@@ -17,7 +17,7 @@ _DEEPEST: Final = 20
 
 
 def read_recipe(source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A recipe file with all that it extends, as plain data, not checked yet.
+    """Return a recipe file with all that it extends, as plain data, not checked yet.
 
     Raises:
         UsageError: no such file, not TOML, or recipes that extend each other in a circle.

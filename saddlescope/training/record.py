@@ -1,4 +1,4 @@
-"""What a run writes beside its checkpoints: recipe.toml, run.json, and the rows of its logs."""
+"""The files of a run beside its checkpoints: recipe.toml, run.json, and the rows of its logs."""
 
 import math
 from collections.abc import Mapping
@@ -9,15 +9,17 @@ from saddlescope.errors import UsageError
 from saddlescope.longtail import LongTailData
 from saddlescope.runs import (
     RunFolder,
+    append_row,
     empty_run_folder,
     foreign_names,
+    read_rows,
     record_at,
     remove_leftovers,
+    rewrite_rows,
     shown,
     write_json,
     write_text,
 )
-from saddlescope.runs.tables import append_row, read_rows, rewrite_rows
 from saddlescope.training.recipe import Recipe, first_difference, parse_recipe
 
 

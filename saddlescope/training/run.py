@@ -41,7 +41,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What a run is told beside recipe, data and folder.
+    """Options of a run beside recipe, data and folder.
 
     Attributes:
         device: where to compute.
@@ -74,7 +74,7 @@ class RunOptions:
 
 @dataclass
 class RunState:
-    """What a run has come to: all that a checkpoint holds.
+    """The state that a run has come to: all that a checkpoint holds.
 
     Attributes:
         steps: with the network, its optimiser, and what the log of the epoch adds up.

@@ -1,4 +1,4 @@
-"""What is looked at before and after a checkpoint is read: its opcodes, and its checksum.
+"""Look at a checkpoint before and after it is read: its opcodes, and its checksum.
 
 `torch.load(weights_only=True)` runs no foreign code, but it may be told to allocate any amount of
 memory or to nest tuples until the interpreter ends, and it does not notice a bit that has changed
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from saddlescope.errors import DataError
-from saddlescope.longtail.nesting import Nesting
+from saddlescope.longtail import Nesting
 
 SEAL: Final = "saddlescope_checksum"
 """The entry of a checkpoint that holds the checksum of all others."""
@@ -34,12 +34,12 @@ much as it is told to, such as a storage or a bytearray."""
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content with its checksum."""
+    """Return the content with its checksum."""
     return {**content, SEAL: _checksum(content)}
 
 
 def opened(content: dict[str, Any], *, origin: str) -> dict[str, Any]:
-    """The content without its checksum; anybody's that has none is taken as it is.
+    """Return the content without its checksum; anybody's that has none is taken as it is.
 
     Raises:
         DataError: it is not what was written.

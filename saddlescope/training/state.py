@@ -26,7 +26,7 @@ def state_of_a_run(origin: str) -> Iterator[None]:
 
 
 def whole_number(value: Any, *, most: int) -> int:
-    """A count from a checkpoint.
+    """Return a count from a checkpoint.
 
     Raises:
         ValueError: not a whole number from 0 to `most`.

@@ -87,7 +87,7 @@ class Steps:
         self.optimizer.set_radii(self.radii.at(epoch))
 
     def order(self, epoch: int) -> Tensor:
-        """The order in which an epoch visits the samples."""
+        """Return the order in which an epoch visits the samples."""
         generator = torch.Generator().manual_seed(self.seed(epoch, stream=0))
         if self.recipe.decoupling is not None:
             return class_balanced_order(self.data.train.labels.cpu(), generator)
@@ -103,12 +103,12 @@ class Steps:
         return self.data.train.batches(batches, augmentation=augmentation, mine=self._mine)
 
     def seed(self, epoch: int, *, stream: int) -> int:
-        """The seed of one of the three random streams of an epoch."""
+        """Return the seed of one of the three random streams of an epoch."""
         return ((self.recipe.training.seed * 1_000_003 + epoch) * 3 + stream) % 2**63
 
     @property
     def mean_loss(self) -> float:
-        """Of the samples this rank saw in this epoch; reading it makes a device wait."""
+        """Return the mean over this rank's samples so far; reading it makes a device wait."""
         return float(self.sums.sum() * self.ranks.size / self.counts.sum().clamp(min=1))
 
     def take(
@@ -158,7 +158,7 @@ class Steps:
             self._scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """What an epoch's rest depends on, besides weights and optimiser; the same on all ranks."""
+        """Return what an epoch's rest depends on beside weights and optimiser; all ranks alike."""
         return {
             "sums": self.ranks.total(self.sums.clone()),
             "counts": self.counts,

@@ -35,7 +35,7 @@ _SHORT = {"imbalance_factor": "if"}
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe file describes.
+    """The runs that a recipe file describes.
 
     Attributes:
         name: of the recipe.
@@ -48,7 +48,7 @@ class Plan:
     swept: bool
 
     def only(self, name: str) -> Recipe:
-        """The run of this name.
+        """Return the run of this name.
 
         Raises:
             UsageError: there is none.

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from saddlescope.cli.main import app
 from saddlescope.curvature import extreme_eigenvalues
 from saddlescope.errors import ExitCode
-from saddlescope.measurement import CheckRow, checking
+from saddlescope.measurement import CheckRow
+from saddlescope.measurement.check import checking
 
 MODULE = """
 import torch

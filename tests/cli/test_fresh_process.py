@@ -70,7 +70,7 @@ train files.toml -o files --data-root images --workers 1 --cache cache --resume 
 train --from run --classifier tau-norm --tau 0.5 -o tau CPU
 train sweep.toml -o sweep --only s-sgd-seed0 --dry-run CPU
 train package:digits-lt -o branched --branch run --dry-run KEYS --set method.gamma=1.0 CPU
-train sweep.toml -o sweep --jobs 2 --shard 1/2 --slurm cluster=nowhere CPU
+train sweep.toml -o sweep --jobs 2 --shard 1/2 CPU
 spectrum run --checkpoint 1 --classes 9 --groups none --split train --criterion ce --rtol 0.5 \
     --certify --atol 1e-4 --confidence 0.9 --max-matvecs 40 --seed 1 --operator hessian \
     --parameters fc.* --weight-decay 0.1 --with trace --steps 3 --probes 2 --k 2 --radius 0.1 \
@@ -116,7 +116,6 @@ LINES = [
     for line in SCRIPT.replace("\\\n", " ").strip().splitlines()
 ]
 MAY_FAIL = {
-    "--slurm": 2,  # no Slurm here
     "training.epochs=0": 2,  # a demo that is refused, as training it takes minutes
     "bench ends": 2,  # of a run of another network
     "theory theorem6": None,  # a bound of a run that has no spectrum of its own

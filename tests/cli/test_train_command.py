@@ -1,10 +1,8 @@
 """`saddlescope train`: second stages, image files, TensorBoard, Slurm, full disks."""
 
-import gc
 import resource
 import subprocess
 import sys
-import time
 
 import pytest
 from pictures import write_lists
@@ -62,9 +60,7 @@ def test_what_goes_together(first, tmp_path):
     refused(
         command("train", "--from", tmp_path, "--classifier", "crt"), ExitCode.DATA, "recipe.toml"
     )
-    refused(
-        command("train", "package:digits-lt", "--slurm", "partition=x"), ExitCode.USAGE, "--slurm"
-    )
+    refused(command("train", "package:digits-lt", "--shard", "1/2"), ExitCode.USAGE, "--shard")
 
 
 def test_a_list_of_files_is_inspected_and_trained_on(tmp_path):
@@ -131,55 +127,6 @@ def test_without_tensorboard_the_extra_is_named(tmp_path, monkeypatch):
     assert done.exit_code == ExitCode.USAGE
     assert "pip install 'saddlescope[tensorboard]'" in done.stderr
     assert not (tmp_path / "run").exists()
-
-
-@pytest.fixture
-def sweep(tmp_path):
-    recipe = tmp_path / "s.toml"
-    recipe.write_text(
-        'extends = "package:digits-lt"\nname = "s"\n[training]\nepochs = 1\n'
-        '[[sweep]]\n"training.seed" = [0, 1]\n'
-    )
-    return recipe
-
-
-# submitit's local jobs leave their processes for the collector to find.
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_slurm_jobs_are_the_runs_that_are_missing(sweep, tmp_path):
-    out = tmp_path / "runs"
-    assert (
-        command("train", sweep, "--only", "s-sgd-seed0", "-o", out / "s-sgd-seed0").exit_code == 0
-    )
-    done = command("train", sweep, "-o", out, "--slurm", "cluster=local,timeout_min=5")
-    assert done.exit_code == 0, done.output
-    (line,) = done.stdout.splitlines()
-    assert line.startswith("s-sgd-seed1 ")
-    folder, until = RunFolder(out / "s-sgd-seed1"), time.monotonic() + 60
-    while not (folder.run_file.is_file() and folder.run()["state"] == "finished"):
-        assert time.monotonic() < until, list((out / "slurm").iterdir())
-        time.sleep(0.1)
-    done = command("train", sweep, "-o", out, "--slurm", "cluster=local")
-    assert done.stdout == ""
-    assert "2 finished, 0 to submit" in done.stderr
-    gc.collect()
-
-
-def test_slurm_parameters_are_checked(sweep, tmp_path):
-    out = ("-o", tmp_path / "runs")
-    refused(command("train", sweep, *out, "--slurm", "gpu"), ExitCode.USAGE, "KEY=VALUE")
-    done = command("train", sweep, *out, "--slurm", "cluster=local,no_such=1")
-    assert done.exit_code == ExitCode.USAGE
-    assert "no_such" in done.stderr
-    done = command("train", sweep, *out, "--slurm", "partition=gpu")
-    assert done.exit_code == ExitCode.USAGE  # no Slurm here
-    assert "srun" in done.stderr or "Slurm" in done.stderr or "slurm" in done.stderr
-
-
-def test_without_submitit_the_extra_is_named(sweep, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "submitit", None)
-    done = command("train", sweep, "-o", tmp_path / "runs", "--slurm", "partition=gpu")
-    refused(done, ExitCode.USAGE, "pip install 'saddlescope[slurm]'")
 
 
 def _no_room():

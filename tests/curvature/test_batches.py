@@ -111,7 +111,7 @@ def test_autoencoder_with_batchnorm_folded():
     inputs = torch.randn(6, 2, 5, 5).double()
     loss = BatchLoss(lambda model, x: (model(x) - x).view(len(x), -1).square().mean())
     operator = HessianOperator(model, loss, inputs.split([2, 4]))
-    assert operator.objective.plan.folded == {0}
+    assert operator.objective.folding.folded == {0}
     truth = dense_hessian(model, lambda f: (f(inputs) - inputs).square().mean())
     torch.testing.assert_close(dense_matrix(operator), truth, rtol=1e-9, atol=1e-12)
     # In float32 as well the batch's layout is the user's.

@@ -9,7 +9,7 @@ from networks import convolutional, dense_hessian, images
 from torch import nn
 
 from saddlescope.curvature import HessianOperator
-from saddlescope.curvature.objective.forward import ForwardPlan
+from saddlescope.curvature.objective.forward import Folding
 from saddlescope.curvature.reference import dense_matrix
 
 
@@ -105,7 +105,7 @@ def test_hessian_in_the_original_parameters_is_unchanged(name):
     torch.manual_seed(0)
     model, (inputs, targets) = statistics(make()), images(7)
     operator = HessianOperator(model, nn.CrossEntropyLoss(), [(inputs, targets)])
-    assert len(operator.objective.plan.folded) == folded
+    assert len(operator.objective.folding.folded) == folded
     truth = dense_hessian(model, lambda f: F.cross_entropy(f(inputs), targets))
     torch.testing.assert_close(dense_matrix(operator), truth, rtol=1e-9, atol=1e-12)
 
@@ -121,10 +121,10 @@ def test_a_model_that_takes_another_path_is_run_unfolded():
             return (self.norm(y) if len(x) == 1 else self.norm(y) * y).mean((2, 3))
 
     model, (inputs, _) = statistics(Moody()), images(5)
-    plan = ForwardPlan(model, inputs)
-    assert plan.folded == {0}
-    torch.testing.assert_close(plan.run(model, inputs), model(inputs))
-    assert not plan.folded
+    folding = Folding(model, inputs)
+    assert folding.folded == {0}
+    torch.testing.assert_close(folding.run(model, inputs), model(inputs))
+    assert not folding.folded
 
 
 @pytest.mark.parametrize("make", [Features, Wrapped])
@@ -136,7 +136,7 @@ def test_layers_whose_output_leaves_the_model_are_not_folded(make):
     torch.manual_seed(0)
     model, (inputs, targets) = statistics(make()), images(7)
     operator = HessianOperator(model, criterion, [(inputs, targets)])
-    assert not operator.objective.plan.folded
+    assert not operator.objective.folding.folded
     truth = dense_hessian(model, lambda f: criterion(f(inputs), targets))
     torch.testing.assert_close(dense_matrix(operator), truth, rtol=1e-9, atol=1e-12)
 
@@ -154,26 +154,26 @@ def test_a_model_that_views_its_images_keeps_their_layout():
     model = Viewing()
     batch = (torch.randn(5, 3, 8, 8), torch.tensor([0, 1, 2, 3, 0]))
     operator = HessianOperator(model, nn.CrossEntropyLoss(), [batch])
-    assert not operator.objective.plan.channels_last
+    assert not operator.objective.folding.channels_last
     assert operator.loss == pytest.approx(F.cross_entropy(model(batch[0]), batch[1]).item())
 
 
 def test_images_go_channels_last_and_vectors_do_not():
     inputs, _ = images(5, dtype=torch.float32)
     wide = inputs.expand(5, 3, 8, 8)
-    plan = ForwardPlan(nn.Conv2d(3, 2, 3), wide)
-    assert plan.prepare(wide).is_contiguous(memory_format=torch.channels_last)
-    assert plan.prepare(wide.double()).stride() == wide.double().stride()
-    flat = ForwardPlan(nn.Linear(8, 2), wide)
+    folding = Folding(nn.Conv2d(3, 2, 3), wide)
+    assert folding.prepare(wide).is_contiguous(memory_format=torch.channels_last)
+    assert folding.prepare(wide.double()).stride() == wide.double().stride()
+    flat = Folding(nn.Linear(8, 2), wide)
     assert flat.prepare(wide) is wide
 
 
 def test_few_images_for_many_weights_stay_as_they_are():
     """64 outputs an image, 300 weights: five images are worth laying the weights out for."""
     inputs = torch.randn(10, 3, 4, 4)
-    plan = ForwardPlan(nn.Conv2d(3, 4, 5, padding=2).eval(), inputs)
-    assert plan.channels_last
-    assert plan.prepare(inputs).is_contiguous(memory_format=torch.channels_last)
+    folding = Folding(nn.Conv2d(3, 4, 5, padding=2).eval(), inputs)
+    assert folding.channels_last
+    assert folding.prepare(inputs).is_contiguous(memory_format=torch.channels_last)
     few = inputs[:4].contiguous()
-    assert plan.prepare(few) is few
-    assert plan.lay_out(few).is_contiguous(memory_format=torch.channels_last)
+    assert folding.prepare(few) is few
+    assert folding.lay_out(few).is_contiguous(memory_format=torch.channels_last)

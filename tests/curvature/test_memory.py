@@ -116,8 +116,8 @@ def test_kept_batches_are_not_prepared_again():
     kept = operator.products._kept
     whole = operator.matvec(torch.ones(operator.size, dtype=torch.float64))
     operator.products._kept, operator.products.retained = kept[:2], 2 / 3
-    prepared, prepare = [], operator.objective.plan.prepare
-    operator.objective.plan.prepare = lambda inputs: prepared.append(1) or prepare(inputs)
+    prepared, prepare = [], operator.objective.folding.prepare
+    operator.objective.folding.prepare = lambda inputs: prepared.append(1) or prepare(inputs)
     again = operator.matvec(torch.ones(operator.size, dtype=torch.float64))
     assert len(prepared) == 1
     torch.testing.assert_close(again, whole, rtol=1e-12, atol=1e-13)

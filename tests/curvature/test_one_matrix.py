@@ -347,6 +347,24 @@ class TestChanges:
         with pytest.raises(OperatorError, match=rf"^{name} changed after the operator was built"):
             use(operator)
 
+    def test_a_step_there_and_back_changes_nothing(self):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double().eval()
+        operator = HessianOperator(model, CRITERION, [data()])
+        ones = torch.ones(operator.size).double()
+        expected = operator.matvec(ones)
+        kept = [parameter.detach().clone() for parameter in model.parameters()]
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1)
+            for parameter, before in zip(model.parameters(), kept, strict=True):
+                parameter.copy_(before)
+        assert torch.equal(operator.matvec(ones), expected)
+        with torch.no_grad():  # the same numbers in another order are other weights
+            model[0].weight.copy_(kept[0].flip(0))
+        with pytest.raises(OperatorError, match=r"^0\.weight changed after"):
+            operator.matvec(ones)
+
     def test_a_forward_pass_in_between_changes_nothing(self):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)).double().eval()

@@ -5,7 +5,7 @@ import torch
 from networks import convolutional, images
 from torch import nn
 
-from saddlescope.bench.calls import DeviceCalls
+from benchmarks.calls import DeviceCalls
 from saddlescope.curvature import GaussNewtonOperator, HessianOperator, Programs
 from saddlescope.curvature.krylov import lanczos
 from saddlescope.curvature.products import strategy

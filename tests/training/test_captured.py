@@ -6,7 +6,7 @@ import logging
 import pytest
 import torch
 
-from saddlescope.bench.calls import DeviceCalls
+from benchmarks.calls import DeviceCalls
 from saddlescope.errors import Interrupted, UsageError
 from saddlescope.runs import METHODS, RunFolder, read_rows
 from saddlescope.sharpness import SharpnessAware, StepOptions

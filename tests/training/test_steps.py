@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 
-from saddlescope.bench.calls import DeviceCalls
+from benchmarks.calls import DeviceCalls
 from saddlescope.runs import METHODS
 from saddlescope.sharpness import SharpnessAware, StepOptions
 from saddlescope.training import packaged_recipe

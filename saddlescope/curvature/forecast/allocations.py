@@ -1,4 +1,4 @@
-"""What work on a batch allocates: recorded for two and for three samples, told for any number.
+"""Tell what work on a batch allocates: recorded for two and for three samples, told for any number.
 
 Everything an operator allocates is affine in the number of samples it evaluates together, at every
 moment of its work: parameter-sized tensors do not grow, activations grow in proportion. So the work

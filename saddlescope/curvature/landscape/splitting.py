@@ -1,4 +1,4 @@
-"""What an eigenvalue of a Hessian is made of: vᵀHv = vᵀGv + vᵀRv, and what the loss does along v.
+"""An eigenvalue of a Hessian, taken apart: vᵀHv = vᵀGv + vᵀRv, and what the loss does along v.
 
 G is the Gauss-Newton matrix and R = H − G the remainder, Σ_k ∂ℓ/∂z_k·∇²z_k. A network of ReLUs with
 BatchNorm in eval mode is linear in each parameter tensor, piece by piece: within a tensor's block R

@@ -3,7 +3,7 @@
 from saddlescope.curvature.objective.batches import BatchLoss, map_tensors
 from saddlescope.curvature.objective.displacement import displaced
 from saddlescope.curvature.objective.explaining import check_call, described, explain, first_line
-from saddlescope.curvature.objective.forward import ForwardPlan, call_model
+from saddlescope.curvature.objective.forward import Folding, call_model
 from saddlescope.curvature.objective.objective import Batch, Criterion, Objective, ObjectiveOptions
 from saddlescope.curvature.objective.parameters import (
     Choice,

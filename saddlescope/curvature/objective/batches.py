@@ -1,4 +1,4 @@
-"""What a batch may be: a pair (inputs, targets), or anything that a loss of your own can read.
+"""Batches of any kind: a pair (inputs, targets), or anything that a loss of your own can read.
 
 A criterion sees outputs and targets. Many losses are not of that form: a language model returns
 its own, an autoencoder has no targets, a physics-informed network differentiates its outputs with
@@ -101,7 +101,7 @@ def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
         for key in list(value):
             changed[key] = map_tensors(value[key], change)
         return changed
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
+    if is_named_tuple(value):
         return type(value)(*(map_tensors(item, change) for item in value))
     if isinstance(value, tuple | list):
         return type(value)(map_tensors(item, change) for item in value)
@@ -111,6 +111,11 @@ def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
             value, **{name: map_tensors(getattr(value, name), change) for name in fields}
         )
     return value
+
+
+def is_named_tuple(value: Any) -> bool:
+    """Return whether a value is a tuple whose items have names: one structure, not several."""
+    return isinstance(value, tuple) and hasattr(value, "_fields")
 
 
 def detached(batch: Any, device: torch.device) -> Any:

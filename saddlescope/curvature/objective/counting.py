@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from saddlescope.curvature.objective.batches import map_tensors
+from saddlescope.curvature.objective.batches import is_named_tuple, map_tensors
 from saddlescope.errors import DataError
 
 
@@ -63,7 +63,7 @@ def _possible(value: Any, *, items: bool = False) -> set[int] | None:
         return {len(value)} if value.dim() > 0 else None
     lengths = [found for item in _items(value) if (found := _possible(item)) is not None]
     common = set.intersection(*lengths) if lengths else None
-    if items and isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+    if items and isinstance(value, list | tuple) and not is_named_tuple(value):
         return (common or set()) | {len(value)}
     return common
 
@@ -96,7 +96,7 @@ def _divider(value: Any, count: int, *, items: bool) -> Callable[[int, int], Any
     each = (
         items
         and isinstance(value, list | tuple)
-        and not hasattr(value, "_fields")
+        and not is_named_tuple(value)
         and len(value) == count
         and all(_items(item) or isinstance(item, Tensor) for item in value)
     )
@@ -149,7 +149,7 @@ def batch_weight(criterion: Any, targets: Any, count: int, reduction: str) -> fl
     targets and class weights alike (`torch.nn.CrossEntropyLoss` divides by the sum of the
     weights of the targets it counts).
     """
-    if reduction != "mean" or not hasattr(criterion, "reduction"):
+    if reduction != "mean" or getattr(criterion, "reduction", None) is None:
         return float(count)
     if not isinstance(targets, Tensor):
         return float(count)

@@ -1,4 +1,4 @@
-"""What went wrong in somebody's model, criterion or data, in one line that says what to do.
+"""Say what went wrong in somebody's model, criterion or data, in one line that says what to do.
 
 torch's own errors name an operator of C++ or nothing ("mat1 and mat2 must have the same dtype").
 Nothing here runs until something has failed: then the first batch is taken through the model and
@@ -264,7 +264,7 @@ def _pick(outputs: Any) -> str:
     key = "[0]"
     if isinstance(outputs, Mapping) and outputs:
         key = "['logits']" if "logits" in outputs else f"[{next(iter(outputs))!r}]"
-    elif dataclasses.is_dataclass(outputs) or hasattr(outputs, "logits"):
+    elif dataclasses.is_dataclass(outputs) or getattr(outputs, "logits", None) is not None:
         key = ".logits"
     return f"lambda outputs, targets: criterion(outputs{key}, targets)"
 

@@ -37,7 +37,7 @@ _LAYERS = (torch.conv1d, torch.conv2d, torch.conv3d, F.linear)
 _BATCH_NORM = inspect.signature(F.batch_norm)
 
 
-class ForwardPlan:
+class Folding:
     """Learn from one pass which layer calls of a model are folded.
 
     Args:
@@ -131,7 +131,7 @@ def _runs_channels_last(model: Callable[..., Any], first: Any) -> bool:
     return True
 
 
-class _PlanMismatchError(Exception):
+class _FoldingError(Exception):
     """A folded layer's output went somewhere else than into its BatchNorm."""
 
 
@@ -212,10 +212,10 @@ class _Fold(TorchFunctionMode):
             return func(*args, **kwargs)
         for value in _flat((*args, *kwargs.values())):
             if id(value) in self._spent:
-                raise _PlanMismatchError
+                raise _FoldingError
             if id(value) in self._waiting:
                 if not _folds_into(func, args, kwargs):
-                    raise _PlanMismatchError
+                    raise _FoldingError
                 self._spent.add(id(value))
                 layer, given, named = self._waiting.pop(id(value))
                 return _folded_layer(layer, given, named, _BATCH_NORM.bind(*args, **kwargs))

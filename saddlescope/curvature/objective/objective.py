@@ -19,7 +19,7 @@ from saddlescope.curvature.memory import default_budget, is_out_of_memory
 from saddlescope.curvature.objective.batches import BatchLoss, InDouble, detached
 from saddlescope.curvature.objective.counting import batch_weight, divided, divisible, pair
 from saddlescope.curvature.objective.embeddings import within_max_norm
-from saddlescope.curvature.objective.forward import ForwardPlan, call_model
+from saddlescope.curvature.objective.forward import Folding, call_model
 from saddlescope.curvature.objective.parameters import (
     Choice,
     ParameterVector,
@@ -108,7 +108,7 @@ class Objective(SharedOut):
                 f"reduction {self.reduction!r}: expected 'mean', 'sum' or 'none' "
                 "(pass reduction=... if the criterion's attribute means something else)"
             )
-        self._plan: ForwardPlan | None = None
+        self._folding: Folding | None = None
         self.ranks = ranks_of(batches)
         budget = default_budget(torch.device("cpu")) if memory_budget is None else memory_budget
         self.source: Iterable[Any] = FixedBatches(batches, budget=budget)
@@ -148,10 +148,10 @@ class Objective(SharedOut):
         return other
 
     def unfolded(self) -> "Objective":
-        """Return the same objective with every module called as it is; see `ForwardPlan`."""
+        """Return the same objective with every module called as it is; see `Folding`."""
         other = copy.copy(self)
-        other._plan = copy.copy(self.plan)
-        other._plan.folded = frozenset()
+        other._folding = copy.copy(self.folding)
+        other._folding.folded = frozenset()
         return other
 
     def few(self, count: int) -> "Objective | None":
@@ -198,7 +198,7 @@ class Objective(SharedOut):
         """
         criterion = self.criterion if criterion is None else criterion
         with held_attributes(self.model) if hold else nullcontext():
-            values = self.plan.run(self.model, batch.inputs)
+            values = self.folding.run(self.model, batch.inputs)
             if not isinstance(criterion, BatchLoss):  # whose forward pass ends with the loss
                 values = criterion(values, batch.targets)
         if values.dim() > 0:
@@ -214,7 +214,7 @@ class Objective(SharedOut):
         """
         if self.reduction == "sum":
             return batch.share
-        if self.reduction == "mean" and hasattr(self.criterion, "reduction"):
+        if self.reduction == "mean" and getattr(self.criterion, "reduction", None) is not None:
             weight = batch_weight(self.criterion, batch.targets, batch.count, "mean")
             return batch.share / weight
         return batch.share / (batch.count * elements)
@@ -292,7 +292,7 @@ class Objective(SharedOut):
         exact.original = exact.model
         exact._whole = criterion if isinstance(criterion, BatchLoss) else None
         exact.vector = select_parameters(exact.model, self._patterns)
-        exact.source, exact._plan = InDouble(self.source), None
+        exact.source, exact._folding = InDouble(self.source), None
         return exact
 
     def _call_on_all(self, model: nn.Module) -> None:

@@ -1,7 +1,7 @@
 """A data set as the instrument sees it: inputs by index, and one class number a sample."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -116,7 +116,7 @@ def as_samples(dataset: Any) -> Samples:
         samples = TensorSamples(dataset.tensors[0], dataset.tensors[1], groups)
     elif isinstance(dataset, tuple | list) and len(dataset) == 2:
         samples = _pair(*dataset, groups=groups)
-    elif hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
+    elif isinstance(dataset, Sized) and hasattr(dataset, "__getitem__"):
         samples = _listed(dataset, groups)
     else:
         raise UsageError(

@@ -22,7 +22,7 @@ from saddlescope.curvature.objective.counting import (
     pair,
     sample_count,
 )
-from saddlescope.curvature.objective.forward import ForwardPlan
+from saddlescope.curvature.objective.forward import Folding
 from saddlescope.curvature.objective.parameters import ParameterVector
 from saddlescope.curvature.objective.state import exact_arithmetic, untouched
 from saddlescope.errors import OperatorError
@@ -67,18 +67,18 @@ class SharedOut:
     largest: int
     chunk: int | None
     _whole: BatchLoss | None
-    _plan: ForwardPlan | None
+    _folding: Folding | None
     _divisible: bool
     _total: float
     _mine: tuple[int, float, int]  # samples, weight and batches of this rank
 
     @property
-    def plan(self) -> ForwardPlan:
+    def folding(self) -> Folding:
         """Return how the forward pass is run, learned from the first batch."""
-        if self._plan is None:
+        if self._folding is None:
             next(self.batches())
-        assert self._plan is not None
-        return self._plan
+        assert self._folding is not None
+        return self._folding
 
     def batches(self, *, after: int = 0, split: bool = False) -> Iterator[Batch]:
         """Yield every batch on the parameters' device with its exact share.
@@ -154,11 +154,11 @@ class SharedOut:
             inputs, targets = detached(batch, self.vector.device), None
         else:
             inputs, targets = (moved(part, self.vector.device) for part in pair(batch))
-        if self._plan is None:
+        if self._folding is None:
             with untouched(self.model), exact_arithmetic():
-                self._plan = ForwardPlan(self.model, inputs, loss=self._whole)
+                self._folding = Folding(self.model, inputs, loss=self._whole)
         share = 1.0 if self.reduction == "sum" else weight / self._total
-        return Batch(self._plan.prepare(inputs), targets, share, count)
+        return Batch(self._folding.prepare(inputs), targets, share, count)
 
     def _count(self, batch: Any) -> tuple[int, float]:
         """A batch's number of samples, and what its mean was divided by."""

@@ -89,8 +89,9 @@ class Tensors:
     """
 
     model: nn.Module
-    _slots: list[tuple[str, dict[str, Any], str, Tensor, int, int]] = field(default_factory=list)
-    _buffers: dict[str, Tensor] = field(default_factory=dict)
+    _slots: list[tuple[str, dict[str, Any], str, Tensor, int, int, Tensor]] = field(
+        default_factory=list
+    )
 
     def __post_init__(self) -> None:
         for prefix, module in self.model.named_modules():
@@ -100,25 +101,43 @@ class Tensors:
                         continue
                     name = f"{prefix}.{key}" if prefix else key
                     self._slots.append(
-                        (name, store, key, tensor, tensor.data_ptr(), tensor._version)
+                        (
+                            name,
+                            store,
+                            key,
+                            tensor,
+                            tensor.data_ptr(),
+                            tensor._version,
+                            _fingerprint(tensor),
+                        )
                     )
-                    if store is module._buffers:
-                        self._buffers[name] = tensor.clone()
 
     def changed(self) -> str | None:
         """Return the name of the first that was replaced or written to, None if there is none.
 
-        A buffer that a forward pass wrote to and that was put back has not changed.
+        A buffer that a forward pass wrote to, or a parameter that a step away from here and back
+        (a difference of gradients, SAM's ascent) moved, has not changed once it was put back.
         """
-        for name, store, key, tensor, pointer, version in self._slots:
+        for name, store, key, tensor, pointer, version, mark in self._slots:
             now = store.get(key)
             if now is None or now is not tensor or now.data_ptr() != pointer:
                 return name
-            if now._version != version:
-                before = self._buffers.get(name)
-                if before is None or not torch.equal(before, now):
-                    return name
+            if now._version != version and not torch.equal(mark, _fingerprint(now)):
+                return name
         return None
+
+
+def _fingerprint(tensor: Tensor) -> Tensor:
+    """Return Σ_i (2i + 1)·bits_i modulo 2⁶⁴, int64, shape (): another if one entry changes."""
+    flat = tensor.detach().contiguous().view(-1)
+    words = {1: torch.uint8, 2: torch.int16, 4: torch.int32}.get(flat.itemsize, torch.int64)
+    total = torch.zeros((), dtype=torch.int64, device=tensor.device)
+    first = 1
+    for part in flat.view(words).split(1 << 20):  # little memory beside the weights
+        odd = torch.arange(first, first + 2 * len(part), 2, device=tensor.device)
+        total += (odd * part).sum()
+        first += 2 * len(part)
+    return total
 
 
 _FLOAT32_USERS = (

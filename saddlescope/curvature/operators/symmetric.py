@@ -1,4 +1,4 @@
-"""What a symmetric matrix-free operator is, one made from others, and a dense matrix as one.
+"""Symmetric matrix-free operators: their base, one made from others, a dense matrix as one.
 
 Whatever has `size`, `dtype`, `device` and `matvec` is an operator. At the doors of this package
 `as_operator` makes a `SymmetricOperator` of it, which can answer a few questions more; inside,

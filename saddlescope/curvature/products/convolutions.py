@@ -164,44 +164,42 @@ class _GradientInWeight(Function):
         return in_g, in_x, None, None, None
 
 
-def convolution(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    transposed: bool,
-    output_padding: list[int],
-    groups: int,
-) -> Tensor:
-    """Do as `torch.ops.aten.convolution` does, in another way where that is faster."""
-    plan = _plan(x, weight, Geometry(tuple(stride), tuple(padding), tuple(dilation), groups))
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
+    """Do as `torch.ops.aten.convolution` does, in another way where that is faster.
+
+    Args:
+        x: images, shape (N, C, …).
+        weight: filters.
+        bias: one number a filter, if there is one.
+        *rest: stride, padding, dilation, transposed, output padding and groups, as there.
+    """
+    stride, padding, dilation, transposed, _, groups = rest
+    way = _way(x, weight, Geometry(tuple(stride), tuple(padding), tuple(dilation), groups))
     apply: Callable[..., Tensor] = torch.ops.aten.convolution.default
-    given: tuple[Any, ...] = (stride, padding, dilation, transposed, output_padding, groups)
-    if plan.unrolled and not transposed:
+    given: tuple[Any, ...] = rest
+    if way.unrolled and not transposed:
         apply, given = unrolled.convolve, (stride, padding)
-    if plan.samples >= len(x):
+    if way.samples >= len(x):
         return apply(x, weight, bias, *given)
-    return torch.cat([apply(part, weight, bias, *given) for part in x.split(plan.samples)])
+    return torch.cat([apply(part, weight, bias, *given) for part in x.split(way.samples)])
 
 
 def _gradients(
     g: Tensor, x: Tensor, weight: Tensor, at: Geometry, mask: tuple[bool, bool, bool]
 ) -> tuple[Any, ...]:
     """Gradients in x, weight and bias, those that the mask asks for."""
-    plan = _plan(x, weight, at)
+    way = _way(x, weight, at)
     apply: Callable[..., tuple[Any, ...]]
-    if plan.unrolled:
+    if way.unrolled:
         apply, given = unrolled.gradients, (at.stride, at.padding, mask)
     else:
         apply = torch.ops.aten.convolution_backward.default
         given = ([weight.shape[0]] if mask[2] else None, *at.arguments, list(mask))
-    if plan.samples >= len(x):
+    if way.samples >= len(x):
         return apply(g, x, weight, *given)
     parts = [
         apply(one, other, weight, *given)
-        for one, other in zip(g.split(plan.samples), x.split(plan.samples), strict=True)
+        for one, other in zip(g.split(way.samples), x.split(way.samples), strict=True)
     ]
     in_x, in_weight, in_bias = zip(*parts, strict=True)
     return (
@@ -212,17 +210,17 @@ def _gradients(
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Way:
     """How a convolution is computed: so many samples at once, by `unrolled` or not."""
 
     samples: int
     unrolled: bool
 
 
-def _plan(x: Tensor, weight: Tensor, at: Geometry) -> _Plan:
+def _way(x: Tensor, weight: Tensor, at: Geometry) -> _Way:
     # In float32, and on a GPU, a library has kernels for whole batches.
     if x.dtype != torch.float64 or x.device.type != "cpu":
-        return _Plan(len(x), unrolled=False)
+        return _Way(len(x), unrolled=False)
     outputs = 1
     for length, step in zip(x.shape[2:], at.stride, strict=True):
         outputs *= -(-length // step)
@@ -230,4 +228,4 @@ def _plan(x: Tensor, weight: Tensor, at: Geometry) -> _Plan:
     # A piece is shared by the threads, sample by sample.
     threads = torch.get_num_threads()
     samples = max(1, PIECE_BYTES // (patches * threads)) * threads
-    return _Plan(samples, unrolled.pays(outputs, weight, at.dilation, at.groups))
+    return _Way(samples, unrolled.pays(outputs, weight, at.dilation, at.groups))

@@ -208,7 +208,7 @@ class Programs:
     def _trace(objective: Objective, inputs: Tensor, targets: Tensor) -> TracedProgram | None:
         try:
             # What was recorded on images that are laid out runs on any, not the other way round.
-            inputs = objective.plan.lay_out(inputs)
+            inputs = objective.folding.lay_out(inputs)
             try:
                 program = _checked_program(objective, inputs, targets, PRIMES[0])
             except RecordingError:
@@ -230,11 +230,13 @@ def _checked_program(
     objective: Objective, inputs: Tensor, targets: Tensor, prime: int
 ) -> TracedProgram:
     """A program whose product is that of double backward."""
-    few = Batch(objective.plan.prepare(inputs[:2].contiguous()), targets[:2], 1.0, len(targets[:2]))
+    few = Batch(
+        objective.folding.prepare(inputs[:2].contiguous()), targets[:2], 1.0, len(targets[:2])
+    )
     program = TracedProgram(
         objective.model,
         objective.vector,
-        objective.plan,
+        objective.folding,
         unreduced(objective.criterion),
         inputs,
         targets,

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import grad_and_value
 
-from saddlescope.curvature.objective import ForwardPlan, ParameterVector, call_with
+from saddlescope.curvature.objective import Folding, ParameterVector, call_with
 from saddlescope.curvature.products.division import divide
 from saddlescope.curvature.products.graphs import RecordingError, cleaned, free_batch_size
 from saddlescope.curvature.products.recording import first_line, record
@@ -42,7 +42,7 @@ class TracedProgram:
     Args:
         model: the module whose structure is recorded; its values are inputs.
         vector: the parameters that make up w.
-        plan: how the forward pass is run.
+        folding: how the forward pass is run.
         criterion: `criterion(outputs, targets)`, one loss a sample (or an element of it); a scalar
             is taken as their mean.
         inputs: one batch of inputs, a tensor of shape (n, …).
@@ -64,15 +64,15 @@ class TracedProgram:
         self,
         model: nn.Module,
         vector: ParameterVector,
-        plan: ForwardPlan,
+        folding: Folding,
         criterion: Callable[[Any, Any], Tensor],
         inputs: Tensor,
         targets: Tensor,
         *,
         prime: int = PRIMES[0],
     ) -> None:
-        function = _dual_gradient(model, vector, plan, criterion)
-        self.elements = _elements(model, plan, criterion, inputs, targets)
+        function = _dual_gradient(model, vector, folding, criterion)
+        self.elements = _elements(model, folding, criterion, inputs, targets)
         points = [p.detach() for p in vector.tensors]
         self._criterion = criterion
         others = _others(model, vector, criterion)
@@ -141,7 +141,7 @@ def _in_double(value: Tensor) -> Tensor:
 def _dual_gradient(
     model: nn.Module,
     vector: ParameterVector,
-    plan: ForwardPlan,
+    folding: Folding,
     criterion: Callable[[Any, Any], Tensor],
 ) -> Callable[..., Any]:
     names = _other_names(model, vector)
@@ -170,7 +170,7 @@ def _dual_gradient(
             def call(*arguments: Any) -> Any:
                 return call_with(model, named, arguments)
 
-            values = measure(plan.run(call, inputs), targets)
+            values = measure(folding.run(call, inputs), targets)
             if values.dim() == 0:
                 return values
             return (values * weights.view(-1, *[1] * (values.dim() - 1))).sum()
@@ -193,13 +193,13 @@ def _dual_gradient(
 
 def _elements(
     model: nn.Module,
-    plan: ForwardPlan,
+    folding: Folding,
     criterion: Callable[[Any, Any], Tensor],
     inputs: Tensor,
     targets: Tensor,
 ) -> int:
     try:
-        values = criterion(plan.run(model, inputs[:1]), targets[:1])
+        values = criterion(folding.run(model, inputs[:1]), targets[:1])
     except Exception as error:  # anybody's forward pass
         raise RecordingError(
             f"one sample alone cannot be evaluated ({first_line(error)})"

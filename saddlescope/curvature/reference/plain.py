@@ -1,4 +1,4 @@
-"""What the references share: what they answer, and products by plain double backward in float64."""
+"""Shared among the references: what they answer, and plain double backward in float64."""
 
 import copy
 from collections.abc import Mapping

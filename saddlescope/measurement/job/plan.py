@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from saddlescope.curvature import MemoryPlan, count_samples, measure_footprint
-from saddlescope.curvature.products import TYPICAL_PRODUCTS
+from saddlescope.curvature import TYPICAL_PRODUCTS, MemoryPlan, count_samples, measure_footprint
 from saddlescope.measurement.job.spectrum import SpectrumJob
 
 _CERTIFIED_PRODUCTS = 50

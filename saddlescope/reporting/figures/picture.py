@@ -45,7 +45,6 @@ class Picture:
         draw: Under the style sheet.
         caption: One or two sentences: what is drawn.
         needs: What the runs must hold.
-        recipe: What trains the runs of the paper's figure; empty where there is none.
         narrow: The same for a narrow page, where the figure would not fit.
         section: Where the report shows it; None leaves it out.
         without_runs: Whether there is something to draw without runs.
@@ -55,7 +54,6 @@ class Picture:
     draw: Draw
     caption: str
     needs: str
-    recipe: str = ""
     narrow: Draw | None = None
     section: Section | None = None
     without_runs: bool = False

@@ -58,7 +58,6 @@ fig4 = Picture(
     "frequent class and a tail class. Points are networks, horizontal bars the bounds of their "
     "eigenvalues; each panel has a scale of its own.",
     needs="spectra",
-    recipe="train/fig4.toml",
     narrow=partial(_draw, stacked=True),
     section="ratio",
 )

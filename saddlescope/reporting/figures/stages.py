@@ -68,7 +68,6 @@ fig1 = Picture(
     caption="The two stages of SSE-SAM: test accuracy of head and tail classes, with its values "
     "at the switch and at the end.",
     needs="metrics of SSE-SAM",
-    recipe="train/fig3.toml",
 )
 
 
@@ -100,7 +99,6 @@ fig3 = Picture(
     caption="Test accuracy of many, medium and few classes by epoch; the switch of SSE-SAM is "
     "marked.",
     needs="metrics of SAM, ImbSAM and SSE-SAM",
-    recipe="train/fig3.toml",
 )
 
 
