@@ -169,9 +169,7 @@ def spectrum(
             weight_decay=weight_decay, batch_size=usual_batch_size(place),
             strategy=cast("Any", strategy),
         ),
-    )  # fmt: skip
-    view_options = ViewSettings(
-        steps=steps, probes=probes, k=k, radius=radius, resamples=resamples
+        ViewSettings(steps=steps, probes=probes, k=k, radius=radius, resamples=resamples),
     )  # fmt: skip
     ranks = sharing(shard.value, place)
     if views and board() is not None:
@@ -193,7 +191,6 @@ def spectrum(
         seed=number_list(seed, "--seed", "numbers"),
         path=output or path,
         views=[name.strip() for name in views.split(",")] if views else (),
-        view_options=view_options,
     )
     if dry_run:
         _print_plan(job)

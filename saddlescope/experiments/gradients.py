@@ -1,4 +1,4 @@
-"""What Propositions 3 and 4 assume, measured at a checkpoint over all of its samples.
+"""The assumptions of Propositions 3 and 4, measured at a checkpoint over all of its samples.
 
 The same quantities as `norms.jsonl` has of single batches (`saddlescope.training.norms`), but of
 the whole loss: no mini-batch noise, BatchNorm in eval mode, no augmentation. Proposition 4 assumes

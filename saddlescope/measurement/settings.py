@@ -9,36 +9,6 @@ from saddlescope.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Say what is measured of a row, and how precisely.
-
-    Attributes:
-        stop: the `settings` column.
-        matrix: the columns `operator`, `parameters` (name patterns only) and `weight_decay`.
-    """
-
-    stop: StopRule = field(default_factory=StopRule)
-    matrix: MatrixSpec = field(default_factory=MatrixSpec)
-
-    def column(self) -> str:
-        """Return the `settings` column: "rtol=0.01 atol=1e-05 confidence=0.999 certify=0 …"."""
-        stop = self.stop
-        return (
-            f"rtol={stop.rtol:g} atol={stop.floor:g} confidence={stop.confidence:g} "
-            f"certify={int(stop.certify)} max_matvecs={stop.max_matvecs}"
-        )
-
-    def key(self) -> dict[str, Any]:
-        """Return the columns that say which matrix."""
-        patterns = self.matrix.parameters
-        return {
-            "operator": self.matrix.operator,
-            "parameters": "*" if patterns is None else ",".join(map(str, patterns)),
-            "weight_decay": float(self.matrix.weight_decay),
-        }
-
-
-@dataclass(frozen=True)
 class ViewSettings:
     """Options of the views.
 
@@ -84,3 +54,35 @@ class ViewSettings:
     def trace_probes(self) -> int:
         """Probes of the trace: each takes one product."""
         return 30 if self.probes is None else self.probes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Say what is measured of a row, and how precisely.
+
+    Attributes:
+        stop: the `settings` column.
+        matrix: the columns `operator`, `parameters` (name patterns only) and `weight_decay`.
+        views: how what `--with` adds is computed.
+    """
+
+    stop: StopRule = field(default_factory=StopRule)
+    matrix: MatrixSpec = field(default_factory=MatrixSpec)
+    views: ViewSettings = field(default_factory=ViewSettings)
+
+    def column(self) -> str:
+        """Return the `settings` column: "rtol=0.01 atol=1e-05 confidence=0.999 certify=0 …"."""
+        stop = self.stop
+        return (
+            f"rtol={stop.rtol:g} atol={stop.floor:g} confidence={stop.confidence:g} "
+            f"certify={int(stop.certify)} max_matvecs={stop.max_matvecs}"
+        )
+
+    def key(self) -> dict[str, Any]:
+        """Return the columns that say which matrix."""
+        patterns = self.matrix.parameters
+        return {
+            "operator": self.matrix.operator,
+            "parameters": "*" if patterns is None else ",".join(map(str, patterns)),
+            "weight_decay": float(self.matrix.weight_decay),
+        }

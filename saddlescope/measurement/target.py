@@ -1,4 +1,4 @@
-"""What is measured: a network, a criterion, samples, and the words that identify them."""
+"""A target of measurement: a network, a criterion, samples, and the words that identify them."""
 
 from dataclasses import asdict, dataclass, field
 from os import PathLike

@@ -23,6 +23,14 @@ from saddlescope.reporting.figures import (
     training_curves,
 )
 from saddlescope.reporting.findings import Findings, find
+from saddlescope.reporting.frames import (
+    accuracy_table,
+    class_table,
+    spectrum_table,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
 from saddlescope.reporting.judging import Claim
 from saddlescope.reporting.loading import Problem, Run, load_runs
 from saddlescope.reporting.palette import house_style, method_style, use_house_style
@@ -36,14 +44,6 @@ from saddlescope.reporting.paper import (
 )
 from saddlescope.reporting.report import Report, write_report
 from saddlescope.reporting.selection import Ratio, Selection, select, select_runs
-from saddlescope.reporting.tables import (
-    accuracy_table,
-    class_table,
-    spectrum_table,
-    to_csv,
-    to_latex,
-    to_markdown,
-)
 from saddlescope.reporting.terminal import spectrum_text, summary_text
 
 __all__ = [

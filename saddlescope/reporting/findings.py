@@ -1,4 +1,4 @@
-"""What the runs show, in sentences made from the numbers, and what they cannot show.
+"""The runs' findings, in sentences made from the numbers, and what they cannot show.
 
 Only differences that the bounds support are stated; they are differences between the measured
 checkpoints. Negative curvature is never called a saddle without the gradient norm beside it: at
@@ -31,7 +31,7 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Findings:
-    """What can be said about a set of runs.
+    """Sentences about a set of runs.
 
     Attributes:
         paragraph: The answer in a few sentences.

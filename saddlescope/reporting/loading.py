@@ -92,7 +92,7 @@ class Run:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What run.json tells about the data set."""
+        """The data set, as run.json tells of it."""
         return _mapping(self.info.get("data"))
 
     @property
@@ -118,7 +118,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the training came to its end."""
+        """Tell whether the training came to its end."""
         return self.info.get("state") == "finished"
 
     @property

@@ -18,9 +18,9 @@ from typing import Any, Final
 import pandas as pd
 
 from saddlescope.errors import UsageError
+from saddlescope.reporting.frames import to_csv, to_latex, to_markdown
 from saddlescope.reporting.loading import Run
 from saddlescope.reporting.selection import Selection
-from saddlescope.reporting.tables import to_csv, to_latex, to_markdown
 from saddlescope.reporting.text import SHOTS, method_label
 from saddlescope.runs import LOSSES, METHODS, write_text
 

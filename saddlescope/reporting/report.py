@@ -24,11 +24,11 @@ from saddlescope.reporting.figures import PICTURES, Picture
 from saddlescope.reporting.figures.canvas import add_note, color_variables, figure_bytes, inline_svg
 from saddlescope.reporting.figures.picture import Section
 from saddlescope.reporting.findings import Findings, find
+from saddlescope.reporting.frames import accuracy_table, class_table, spectrum_table, to_csv
 from saddlescope.reporting.loading import Problem, Run
 from saddlescope.reporting.palette import INK, METHOD_STYLES, OTHER, house_style
 from saddlescope.reporting.paper import measured_tables
 from saddlescope.reporting.selection import Selection, select_runs
-from saddlescope.reporting.tables import accuracy_table, class_table, spectrum_table, to_csv
 from saddlescope.reporting.text import decimal, interval, number, shorten, whole
 from saddlescope.runs import METHODS, write_text
 
@@ -41,7 +41,7 @@ _MARKS = {
 
 @dataclass(frozen=True)
 class Report:
-    """What `write_report` made.
+    """A report that was written.
 
     Attributes:
         path: The HTML file.

@@ -49,7 +49,7 @@ class Ratio:
 
     @property
     def comparable(self) -> bool:
-        """Whether its bounds may be set against another's.
+        """Tell whether its bounds may be set against another's.
 
         A ratio with λ_min > 0 measures something else: there is no descent direction to leave by.
         """

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saddlescope.reporting.findings import find
+from saddlescope.reporting.frames import accuracy_table
 from saddlescope.reporting.selection import WHOLE_HESSIAN, Panel, Selection, matrix_words
-from saddlescope.reporting.tables import accuracy_table
 from saddlescope.reporting.text import (
     decimal,
     interval,

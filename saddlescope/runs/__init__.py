@@ -25,6 +25,7 @@ from saddlescope.runs.schema import (
     NORM_COLUMNS,
     OPERATORS,
     SPECTRUM_COLUMNS,
+    SPECTRUM_KEY,
     VIEW_COLUMNS,
     VIEW_IDENTITY,
     Columns,
@@ -41,7 +42,14 @@ from saddlescope.runs.tables import (
     spectrum_csv,
     write_spectrum,
 )
-from saddlescope.runs.view_files import read_view, view_columns, view_file, views_folder, write_view
+from saddlescope.runs.view_files import (
+    read_view,
+    typed_record,
+    view_columns,
+    view_file,
+    views_folder,
+    write_view,
+)
 
 __all__ = [
     "CLASSIFIERS",
@@ -53,6 +61,7 @@ __all__ = [
     "ONE_STAGE",
     "OPERATORS",
     "SPECTRUM_COLUMNS",
+    "SPECTRUM_KEY",
     "VIEW_COLUMNS",
     "VIEW_IDENTITY",
     "Columns",
@@ -86,6 +95,7 @@ __all__ = [
     "shown",
     "spectrum_csv",
     "to_json",
+    "typed_record",
     "view_columns",
     "view_file",
     "views_folder",

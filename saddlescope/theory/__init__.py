@@ -4,8 +4,10 @@ Theorem 1, Propositions 3, 4 and 5, Theorem 6 and the Weingarten map, as printed
 on quadratic losses and smooth saddles in float64. Nothing here needs torch.
 """
 
+from saddlescope.theory.catalogue import STATEMENTS
 from saddlescope.theory.curvature_of_graphs import principal_curvatures, weingarten
 from saddlescope.theory.figure2 import SaddlePanel, figure2
+from saddlescope.theory.measured import bound_terms
 from saddlescope.theory.phase import (
     DISPLACEMENT_REGIONS,
     DISTANCE_REGIONS,
@@ -15,7 +17,6 @@ from saddlescope.theory.phase import (
     theorem1_border,
 )
 from saddlescope.theory.placing import place
-from saddlescope.theory.registry import STATEMENTS
 from saddlescope.theory.search import find_counterexample, violates
 from saddlescope.theory.statements import Judgement, Statement, Tally, check
 from saddlescope.theory.surfaces import (
@@ -28,7 +29,7 @@ from saddlescope.theory.surfaces import (
     two_layer_linear,
 )
 from saddlescope.theory.theorem1 import horizon_table, largest_horizon, threshold
-from saddlescope.theory.theorem6 import Bound, generalisation_bound
+from saddlescope.theory.theorem6 import Bound, Terms, generalisation_bound
 from saddlescope.theory.trajectories import Part, Share, walk
 
 __all__ = [
@@ -44,6 +45,8 @@ __all__ = [
     "Surface",
     "SurfaceShare",
     "Tally",
+    "Terms",
+    "bound_terms",
     "check",
     "displacement_region",
     "distance_borders",

@@ -1,4 +1,4 @@
-"""What Fig. 2 shows, computed: SGD and SAM from near a saddle, where SAM is slower and where not.
+"""Fig. 2 computed: SGD and SAM from near a saddle, where SAM is slower and where not.
 
 The paper gives no function for its figure. Left: a strict saddle between two wells, with which SGD
 leaves and SAM is held within about ρ of the saddle. Right: a quadratic for which the hypothesis of

@@ -23,7 +23,7 @@ BATCH = 2000
 
 @dataclass(frozen=True)
 class Judgement:
-    """Of N instances.
+    """Judgement of N instances.
 
     Attributes:
         hypothesis: where it is met, bool, shape (N,).
@@ -64,7 +64,7 @@ class Statement:
 
 @dataclass(frozen=True)
 class Tally:
-    """What many trials of a statement gave.
+    """Count of many trials of a statement.
 
     Attributes:
         statement, variant: which.

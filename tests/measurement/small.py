@@ -1,5 +1,7 @@
 """A network of 43 parameters in float64 whose views can be computed densely."""
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 from torch.func import functional_call
@@ -29,8 +31,10 @@ def target(*, dtype=torch.float64, digest="abc", rule=None, n=41):
     )  # fmt: skip
 
 
-def job(path, *, on=None, classes=(1,), groups=("all",), **rest):
+def job(path, *, on=None, classes=(1,), groups=("all",), view_settings=None, **rest):
     options = {"settings": Settings(StopRule(rtol=1e-8, atol=1e-9))} | rest
+    if view_settings:
+        options["settings"] = replace(options["settings"], views=view_settings)
     return SpectrumJob.plan(
         on or target(), classes=list(classes), groups=groups, path=path, **options
     )

@@ -6,7 +6,7 @@ from small import GROUPS, Dense, target
 from torch import nn
 
 from saddlescope.errors import UsageError
-from saddlescope.experiments import manufacture, measure_escape
+from saddlescope.experiments import Steps, manufacture, measure_escape
 from saddlescope.experiments.manufactured import displace
 from saddlescope.measurement import Target
 from saddlescope.measurement.directions import UpdateRule
@@ -106,10 +106,12 @@ def test_escape_from_a_saddle_follows_every_stage():
     with torch.no_grad():
         of.model[0].bias.add_(0.5)
     of = Target(of.model, of.criterion, of.samples, of.identity, of.rule)
-    options = {"steps": 10, "eta": 0.3, "start": "rank-deficient", "seed": 1}
-    at_rest = measure_escape(of, methods=("sgd",), **options)
+    options = {"count": 10, "eta": 0.3, "start": "rank-deficient", "seed": 1}
+    at_rest = measure_escape(of, Steps(methods=("sgd",), **options))
     assert at_rest.rows[-1]["along"] == pytest.approx(0, abs=1e-12)
-    found = measure_escape(of, methods=("sam-ext", "imbsam", "sse-sam"), offset=1e-3, **options)
+    found = measure_escape(
+        of, Steps(methods=("sam-ext", "imbsam", "sse-sam"), offset=1e-3, **options)
+    )
     rows = {(r["method"], r["step"]): r for r in found.rows}
     assert rows["sse-sam", 0]["start"] == "rank-deficient"
     # 0.7 of 10 steps as SAM (ext.), then as ImbSAM.
@@ -118,4 +120,4 @@ def test_escape_from_a_saddle_follows_every_stage():
     assert rows["sse-sam", 0]["along"] == rows["imbsam", 0]["along"] == 0.0
     assert GROUPS["tail"] == (1, 2)
     with pytest.raises(UsageError, match="offset"):
-        measure_escape(of, steps=1, eta=0.1, offset=-1.0)
+        measure_escape(of, Steps(1, eta=0.1, offset=-1.0))

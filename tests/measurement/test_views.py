@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ QUICK = ViewSettings(steps=6, probes=3, k=2, points=5, plane_points=3, resamples
 def measured(tmp_path, *views, options=QUICK, **rest):
     """The records of each view of class 1 and of all samples, read back."""
     path = tmp_path / "t.csv"
-    job(path, views=views, view_options=options, **rest).run()
+    job(path, views=views, view_settings=options, **rest).run()
     return [read_view(view_file(path, view)) for view in views]
 
 
@@ -173,14 +174,14 @@ def test_slices_and_plane_are_the_loss_itself(tmp_path):
 
 
 def test_a_curvature_that_is_not_the_eigenvalue_is_told(tmp_path, monkeypatch):
-    from saddlescope.measurement import views
+    from saddlescope.measurement.views import slices
 
-    real = views.measured_curvature
+    real = slices.measured_curvature
 
     def along_the_other(objective, direction):
         return real(objective, torch.roll(direction, 1))
 
-    monkeypatch.setattr(views, "measured_curvature", along_the_other)
+    monkeypatch.setattr(slices, "measured_curvature", along_the_other)
     (records,) = measured(tmp_path, "slices")
     assert not any(record["agrees"] for record in of(records))
 
@@ -239,7 +240,7 @@ def contents(path):
     return {name: p.read_bytes() for name, p in ({"table": path} | files).items()}
 
 
-ALL = {"views": list(VIEWS), "view_options": QUICK, "classes": (1, 2), "seed": (0, 1)}
+ALL = {"views": list(VIEWS), "view_settings": QUICK, "classes": (1, 2), "seed": (0, 1)}
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +282,7 @@ def test_a_finished_view_is_not_computed_again(tmp_path, monkeypatch):
         raise AssertionError(f"{work.subset} computed again")
 
     for view in VIEWS:
-        monkeypatch.setitem(VIEWS, view, refuse)
+        monkeypatch.setitem(VIEWS, view, replace(VIEWS[view], compute=refuse))
     seen = []
     job(path, **ALL).run(on_view=lambda row, view, reused: seen.append((view, reused)))
     assert len(seen) == 3 * 2 * len(VIEWS)
@@ -294,7 +295,7 @@ def test_other_options_seeds_and_rows_are_kept_beside_each_other(tmp_path):
     for probes, seed, classes in ((3, 0, (1,)), (4, 0, (1,)), (3, 1, (1,)), (3, 0, (0,))):
         options = ViewSettings(probes=probes)
         job(
-            path, views=["trace"], view_options=options, seed=seed, classes=classes, groups=()
+            path, views=["trace"], view_settings=options, seed=seed, classes=classes, groups=()
         ).run()
     records = read_view(view_file(path, "trace"))
     assert [(r["name"], r["seed"], r["probes"]) for r in records] == [

@@ -2,5 +2,3 @@
 
 from saddlescope.measurement.check.agreement import CheckRow, contradictions
 from saddlescope.measurement.check.checking import check_target, smallest_class
-
-__all__ = ["CheckRow", "check_target", "contradictions", "smallest_class"]

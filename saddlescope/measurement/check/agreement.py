@@ -13,7 +13,7 @@ INSTRUMENT = "saddlescope"
 
 @dataclass(frozen=True)
 class CheckRow:
-    """What one tool says of one class or group. Field names are the columns of the table.
+    """One tool's answer for one class or group. Field names are the columns of the table.
 
     Attributes:
         kind, name, n: which row of a spectrum, and how many of its samples took part.

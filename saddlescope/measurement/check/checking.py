@@ -10,7 +10,7 @@ loss alone.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -125,7 +125,7 @@ class _Comparison:
                 options = {} if tool == "dense" else {"seed": self.seed}
                 found = ask(self.target.model, self.target.criterion, self.batch, **options)
             except UsageError as error:
-                yield self._row(tool, note=f"not used: {error}")
+                yield replace(self._row(tool), note=f"not used: {error}")
             else:
                 yield self._compared(found, ends)
         yield from self._curvatures(operator, ends)
@@ -139,15 +139,14 @@ class _Comparison:
             programs=programs or Programs(strategy),
         )
 
-    def _row(self, tool: str, **rest: Any) -> CheckRow:
-        return CheckRow(
-            kind=self.subset.kind, name=self.subset.name, n=len(self.batch[1]), tool=tool, **rest
-        )
+    def _row(self, tool: str) -> CheckRow:
+        """Begin a row."""
+        return CheckRow(self.subset.kind, self.subset.name, n=len(self.batch[1]), tool=tool)
 
     def _instrument(self, ends: Ends, seconds: float) -> CheckRow:
         largest, smallest = ends.lambda_max, ends.lambda_min
-        return self._row(
-            INSTRUMENT,
+        return replace(
+            self._row(INSTRUMENT),
             lambda_max=largest.value,
             lambda_max_lower=largest.lower,
             lambda_max_upper=largest.upper,
@@ -161,7 +160,7 @@ class _Comparison:
         )
 
     def _compared(self, found: Reference, ends: Ends) -> CheckRow:
-        return self._row(found.tool, **compared(found, ends))
+        return replace(self._row(found.tool), **compared(found, ends))
 
     def _curvatures(self, operator: HessianOperator, ends: Ends) -> Iterator[CheckRow]:
         """λ along v_max and v_min from losses alone."""
@@ -231,8 +230,8 @@ class _Comparison:
         products: int,
         note: str = "",
     ) -> CheckRow:
-        return self._row(
-            tool,
+        return replace(
+            self._row(tool),
             difference=difference,
             allowed=allowed,
             agrees=difference <= allowed,

@@ -4,15 +4,3 @@ from saddlescope.measurement.job.kept import Rows, row_key
 from saddlescope.measurement.job.parts import part_file, part_files, read_part, write_part
 from saddlescope.measurement.job.plan import PlannedRow, plan_rows
 from saddlescope.measurement.job.spectrum import SpectrumJob
-
-__all__ = [
-    "PlannedRow",
-    "Rows",
-    "SpectrumJob",
-    "part_file",
-    "part_files",
-    "plan_rows",
-    "read_part",
-    "row_key",
-    "write_part",
-]

@@ -1,13 +1,19 @@
-"""What a job finds on disk and adds to: by key, in one order whether it was cut or not."""
+"""A job's rows and records on disk: by key, in one order whether it was cut or not."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from saddlescope.runs import one_writer, read_view, view_file, write_view
-from saddlescope.runs.schema import SPECTRUM_KEY
-from saddlescope.runs.view_files import view_columns, views_folder
+from saddlescope.runs import (
+    SPECTRUM_KEY,
+    one_writer,
+    read_view,
+    view_columns,
+    view_file,
+    views_folder,
+    write_view,
+)
 
 Key = tuple[Any, ...]
 Rows = dict[Key, dict[str, Any]]

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from saddlescope.errors import DataError
-from saddlescope.runs import SPECTRUM_COLUMNS, read_json, write_text
-from saddlescope.runs.view_files import typed_record
+from saddlescope.runs import SPECTRUM_COLUMNS, read_json, typed_record, write_text
 
 _NAME = re.compile(r"\.(?P<own>saddlescope-)?part-(?P<rank>[0-9]{1,9})")
 

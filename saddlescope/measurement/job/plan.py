@@ -1,4 +1,4 @@
-"""What a spectrum job will take, before it is run: products, gradients and memory of every row."""
+"""The cost of a spectrum job before it is run: products, gradients and memory of every row."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -29,7 +29,7 @@ from saddlescope.measurement.job.kept import (
     row_key,
 )
 from saddlescope.measurement.job.parts import part_files, read_part
-from saddlescope.measurement.settings import Settings, ViewSettings
+from saddlescope.measurement.settings import Settings
 from saddlescope.measurement.target import Target
 from saddlescope.measurement.views import VIEWS, RowWork, check_views
 from saddlescope.runs import (
@@ -54,7 +54,6 @@ class SpectrumJob:
         path: CSV that holds finished rows and takes new ones; None keeps nothing.
         views: what else is computed of each row and kept beside the table, see
             `saddlescope.measurement.views`.
-        view_options: how.
         outdated: keys of rows on disk of weights that are no longer there; filled by `finished`.
     """
 
@@ -64,7 +63,6 @@ class SpectrumJob:
     seeds: tuple[int, ...] = (0,)
     path: Path | None = None
     views: tuple[str, ...] = ()
-    view_options: ViewSettings = field(default_factory=ViewSettings)
     outdated: set[Key] = field(default_factory=set, compare=False)
 
     @classmethod
@@ -78,7 +76,6 @@ class SpectrumJob:
         seed: int | Sequence[int] = 0,
         path: Path | None = None,
         views: Sequence[str] = (),
-        **rest: Any,
     ) -> "SpectrumJob":
         """Check what is asked for before anything is computed.
 
@@ -100,7 +97,6 @@ class SpectrumJob:
             seeds=(seed,) if isinstance(seed, int) else tuple(dict.fromkeys(seed)),
             path=path,
             views=tuple(view for view in VIEWS if view in views),
-            **rest,
         )
 
     @property
@@ -149,7 +145,6 @@ class SpectrumJob:
                 subset=subset,
                 seed=seed,
                 settings=settings,
-                options=self.view_options,
                 directions=directions,
                 check=self._watch(subset, progress, should_stop),
                 folder=views_folder(self.path) if self.path else None,
@@ -268,9 +263,7 @@ class SpectrumJob:
             "seed": seed,
             "dtype": str(parameter.dtype).removeprefix("torch."),
             "device": parameter.device.type,
-            "settings": VIEWS[view].settings(settings, self.view_options, rule)
-            if view
-            else settings.column(),
+            "settings": VIEWS[view].settings(settings, rule) if view else settings.column(),
         }
 
 

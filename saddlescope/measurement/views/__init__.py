@@ -16,8 +16,6 @@ VIEWS: Final[Mapping[str, View]] = {
 }
 """Every view by name, in the order of computation."""
 
-__all__ = ["VIEWS", "Records", "RowWork", "View", "check_views"]
-
 
 def check_views(names: Sequence[str], settings: Settings, path: Path | None) -> None:
     """Refuse what cannot be meant.

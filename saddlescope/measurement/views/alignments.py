@@ -29,7 +29,7 @@ def _compute(work: RowWork) -> Records:
 
 VIEW = View(
     compute=_compute,
-    settings=lambda row, _options, rule: f"{row.column()} {rule.column()} batchnorm=eval",
+    settings=lambda row, rule: f"{row.column()} {rule.column()} batchnorm=eval",
     gradients=lambda _options, _products: 1.0,
     once=7.0,
     from_row=True,

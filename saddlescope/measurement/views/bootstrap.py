@@ -6,7 +6,7 @@ from saddlescope.measurement.views.view import Records, View
 
 
 def _compute(work: RowWork) -> Records:
-    target, options = work.target, work.options
+    target, options = work.target, work.settings.views
     try:
         found = bootstrap_spectra(
             target.model,
@@ -29,8 +29,8 @@ def _compute(work: RowWork) -> Records:
 
 VIEW = View(
     compute=_compute,
-    settings=lambda row, options, _rule: (
-        f"{row.column()} resamples={options.resamples} level={options.level:g}"
+    settings=lambda row, _rule: (
+        f"{row.column()} resamples={row.views.resamples} level={row.views.level:g}"
     ),
     gradients=lambda options, products: options.resamples * (2.0 * products + 2.0),
     from_row=True,

@@ -13,7 +13,7 @@ GRID_POINTS: Final = 256
 
 
 def _compute(work: RowWork) -> Records:
-    options, seed = work.options, work.own_seed("density")
+    options, seed = work.settings.views, work.own_seed("density")
     found, cost = work.count(
         lambda matrix: spectral_density(
             matrix, steps=options.steps, probes=options.density_probes, seed=seed
@@ -42,6 +42,6 @@ def _compute(work: RowWork) -> Records:
 
 VIEW = View(
     compute=_compute,
-    settings=lambda _row, options, _rule: f"steps={options.steps} probes={options.density_probes}",
+    settings=lambda row, _rule: f"steps={row.views.steps} probes={row.views.density_probes}",
     gradients=lambda options, _products: 2.0 * options.steps * options.density_probes,
 )

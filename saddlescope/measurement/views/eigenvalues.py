@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from saddlescope.curvature import Eigenpairs, top_eigenpairs
-from saddlescope.measurement.settings import Settings, ViewSettings
+from saddlescope.measurement.settings import Settings
 from saddlescope.measurement.views.row_work import RowWork
 from saddlescope.measurement.views.view import Records, View
 
@@ -15,7 +15,7 @@ def _compute(work: RowWork) -> Records:
 
         def outermost(matrix: Any, end: Literal["max", "min"] = end) -> Eigenpairs:
             return top_eigenpairs(
-                matrix, stop, k=min(work.options.k, matrix.size), end=end, seed=seed
+                matrix, stop, k=min(work.settings.views.k, matrix.size), end=end, seed=seed
             )
 
         found, cost = work.count(outermost)
@@ -39,10 +39,10 @@ def _compute(work: RowWork) -> Records:
     return records
 
 
-def _settings(row: Settings, options: ViewSettings, _: object) -> str:
+def _settings(row: Settings, _: object) -> str:
     stop = row.stop
     return (
-        f"k={options.k} rtol={stop.rtol:g} atol={stop.floor:g} "
+        f"k={row.views.k} rtol={stop.rtol:g} atol={stop.floor:g} "
         f"confidence={stop.confidence:g} max_matvecs={stop.max_matvecs}"
     )
 

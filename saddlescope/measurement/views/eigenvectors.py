@@ -25,7 +25,7 @@ def _compute(work: RowWork) -> Records:
 
 VIEW = View(
     compute=_compute,
-    settings=lambda row, _options, _rule: row.column(),
+    settings=lambda row, _rule: row.column(),
     gradients=lambda _options, _products: 0.0,
     from_row=True,
 )

@@ -27,7 +27,7 @@ def _compute(work: RowWork) -> Records:
 
 VIEW = View(
     compute=_compute,
-    settings=lambda row, _options, _rule: row.column(),
+    settings=lambda row, _rule: row.column(),
     gradients=lambda _options, products: 2.0 * products,
     from_row=True,
 )

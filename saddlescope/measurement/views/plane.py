@@ -9,7 +9,7 @@ from saddlescope.measurement.views.view import Records, View
 
 def _compute(work: RowWork) -> Records:
     assert work.ends.eigenvectors is not None
-    options, (v_max, v_min) = work.options, work.ends.eigenvectors
+    options, (v_max, v_min) = work.settings.views, work.ends.eigenvectors
     radii = np.linspace(-options.radius, options.radius, options.plane_points)
     found = loss_plane(work.built.base.objective, v_max, v_min, radii.tolist())
     record = {
@@ -26,8 +26,8 @@ def _compute(work: RowWork) -> Records:
 
 VIEW = View(
     compute=_compute,
-    settings=lambda row, options, _rule: (
-        f"{row.column()} radius={options.radius:g} points={options.plane_points}"
+    settings=lambda row, _rule: (
+        f"{row.column()} radius={row.views.radius:g} points={row.views.plane_points}"
     ),
     gradients=lambda options, _products: options.plane_points**2 / 3.0,
     from_row=True,

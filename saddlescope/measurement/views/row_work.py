@@ -20,7 +20,7 @@ from saddlescope.curvature import (
     subset_operator,
 )
 from saddlescope.measurement.directions import Direction
-from saddlescope.measurement.settings import Settings, ViewSettings
+from saddlescope.measurement.settings import Settings
 from saddlescope.measurement.target import Target
 
 
@@ -33,7 +33,6 @@ class RowWork:
         subset: of which samples.
         seed: of the table.
         settings: of the row; its matrix holds the traced products of the job.
-        options: of the views.
         directions: gives the update directions of the job.
         check: called after every product; raises to stop the job.
         folder: of the views' files; None keeps no views.
@@ -43,7 +42,6 @@ class RowWork:
     subset: Subset
     seed: int
     settings: Settings
-    options: ViewSettings
     directions: Callable[[], tuple[Direction, ...]]
     check: Callable[[int, float, float], None]
     folder: Path | None

@@ -14,7 +14,7 @@ SECOND_DIFFERENCE: Final = 60
 
 def _compute(work: RowWork) -> Records:
     assert work.ends.eigenvectors is not None
-    objective, options, records = work.built.base.objective, work.options, []
+    objective, options, records = work.built.base.objective, work.settings.views, []
     radii = np.linspace(-options.radius, options.radius, options.points)
     ends = {"v_max": work.ends.lambda_max, "v_min": work.ends.lambda_min}
     for (direction, end), vector in zip(ends.items(), work.ends.eigenvectors, strict=True):
@@ -43,8 +43,8 @@ def _compute(work: RowWork) -> Records:
 
 VIEW = View(
     compute=_compute,
-    settings=lambda row, options, _rule: (
-        f"{row.column()} radius={options.radius:g} points={options.points}"
+    settings=lambda row, _rule: (
+        f"{row.column()} radius={row.views.radius:g} points={row.views.points}"
     ),
     gradients=lambda options, _products: 2.0 * (options.points + SECOND_DIFFERENCE) / 3.0,
     from_row=True,

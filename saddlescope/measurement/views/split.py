@@ -25,7 +25,7 @@ def _compute(work: RowWork) -> Records:
     below, cost, share = -BELOW * ends.lambda_max.value, found.cost, (math.nan,) * 3
     if bool(base.gradient.any()):
         energy, more = work.count(
-            lambda matrix: spectral_energy(matrix, base.gradient, steps=work.options.steps)
+            lambda matrix: spectral_energy(matrix, base.gradient, steps=work.settings.views.steps)
         )
         share, cost = energy.below(below), cost + more
     return [
@@ -47,7 +47,7 @@ def _compute(work: RowWork) -> Records:
 
 VIEW = View(
     compute=_compute,
-    settings=lambda row, options, _rule: f"{row.column()} steps={options.steps} below={BELOW:g}",
+    settings=lambda row, _rule: f"{row.column()} steps={row.views.steps} below={BELOW:g}",
     gradients=lambda options, _products: (
         2.0 * options.steps + FLOAT64 * (2.0 + 3.0 * (2.0 + 7.0 / 3.0)) + 5.0
     ),

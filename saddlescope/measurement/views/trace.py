@@ -6,7 +6,7 @@ from saddlescope.measurement.views.view import Records, View
 
 
 def _compute(work: RowWork) -> Records:
-    probes, seed = work.options.trace_probes, work.own_seed("trace")
+    probes, seed = work.settings.views.trace_probes, work.own_seed("trace")
     found, cost = work.count(lambda matrix: trace(matrix, probes=probes, seed=seed))
     record = {
         "trace": found.value,
@@ -20,6 +20,6 @@ def _compute(work: RowWork) -> Records:
 
 VIEW = View(
     compute=_compute,
-    settings=lambda _row, options, _rule: f"probes={options.trace_probes}",
+    settings=lambda row, _rule: f"probes={row.views.trace_probes}",
     gradients=lambda options, _products: 2.0 * options.trace_probes,
 )

@@ -1,4 +1,4 @@
-"""What a view is: more of a row's matrix than two numbers, kept beside the table (`--with`)."""
+"""A view: more of a row's matrix than two numbers, kept beside the table (`--with`)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class View:
     """
 
     compute: Callable[[RowWork], Records]
-    settings: Callable[[Settings, ViewSettings, UpdateRule], str]
+    settings: Callable[[Settings, UpdateRule], str]
     gradients: Callable[[ViewSettings, int], float]
     once: float = 0.0
     from_row: bool = False

@@ -35,25 +35,3 @@ PICTURES: Final[Mapping[str, Picture]] = {
     )
 }
 """Every figure by name, in the order of the gallery and of the report."""
-
-__all__ = [
-    "PICTURES",
-    "Drawing",
-    "Picture",
-    "eigenvalues_by_epoch",
-    "extremes_by_class",
-    "fig1",
-    "fig2",
-    "fig3",
-    "fig4",
-    "loss_planes",
-    "loss_slices",
-    "phase",
-    "phase_figure",
-    "ratio_by_class",
-    "save_figure",
-    "shot_accuracy",
-    "spectral_densities",
-    "summary",
-    "training_curves",
-]

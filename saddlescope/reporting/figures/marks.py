@@ -81,19 +81,19 @@ def draw_values(
 
 
 def state_handles(verdicts: Iterable[str]) -> list[Line2D]:
-    """Legend entries for the open shapes that occur; none when everything is resolved."""
+    """Make legend entries for the open shapes that occur; none when everything is resolved."""
     found = set(verdicts)
     handles = []
     if "unresolved" in found:
         label = "arrow: unresolved, a lower bound only"
-        handles.append(_handle(marker=_ARROW, markersize=12, label=label))
+        handles.append(_handle(_ARROW, label, 12))
     if found & {"not-converged", "positive"}:
-        handles.append(_handle(marker="o", label="open: not converged, or λ_min > 0"))
+        handles.append(_handle("o", "open: not converged, or λ_min > 0"))
     return handles
 
 
 def method_handles(methods: Iterable[str], *, lines: bool = False) -> list[Line2D]:
-    """Legend entries of the methods, as points or as lines."""
+    """Make legend entries of the methods, as points or as lines."""
     handles = []
     for method in methods:
         style = method_style(method)
@@ -110,8 +110,11 @@ def method_handles(methods: Iterable[str], *, lines: bool = False) -> list[Line2
     return handles
 
 
-def _handle(**options: Any) -> Line2D:
-    return Line2D([], [], linestyle="none", color=_GREY, markerfacecolor="none", **options)
+def _handle(marker: str | Outline, label: str, size: float | None = None) -> Line2D:
+    return Line2D(
+        [], [], linestyle="none", color=_GREY, markerfacecolor="none", marker=marker,
+        markersize=size, label=label,
+    )  # fmt: skip
 
 
 def _arrow(

@@ -1,4 +1,4 @@
-"""What a figure is: a drawing made from a selection, and the words that go with it.
+"""A kind of figure: a drawing made from a selection, and the words that go with it.
 
 A new figure is one `Picture`, beside the function that draws it, and its name in the list of
 `saddlescope.reporting.figures`: the command, the gallery and the report take it from there.
