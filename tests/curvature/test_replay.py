@@ -18,7 +18,6 @@ from saddlescope.curvature.products.replay import (
     Replay,
     free_recordings,
     recorded_size,
-    recordings_of,
 )
 
 
@@ -61,7 +60,7 @@ def test_holders_take_turns():
 def recorded(monkeypatch):
     """Products of these operators are recorded at size 16, by calling again."""
     monkeypatch.setattr(strategy, "replayed_size", lambda *_: 16)
-    monkeypatch.setattr("saddlescope.curvature.products.replay.CudaGraphs", lambda: rerun)
+    monkeypatch.setattr("saddlescope.curvature.products.strategy.CudaGraphs", lambda: rerun)
 
 
 def operators(*sizes, programs=None):
@@ -113,7 +112,7 @@ def test_what_cannot_be_recorded_is_launched_and_said_once(monkeypatch, caplog, 
         tried.append(1)
         fail()
 
-    monkeypatch.setattr("saddlescope.curvature.products.replay.CudaGraphs", lambda: refuse)
+    monkeypatch.setattr("saddlescope.curvature.products.strategy.CudaGraphs", lambda: refuse)
     (found,), (plain,) = operators(9, programs=Programs("traced")), operators(9)
     with caplog.at_level(logging.WARNING, "saddlescope.curvature"):
         products = [found.matvec(probe_for(found)) for _ in range(2)]
@@ -131,7 +130,7 @@ def test_what_cannot_be_recorded_is_launched_and_said_once(monkeypatch, caplog, 
 def test_recordings_are_counted_and_given_back_when_memory_runs_out(caplog):
     (found,) = operators(9, programs=Programs("traced"))
     truth = found.matvec(probe_for(found))
-    recordings = recordings_of(found.products._kept[0]._program)
+    recordings = found.products._kept[0]._recordings
     # The weights alone are copied into its buffers, and the result is as large again.
     assert recordings.nbytes > 2 * found.size * 8
     found.products._take_less()

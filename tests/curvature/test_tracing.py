@@ -13,7 +13,7 @@ from test_replay import rerun
 from torch import nn
 
 from saddlescope.curvature import HessianOperator, Programs, class_spectra
-from saddlescope.curvature.products import replay, strategy
+from saddlescope.curvature.products import strategy
 from saddlescope.curvature.products.graphs import _multiple
 from saddlescope.curvature.products.linearisations import Traced
 from saddlescope.curvature.products.replay import Replayed
@@ -315,7 +315,7 @@ def test_every_reduction_and_batches_filled_up(name, filled, monkeypatch):
     if filled:
         size = lambda program, *_: 16 if program.elements else None  # noqa: E731
         monkeypatch.setattr(strategy, "replayed_size", size)
-        monkeypatch.setattr(replay, "CudaGraphs", lambda: rerun)
+        monkeypatch.setattr(strategy, "CudaGraphs", lambda: rerun)
     batches = [(inputs, targets)] if filled else split_batches((inputs, targets), 8, 3)
     traced = traced_operator(model, batches, criterion)
     plain = HessianOperator(model, criterion, batches)
@@ -333,7 +333,7 @@ def test_replay_can_be_left_out(replays, kind, monkeypatch):
     """For benchmarks: the same product, launched kernel by kernel."""
     model, batch = convolutional(), images(11)
     monkeypatch.setattr(strategy, "replayed_size", lambda *_: 16)
-    monkeypatch.setattr(replay, "CudaGraphs", lambda: rerun)
+    monkeypatch.setattr(strategy, "CudaGraphs", lambda: rerun)
     programs = Programs("traced", replay=replays)
     operator = HessianOperator(model, CRITERION, [batch], programs=programs)
     probe = torch.ones(operator.size, dtype=torch.float64)
