@@ -63,7 +63,7 @@ def inputs(tally: Tally, bench: Bench, seed: int, go_on: Callable[[int], bool]) 
 
 
 def main() -> None:
-    """`python -m torture.campaign --minutes 10 --seed 0`."""
+    """`python -m tests.torture.campaign --minutes 10 --seed 0`."""
     parser = argparse.ArgumentParser(description="Faults and bad input, counted.")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
