@@ -10,7 +10,6 @@ import sys
 
 import pytest
 import typer.main
-from pictures import write_lists
 from pydantic import BaseModel
 
 from benchmarks.command import app as benchmarks
@@ -18,6 +17,7 @@ from saddlescope.cli.main import app
 from saddlescope.cli.theory import _STATEMENTS
 from saddlescope.training import Recipe
 from tests import fresh
+from tests.longtail.pictures import write_lists
 
 ONE = ("training.epochs=1",)
 ALL_KEYS = (

@@ -4,12 +4,12 @@ import signal
 import time
 
 import torch
-from test_commands import command, refused, separate
 
 from saddlescope.errors import ExitCode
 from saddlescope.runs import RunFolder, one_writer, read_rows
 from saddlescope.training import load_checkpoint
 from tests import fresh
+from tests.cli.test_commands import command, refused, separate
 
 SWEEP = """
 extends = "package:digits-lt"

@@ -1,10 +1,10 @@
 """Objectives over few parameters in closed form, and of the small network."""
 
 import torch
-from networks import convolutional, images
 from torch import nn
 
 from saddlescope.curvature import HessianOperator, Objective
+from tests.curvature.networks import convolutional, images
 
 
 class Weights(nn.Module):

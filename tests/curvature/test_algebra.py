@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import convolutional, dense_hessian, images
 from torch import nn
 
 from saddlescope.curvature import (
@@ -15,6 +14,7 @@ from saddlescope.curvature import (
 )
 from saddlescope.curvature.reference import dense_matrix
 from saddlescope.errors import OperatorError, UsageError
+from tests.curvature.networks import convolutional, dense_hessian, images
 
 
 def symmetric(size: int, seed: int) -> torch.Tensor:

@@ -7,11 +7,11 @@ from collections import UserDict
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import convolutional, dense_hessian, images, split_batches
 from torch import nn
 
 from saddlescope.curvature import HessianOperator, Programs
 from saddlescope.curvature.reference import dense_matrix
+from tests.curvature.networks import convolutional, dense_hessian, images, split_batches
 
 
 class Encoder(nn.Module):

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import convolutional, dense_hessian, images
 from torch import Tensor, nn
 
 from saddlescope import BatchLoss
@@ -22,6 +21,7 @@ from saddlescope.curvature import (
 from saddlescope.curvature.objective.batches import batch_length, map_tensors
 from saddlescope.curvature.reference import dense_matrix
 from saddlescope.errors import DataError, OperatorError, UsageError
+from tests.curvature.networks import convolutional, dense_hessian, images
 
 VOCABULARY, LENGTH = 7, 5
 

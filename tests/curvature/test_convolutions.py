@@ -5,13 +5,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import images
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from saddlescope.curvature import HessianOperator, Programs
 from saddlescope.curvature.products import convolutions, unrolled
 from saddlescope.curvature.products.convolutions import TwiceDifferentiable, convolution
+from tests.curvature.networks import images
 
 CALLS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 

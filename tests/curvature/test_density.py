@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from matrices import network_like, with_spectrum
-from networks import convolutional, images
 from torch import nn
 
 from saddlescope.curvature import HessianOperator, MatrixOperator, spectral_density, trace
 from saddlescope.curvature.krylov.density import ProbeEstimate, probe_start
 from saddlescope.curvature.reference import dense_matrix
 from saddlescope.errors import OperatorError, UsageError
+from tests.curvature.matrices import network_like, with_spectrum
+from tests.curvature.networks import convolutional, images
 
 
 class TestDensity:

@@ -5,8 +5,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from matrices import network_like, with_spectrum
-from networks import convolutional, images
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -20,6 +18,8 @@ from saddlescope.curvature import (
 )
 from saddlescope.curvature.reference import dense_matrix
 from saddlescope.errors import UsageError
+from tests.curvature.matrices import network_like, with_spectrum
+from tests.curvature.networks import convolutional, images
 
 
 @given(st.integers(2, 40), st.integers(0, 10**6), st.sampled_from(["max", "min"]), st.data())

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import convolutional, dense_hessian, images
 from torch import nn
 
 from saddlescope.curvature import HessianOperator
 from saddlescope.curvature.objective.forward import Folding
 from saddlescope.curvature.reference import dense_matrix
+from tests.curvature.networks import convolutional, dense_hessian, images
 
 
 def statistics(model):

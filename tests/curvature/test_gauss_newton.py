@@ -7,7 +7,6 @@ criterion's Hessian by `torch.func.hessian` in the flat outputs.
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import Augmented, Restless, convolutional, dense_hessian, images, split_batches
 from torch import nn
 from torch.func import functional_call, hessian, jacrev
 
@@ -19,6 +18,14 @@ from saddlescope.curvature import (
 )
 from saddlescope.curvature.reference import dense_matrix
 from saddlescope.errors import DataError, OperatorError, UsageError
+from tests.curvature.networks import (
+    Augmented,
+    Restless,
+    convolutional,
+    dense_hessian,
+    images,
+    split_batches,
+)
 
 WEIGHT = torch.tensor([0.1, 3.0, 1.0, 0.5]).double()
 CRITERIA = {

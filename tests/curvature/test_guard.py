@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import convolutional, images
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -20,6 +19,7 @@ from saddlescope.curvature import (
 )
 from saddlescope.curvature.checks.guard import check_derivatives
 from saddlescope.errors import OperatorError
+from tests.curvature.networks import convolutional, images
 
 CRITERION = nn.CrossEntropyLoss()
 X = torch.randn(20, 6, generator=torch.Generator().manual_seed(1))

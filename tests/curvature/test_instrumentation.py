@@ -8,7 +8,6 @@ import threading
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import convolutional, dense_hessian, images
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -25,6 +24,7 @@ from saddlescope.curvature.products.graphs import RecordingError
 from saddlescope.curvature.products.recording import record
 from saddlescope.curvature.reference import dense_matrix
 from saddlescope.errors import OperatorError, UsageError
+from tests.curvature.networks import convolutional, dense_hessian, images
 
 CRITERION = nn.CrossEntropyLoss()
 

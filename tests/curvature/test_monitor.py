@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import convolutional, dense_hessian, images
 from scipy.stats import binomtest
-from test_bounds import KINDS, random_spectrum
-from test_restart import Diagonal
 from torch import nn
 
 from saddlescope.curvature import CurvatureMonitor, TensorSamples, extreme_eigenvalues
 from saddlescope.errors import UsageError
+from tests.curvature.networks import convolutional, dense_hessian, images
+from tests.curvature.test_bounds import KINDS, random_spectrum
+from tests.curvature.test_restart import Diagonal
 
 SAMPLES = TensorSamples(*images(40), {"tail": (2, 3)})
 

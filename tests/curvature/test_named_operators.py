@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import convolutional, dense_hessian, images
-from test_gauss_newton import dense_gauss_newton
 from torch import nn
 
 from saddlescope.curvature import (
@@ -21,6 +19,8 @@ from saddlescope.curvature import (
 from saddlescope.curvature.operators.named import OF_A_HESSIAN
 from saddlescope.errors import UsageError
 from saddlescope.runs import OPERATORS
+from tests.curvature.networks import convolutional, dense_hessian, images
+from tests.curvature.test_gauss_newton import dense_gauss_newton
 
 MODEL = convolutional()
 SAMPLES = TensorSamples(*images(30), groups={"tail": (2, 3)})

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import dense_hessian
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -25,6 +24,7 @@ from saddlescope.curvature import (
 from saddlescope.curvature.objective.samples import as_samples
 from saddlescope.curvature.reference import dense_matrix
 from saddlescope.errors import DataError, OperatorError
+from tests.curvature.networks import dense_hessian
 
 CRITERION = nn.CrossEntropyLoss()
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import Augmented, Restless, convolutional, dense_hessian, images, split_batches
 from torch import nn
 
 from saddlescope.curvature import (
@@ -15,6 +14,14 @@ from saddlescope.curvature import (
 )
 from saddlescope.curvature.reference import dense_matrix
 from saddlescope.errors import DataError, OperatorError, UsageError
+from tests.curvature.networks import (
+    Augmented,
+    Restless,
+    convolutional,
+    dense_hessian,
+    images,
+    split_batches,
+)
 
 
 def softmax_regression(*, features=6, classes=4, seed=0):

@@ -4,13 +4,13 @@ import logging
 
 import pytest
 import torch
-from networks import convolutional, images, split_batches
 from torch import nn
 
 from saddlescope.curvature import GaussNewtonOperator, HessianOperator, Objective
 from saddlescope.curvature.krylov.lanczos import _empty_basis
 from saddlescope.curvature.memory import is_out_of_memory
 from saddlescope.errors import MemoryLimitError, UsageError
+from tests.curvature.networks import convolutional, images, split_batches
 
 
 def cuda_error():

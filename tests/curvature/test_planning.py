@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from networks import convolutional, images, split_batches
 from torch import nn
 
 from saddlescope.curvature import HessianOperator, Programs, extreme_eigenvalues, measure_footprint
 from saddlescope.curvature.memory import LiveMeter
 from saddlescope.curvature.products.strategy import checked_samples
 from saddlescope.errors import UsageError
+from tests.curvature.networks import convolutional, images, split_batches
 
 CRITERION = nn.CrossEntropyLoss()
 

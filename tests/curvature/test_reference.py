@@ -3,12 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import convolutional, dense_hessian, images
 from torch import nn
 
 from saddlescope.curvature import BatchLoss, HessianOperator, extreme_eigenvalues
 from saddlescope.curvature import reference as references
 from saddlescope.errors import UsageError
+from tests.curvature.networks import convolutional, dense_hessian, images
 
 TOOLS = {
     "dense": references.dense_reference,

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from networks import convolutional, images
 from torch import nn
 
 from saddlescope.curvature import HessianOperator, Programs
@@ -20,6 +19,7 @@ from saddlescope.curvature.products.replay import (
     recorded_size,
     recordings_of,
 )
+from tests.curvature.networks import convolutional, images
 
 
 def rerun(function):

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from networks import convolutional, images
 from torch import nn
 
 from saddlescope.curvature import TensorSamples, bootstrap_spectra, class_spectra, select_subsets
 from saddlescope.curvature.seeds import derived_seed
 from saddlescope.errors import UsageError
+from tests.curvature.networks import convolutional, images
 
 LAMBDAS = ("lambda_max", "lambda_min", "lambda_ratio")
 

@@ -6,12 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
-from test_bounds import KINDS, random_spectrum
 
 from saddlescope.curvature import MatrixOperator, extreme_eigenvalues
 from saddlescope.curvature.krylov.bounds import outer_bound, outer_bound_after_restarts
 from saddlescope.curvature.krylov.lanczos import Lanczos, farthest_from, random_start
 from saddlescope.errors import UsageError
+from tests.curvature.test_bounds import KINDS, random_spectrum
 
 
 class Diagonal:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import convolutional, images
-from objectives import function, network, operator_of, quadratic, vector
 from torch import nn
 
 from saddlescope.curvature import Objective, extreme_eigenvalues, measured_curvature
 from saddlescope.errors import OperatorError, UsageError
+from tests.curvature.networks import convolutional, images
+from tests.curvature.objectives import function, network, operator_of, quadratic, vector
 
 
 @pytest.mark.parametrize("step", [None, 1e-3])

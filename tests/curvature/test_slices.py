@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from objectives import function, network, operator_of, quadratic, vector
 
 from saddlescope.curvature import (
     alignment,
@@ -16,6 +15,7 @@ from saddlescope.curvature import (
     measured_curvature,
 )
 from saddlescope.errors import UsageError
+from tests.curvature.objectives import function, network, operator_of, quadratic, vector
 
 
 class TestSlices:

@@ -4,12 +4,12 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import convolutional, dense_hessian, images
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from saddlescope.curvature import TensorSamples, class_spectra, iter_spectra
 from saddlescope.errors import DataError, OperatorError, UsageError
+from tests.curvature.networks import convolutional, dense_hessian, images
 
 GROUPS = {"head": (0, 1), "tail": (2, 3), "few": ()}
 

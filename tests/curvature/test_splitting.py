@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from networks import convolutional, images
 from torch import nn
 
 from saddlescope.curvature import (
@@ -16,6 +15,7 @@ from saddlescope.curvature import (
 )
 from saddlescope.curvature.reference import dense_matrix
 from saddlescope.errors import UsageError
+from tests.curvature.networks import convolutional, images
 
 
 def relu_network(*, dtype=torch.float64, seed=0):

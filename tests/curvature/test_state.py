@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from networks import convolutional, images
 from torch import nn
 
 from saddlescope.curvature import CurvatureMonitor, HessianOperator, Programs
 from saddlescope.curvature.objective.state import exact_arithmetic, tf32, untouched
+from tests.curvature.networks import convolutional, images
 
 
 def test_running_statistics_of_a_model_in_train_mode_are_put_back():

@@ -9,7 +9,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
-from test_bounds import KINDS, random_spectrum
 
 from saddlescope.curvature import (
     HessianOperator,
@@ -19,6 +18,7 @@ from saddlescope.curvature import (
     temple_bounds,
 )
 from saddlescope.errors import UsageError
+from tests.curvature.test_bounds import KINDS, random_spectrum
 
 
 def turned(spectrum, seed, dtype=torch.float64):

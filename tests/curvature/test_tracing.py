@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import convolutional, dense_hessian, images, split_batches
-from test_replay import rerun
 from torch import nn
 
 from saddlescope.curvature import HessianOperator, Programs, class_spectra
@@ -22,6 +20,8 @@ from saddlescope.curvature.reference import dense_matrix
 from saddlescope.errors import UsageError
 from saddlescope.longtail import make_loss
 from saddlescope.models import build_model
+from tests.curvature.networks import convolutional, dense_hessian, images, split_batches
+from tests.curvature.test_replay import rerun
 
 
 class Residual(nn.Module):

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from networks import convolutional, images
 from torch import nn
 
 from benchmarks.calls import DeviceCalls
 from saddlescope.curvature import GaussNewtonOperator, HessianOperator, Programs
 from saddlescope.curvature.krylov import lanczos
 from saddlescope.curvature.products import strategy
+from tests.curvature.networks import convolutional, images
 
 
 def hessian(kind="double-backward", **options):

@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from networks import images
-from test_splitting import relu_network
 from torch import nn
 
 from saddlescope.curvature import (
@@ -16,6 +14,8 @@ from saddlescope.curvature import (
 )
 from saddlescope.curvature.reference import dense_matrix
 from saddlescope.errors import UsageError
+from tests.curvature.networks import images
+from tests.curvature.test_splitting import relu_network
 
 
 def test_it_is_the_dense_product():

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import convolutional, dense_hessian, images
 from torch import nn
 
 from saddlescope.curvature import (
@@ -18,6 +17,7 @@ from saddlescope.curvature import (
 )
 from saddlescope.curvature.reference import dense_matrix
 from saddlescope.errors import OperatorError, UsageError
+from tests.curvature.networks import convolutional, dense_hessian, images
 
 
 def random_pair(size, seed, *, gradient_norm=1.0):

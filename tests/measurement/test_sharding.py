@@ -10,7 +10,6 @@ import time
 from dataclasses import replace
 
 import pytest
-from processes import start_command
 from torch import distributed
 from typer.testing import CliRunner
 
@@ -21,6 +20,7 @@ from saddlescope.measurement.job import part_files, read_part, write_part
 from saddlescope.measurement.sharding import _Share, assign
 from saddlescope.parallel import Board, RankFailed
 from saddlescope.runs import read_spectrum
+from tests.curvature.processes import start_command
 
 # 31 samples of classes 0, 1 and 2. With two ranks, rank 0 measures "all" and rank 1 the classes.
 NETWORK = """

@@ -30,9 +30,8 @@ from saddlescope.runs import RunFolder, append_row, read_spectrum, view_file, wr
 from saddlescope.runs.schema import VIEW_COLUMNS, VIEW_IDENTITY
 from saddlescope.theory import figure2, walk
 from saddlescope.theory.surfaces import SurfaceShare, double_well
-
-from .conftest import write_run
-from .test_figures import texts
+from tests.reporting.conftest import write_run
+from tests.reporting.test_figures import texts
 
 
 def add_views(path, **changes):
