@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -59,7 +59,6 @@ def derivatives(call, inputs, weight, bias, *, seed):
     case=cases(), seed=st.integers(0, 99), biased=st.booleans(), tiny=st.booleans(),
     many=st.sampled_from([0.0, float("inf")]),
 )  # fmt: skip
-@settings(max_examples=200, deadline=None)
 def test_every_derivative_is_that_of_torch(case, seed, biased, tiny, many):
     dimensions, shape, kernel, options = case
     generator = torch.Generator().manual_seed(seed)
