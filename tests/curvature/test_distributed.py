@@ -23,10 +23,10 @@ from saddlescope.curvature import (
     spectral_density,
     top_eigenpairs,
 )
-from saddlescope.curvature.distributed import ALONE
 from saddlescope.curvature.krylov import extreme
 from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
 from saddlescope.curvature.products import strategy
+from saddlescope.parallel import ALONE
 
 WEIGHTS = torch.tensor([1.0, 0.3, 2.0, 0.7], dtype=torch.float64)
 OBJECTIVES = {
