@@ -3,7 +3,7 @@
 import functools
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import typer
 
@@ -13,7 +13,10 @@ from saddlescope.parallel import board, end, join, launch, leave, see_the_others
 if TYPE_CHECKING:
     import torch
 
-    from saddlescope.curvature import Ranks
+    from saddlescope.parallel import Ranks
+
+_Given = ParamSpec("_Given")
+_Answer = TypeVar("_Answer")
 
 
 def sharing(shard: str, device: "torch.device") -> "Ranks | None":
@@ -32,11 +35,11 @@ def sharing(shard: str, device: "torch.device") -> "Ranks | None":
     return join(device)
 
 
-def on_all_ranks(command: Callable[..., Any]) -> Callable[..., Any]:
+def on_all_ranks(command: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
     """Let a command run on every rank and end on every rank with one exit code and one message."""
 
     @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def wrapped(*args: _Given.args, **kwargs: _Given.kwargs) -> _Answer:
         if launch() is None:
             return command(*args, **kwargs)
         try:

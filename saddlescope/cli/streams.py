@@ -53,6 +53,7 @@ def flushing(command: Callable[[], object]) -> NoReturn:
     except OSError as error:
         if not code and not isinstance(error, BrokenPipeError):
             sys.stderr.write(f"saddlescope: standard output: {error.strerror}\n")
-        # Not by sys.exit: the interpreter would try once more.
-        os._exit(int(code) if isinstance(code, int) and code else ExitCode.FAILED)
+        # The interpreter will try once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or ExitCode.FAILED
     sys.exit(code)  # type: ignore[arg-type]

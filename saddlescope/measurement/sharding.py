@@ -5,14 +5,14 @@
   rank goes on, and onto the board, from where rank 0 puts it into the table. The next job of any
   number of ranks takes what is left in part files into the table first.
 - *samples*: all ranks measure each row together, each holding a part of its samples
-  (`saddlescope.curvature.distributed`). Rank 0 keeps the table.
+  (`saddlescope.parallel`). Rank 0 keeps the table.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
-from saddlescope.curvature import Programs, Ranks, SharedSamples, Subset, count_samples
+from saddlescope.curvature import Programs, SharedSamples, Subset, count_samples
 from saddlescope.errors import Interrupted
 from saddlescope.measurement.job import (
     Rows,
@@ -22,7 +22,7 @@ from saddlescope.measurement.job import (
     row_key,
     write_part,
 )
-from saddlescope.parallel import Board, RankDied, RankFailed
+from saddlescope.parallel import Board, RankDied, RankFailed, Ranks
 
 OnRow = Callable[[dict[str, Any], bool], None]
 

@@ -31,3 +31,8 @@ def leads() -> bool:
     """Tell whether this process speaks for the job: rank 0, or the only one."""
     found = launch()
     return found is None or found.rank == 0
+
+
+def processes_here() -> int:
+    """Count this job's processes on this machine, which share its memory; 1 without a launcher."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

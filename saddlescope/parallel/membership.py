@@ -20,7 +20,7 @@ from saddlescope.parallel.launch import launch
 if TYPE_CHECKING:
     import torch
 
-    from saddlescope.curvature import Ranks
+    from saddlescope.parallel.ranks import Ranks
 
 _PATIENCE = timedelta(minutes=30)
 """How long a collective waits for a rank that is alive and silent, as torch's own default."""
@@ -47,7 +47,7 @@ def board() -> Board | None:
 
 def join(device: "torch.device") -> "Ranks":
     """Join the process group of this job's ranks; one process alone without a launcher."""
-    from saddlescope.curvature import Ranks
+    from saddlescope.parallel.ranks import Ranks
 
     posted = board()
     if posted is None:

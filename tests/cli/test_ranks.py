@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import distributed
 
-from saddlescope import curvature
 from saddlescope.cli.console import choose_device, say
 from saddlescope.cli.ranks import sharing
 from saddlescope.errors import ExitCode, UsageError
 from saddlescope.parallel import Board, Launch, launch, leads, membership
+from saddlescope.parallel import ranks as everybody
 
 VARIABLES = {
     "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "there", "MASTER_PORT": "1",
@@ -75,7 +75,7 @@ def test_backend_goes_with_the_device(monkeypatch, device, backend):
     monkeypatch.setattr(
         distributed, "init_process_group", lambda kind, **rest: asked.append((kind, rest["rank"]))
     )
-    monkeypatch.setattr(curvature, "Ranks", lambda group: "everybody")
+    monkeypatch.setattr(everybody, "Ranks", lambda group: "everybody")
     monkeypatch.setattr(membership, "_watch", lambda board: None)
     monkeypatch.setattr(membership, "_watchers", [])
     assert sharing("samples", torch.device(device)) == "everybody"

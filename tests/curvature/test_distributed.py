@@ -21,10 +21,10 @@ from saddlescope.curvature import (
     spectral_density,
     top_eigenpairs,
 )
-from saddlescope.curvature.distributed import ALONE
 from saddlescope.curvature.krylov import extreme
 from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
 from saddlescope.curvature.products import strategy
+from saddlescope.parallel import ALONE
 from tests.curvature.networks import convolutional, images, split_batches
 from tests.curvature.processes import on_ranks
 

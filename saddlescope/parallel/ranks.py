@@ -10,9 +10,7 @@ wait for a product that no other takes: the scalars of each Lanczos step, the tu
 the decision to stop are rank 0's, and the room for the basis is the least of all ranks'.
 """
 
-import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -115,34 +113,3 @@ def ranks_of(shared: object) -> Ranks:
     """Return who shares these batches or samples; one process alone where none is named."""
     ranks = getattr(shared, "ranks", ALONE)
     return ranks if isinstance(ranks, Ranks) else ALONE
-
-
-@dataclass(frozen=True)
-class SharedBatches:
-    """Hold this rank's batches of an objective whose others lie on other ranks.
-
-    Attributes:
-        batches: iterable of (inputs, targets) as for `Objective`; may be empty on some ranks.
-        ranks: who has the others.
-
-    Example:
-        On each rank, after `torch.distributed.init_process_group`:
-
-        `H = HessianOperator(model, criterion, SharedBatches(mine, Ranks(group.WORLD)))`
-    """
-
-    batches: Iterable[Any]
-    ranks: Ranks
-
-    def __post_init__(self) -> None:
-        # Read more than once: at each pass that is streamed, and by every check.
-        if isinstance(self.batches, Iterator):
-            object.__setattr__(self, "batches", list(self.batches))
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.batches)
-
-
-def processes_here() -> int:
-    """Count this job's processes on this machine, which share its memory; 1 without a launcher."""
-    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
