@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import typer
 
 from saddlescope.errors import UsageError
-from saddlescope.parallel import board, end, join, launch, leave, see_the_others_off
+from saddlescope.parallel import end, job_board, join, launch, leave, see_the_others_off
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ def sharing(shard: str, device: "torch.device") -> "Ranks | None":
     """
     if shard == "classes":
         return None
-    if board() is None:
+    if job_board() is None:
         raise UsageError(
             "--shard samples needs several processes: torchrun --nproc-per-node 2 -m saddlescope "
             "spectrum …"
@@ -43,7 +43,7 @@ def on_all_ranks(command: Callable[_Given, _Answer]) -> Callable[_Given, _Answer
         if launch() is None:
             return command(*args, **kwargs)
         try:
-            board()
+            job_board()
             result = command(*args, **kwargs)
             leave()
         except typer.Exit:  # an answer, not an accident: all ranks came to it

@@ -6,8 +6,8 @@
 from typing import TYPE_CHECKING, Any
 
 from saddlescope.parallel.board import Board, RankDied, RankFailed
-from saddlescope.parallel.launch import Launch, launch, leads, processes_here
-from saddlescope.parallel.membership import board, end, join, leave, see_the_others_off
+from saddlescope.parallel.launcher import Launch, launch, leads, processes_here
+from saddlescope.parallel.membership import end, job_board, join, leave, see_the_others_off
 
 if TYPE_CHECKING:
     from saddlescope.parallel.ranks import ALONE, Ranks, ranks_of
@@ -19,8 +19,8 @@ __all__ = [
     "RankDied",
     "RankFailed",
     "Ranks",
-    "board",
     "end",
+    "job_board",
     "join",
     "launch",
     "leads",

@@ -69,8 +69,8 @@ def test_without_a_launcher_the_device_is_what_was_asked_for():
 def test_backend_goes_with_the_device(monkeypatch, device, backend):
     asked, chosen = [], []
     posted = SimpleNamespace(store=distributed.HashStore(), rank=1, size=2)
-    monkeypatch.setattr(membership, "board", lambda: posted)
-    monkeypatch.setattr("saddlescope.cli.ranks.board", lambda: posted)
+    monkeypatch.setattr(membership, "job_board", lambda: posted)
+    monkeypatch.setattr("saddlescope.cli.ranks.job_board", lambda: posted)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setattr(
         distributed, "init_process_group", lambda kind, **rest: asked.append((kind, rest["rank"]))
@@ -103,7 +103,7 @@ def test_an_error_is_one_ranks_unless_all_say_the_same(monkeypatch, other, says)
     Board(store, 1, 2)
     if other is not None:
         store.set("why/1", json.dumps(other))
-    monkeypatch.setattr(membership, "board", lambda: here)
+    monkeypatch.setattr(membership, "job_board", lambda: here)
     monkeypatch.setattr(membership, "launch", lambda: Launch(0, 2, 0))
     monkeypatch.setattr(membership, "_LAST_SECONDS", 0.2)
     monkeypatch.setattr(membership, "_done", threading.Event())
