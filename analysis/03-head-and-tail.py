@@ -98,7 +98,8 @@ pd.DataFrame([check(v, trials=trials).row() for v in STATEMENTS["proposition5-2"
 
 # %%
 runs = Path(os.environ.get("SADDLESCOPE_RUNS", "../runs"))
-recipe = load_recipe("../train/digits-study.toml", overrides=["training.epochs=10"] * quick)
+shorter = ["training.epochs=10", "model.name=two-layer-linear"] * quick
+recipe = load_recipe("../train/digits-study.toml", overrides=shorter)
 run = RunFolder(runs / recipe.run_name)
 train(recipe, load_section(recipe.data), run, RunOptions(resume=True))
 epochs = sorted(

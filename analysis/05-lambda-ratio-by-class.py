@@ -38,7 +38,7 @@ quick = bool(os.environ.get("SADDLESCOPE_QUICK"))
 
 # %%
 demo = Path(os.environ.get("SADDLESCOPE_RUNS", "../runs")) / "demo"
-shorter = ["--set", "training.epochs=1"] if quick else []
+shorter = ["--set", "training.epochs=1", "--set", "model.name=two-layer-linear"] * quick
 subprocess.run(["saddlescope", "demo", "-o", str(demo), *shorter], check=True, capture_output=True)
 chosen = select_runs([demo])
 accuracy_table(chosen)

@@ -9,9 +9,11 @@ from hypothesis import HealthCheck, settings
 
 # Small problems: two threads cost more than they bring, and xdist already uses both cores.
 torch.set_num_threads(1)
-settings.register_profile(
-    "house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
+# The cases are the same at every run, so that more of them would find nothing new the second time;
+# `--hypothesis-profile thorough` draws others, and many.
+RELAXED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("house", derandomize=True, max_examples=40, **RELAXED)
+settings.register_profile("thorough", max_examples=400, **RELAXED)
 settings.load_profile("house")
 
 

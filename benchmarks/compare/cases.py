@@ -36,6 +36,9 @@ ALL_CASES = (
 )
 """From short to long."""
 
+Fit = Callable[..., None]
+"""`fit`, or what stands in its place."""
+
 
 class Cases:
     """Problems by name, each made when first asked for.
@@ -44,6 +47,8 @@ class Cases:
         runs: run folders of CIFAR-100-LT networks, one a network.
         data_root: folder of the data set.
         device: where all tensors are.
+        fitted: networks made here are trained a little; how much memory a tool takes does not
+            depend on it.
 
     Raises:
         UsageError: two runs of one network, or a run of another one.
@@ -56,8 +61,10 @@ class Cases:
         *,
         data_root: str | PathLike[str] | None = None,
         device: torch.device | str = "cpu",
+        fitted: bool = True,
     ) -> None:
         self.device = torch.device(device)
+        self._fit = fit if fitted else _leave
         self._targets: dict[str, Target] = {}
         for path in runs:
             folder = RunFolder(path)
@@ -81,7 +88,7 @@ class Cases:
         if network in NETWORKS and number.isdecimal() and int(number) < 100:
             return self._of_class(name, network, int(number))
         if name in _MAKERS:
-            return _MAKERS[name](self.device)
+            return _MAKERS[name](self.device, self._fit)
         known = [*_MAKERS, *(f"{network}-class-C" for network in NETWORKS)]
         raise UsageError(f"case {name!r}: expected one of {', '.join(known)}")
 
@@ -95,7 +102,7 @@ class Cases:
             source = f"CIFAR-100-LT, run {identity['run']}, epoch {identity['epoch']}"
         else:
             if network not in self._made:
-                self._made[network] = _stand_in(network, self.device)
+                self._made[network] = _stand_in(network, self.device, self._fit)
             model, source = self._made[network]
             inputs, labels = _images(number, self.device)
         even = -(-len(labels) // -(-len(labels) // batch_size))
@@ -120,6 +127,10 @@ def fit(model: nn.Module, inputs: Tensor, targets: Tensor, *, steps: int, eta: f
     model.eval()
 
 
+def _leave(model: nn.Module, *_: Tensor, **__: float) -> None:
+    model.eval()
+
+
 def _images(number: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Random images in the shapes and counts of CIFAR-100-LT: a mean for each class, and noise."""
     count = class_counts(num_classes=100, largest=500, imbalance_factor=100.0)[number]
@@ -129,7 +140,7 @@ def _images(number: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return (0.5 * mean + noise).to(device), torch.full((count,), number, device=device)
 
 
-def _stand_in(network: str, device: torch.device) -> tuple[nn.Module, str]:
+def _stand_in(network: str, device: torch.device, fit: Fit) -> tuple[nn.Module, str]:
     steps = 40 if network == "resnet32" else 8
     model = build_model(network, num_classes=100, in_channels=3, seed=0).to(device)
     parts = [_images(number, device) for number in range(100)]
@@ -157,7 +168,7 @@ class _Transformer(nn.Module):
         return logits
 
 
-def _mlp(device: torch.device) -> Problem:
+def _mlp(device: torch.device, fit: Fit) -> Problem:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 16), nn.Tanh(),
@@ -170,7 +181,7 @@ def _mlp(device: torch.device) -> Problem:
     return Problem("mlp", model, nn.CrossEntropyLoss(), inputs, targets, "random points, 4 classes")
 
 
-def _digits(device: torch.device) -> Problem:
+def _digits(device: torch.device, fit: Fit) -> Problem:
     data = load_data("digits", imbalance_factor=20.0).to(device)
     everything = torch.arange(len(data.train))
     inputs, labels = data.train.normalised(everything), data.train.labels
@@ -182,7 +193,7 @@ def _digits(device: torch.device) -> Problem:
     )  # fmt: skip
 
 
-def _transformer(device: torch.device) -> Problem:
+def _transformer(device: torch.device, fit: Fit) -> Problem:
     generator = torch.Generator().manual_seed(2)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -197,7 +208,7 @@ def _transformer(device: torch.device) -> Problem:
     )  # fmt: skip
 
 
-_MAKERS: dict[str, Callable[[torch.device], Problem]] = {
+_MAKERS: dict[str, Callable[[torch.device, Fit], Problem]] = {
     "mlp": _mlp,
     "digits": _digits,
     "transformer": _transformer,

@@ -123,7 +123,9 @@ def _main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    cases = Cases(options.run, data_root=options.data_root or None, device=options.device)
+    cases = Cases(
+        options.run, data_root=options.data_root or None, device=options.device, fitted=False
+    )
     with tf32(allowed=False):
         found = peak_memory(cases, options.case, options.tool)
     sys.stdout.write(json.dumps(found))

@@ -14,7 +14,7 @@ from saddlescope.curvature import HessianOperator, Programs, class_spectra
 from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
 from saddlescope.curvature.objective.state import tf32
 from saddlescope.curvature.products import strategy as strategies
-from saddlescope.curvature.products.replay import recordings_of
+from saddlescope.curvature.products.replay import Replayed
 from saddlescope.measurement import run_target
 from saddlescope.runs import RunFolder
 
@@ -76,8 +76,8 @@ def _product(cases, name, way, traced):
 def _recordings(operator):
     """Bytes that this job's recordings keep; 0 where nothing was recorded."""
     kept = operator.products._kept
-    programs = {id(made._program): made._program for made in kept if hasattr(made, "_program")}
-    return sum(recordings_of(program).nbytes for program in programs.values())
+    made = {id(one._recordings): one._recordings for one in kept if isinstance(one, Replayed)}
+    return sum(recordings.nbytes for recordings in made.values())
 
 
 def _kernels(work):

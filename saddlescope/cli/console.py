@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import typer
 
@@ -46,6 +46,9 @@ def _harmless(line: str) -> str:
     )
 
 
+_Given = ParamSpec("_Given")
+_Answer = TypeVar("_Answer")
+
 _LONGEST_LINE = 2000
 """Characters of an error; what it quotes may be of any length."""
 
@@ -65,11 +68,11 @@ def show_log() -> None:
     logger.setLevel(logging.INFO)
 
 
-def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+def one_line_errors(command: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
     """Turn what a command raises on purpose into one line on stderr and an exit code."""
 
     @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def wrapped(*args: _Given.args, **kwargs: _Given.kwargs) -> _Answer:
         try:
             return command(*args, **kwargs)
         except SaddlescopeError as error:

@@ -12,7 +12,7 @@ import typer
 
 from saddlescope.cli import options
 from saddlescope.cli.console import choose_device, one_line_errors, say, span, stop_on_signal
-from saddlescope.errors import ExitCode, Interrupted, SaddlescopeError
+from saddlescope.errors import Interrupted, SaddlescopeError
 from saddlescope.runs import METHODS, end_with_parent
 
 GROUPS = ("all", "head", "tail")
@@ -120,8 +120,7 @@ def one_method(recipe: "object", path: Path, device: str, parent: int) -> str:
     try:
         return _train_and_measure(recipe, path, device)
     finally:
-        if os.getppid() != parent:  # nobody waits for the answer, nor ends this process
-            os._exit(ExitCode.INTERRUPTED)
+        end_with_parent(parent)  # if it has gone, nobody waits for the answer
 
 
 def _train_and_measure(recipe: "object", path: Path, device: str) -> str:

@@ -3,17 +3,20 @@
 import functools
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import typer
 
 from saddlescope.errors import UsageError
-from saddlescope.parallel import board, end, join, launch, leave, see_the_others_off
+from saddlescope.parallel import end, job_board, join, launch, leave, see_the_others_off
 
 if TYPE_CHECKING:
     import torch
 
-    from saddlescope.curvature import Ranks
+    from saddlescope.parallel import Ranks
+
+_Given = ParamSpec("_Given")
+_Answer = TypeVar("_Answer")
 
 
 def sharing(shard: str, device: "torch.device") -> "Ranks | None":
@@ -24,7 +27,7 @@ def sharing(shard: str, device: "torch.device") -> "Ranks | None":
     """
     if shard == "classes":
         return None
-    if board() is None:
+    if job_board() is None:
         raise UsageError(
             "--shard samples needs several processes: torchrun --nproc-per-node 2 -m saddlescope "
             "spectrum …"
@@ -32,15 +35,15 @@ def sharing(shard: str, device: "torch.device") -> "Ranks | None":
     return join(device)
 
 
-def on_all_ranks(command: Callable[..., Any]) -> Callable[..., Any]:
+def on_all_ranks(command: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
     """Let a command run on every rank and end on every rank with one exit code and one message."""
 
     @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def wrapped(*args: _Given.args, **kwargs: _Given.kwargs) -> _Answer:
         if launch() is None:
             return command(*args, **kwargs)
         try:
-            board()
+            job_board()
             result = command(*args, **kwargs)
             leave()
         except typer.Exit:  # an answer, not an accident: all ranks came to it

@@ -25,7 +25,7 @@ from saddlescope.cli.ranks import on_all_ranks, sharing
 from saddlescope.cli.targets import Criterion, Split, find_target, group_names
 from saddlescope.cli.views import say_view, say_view_costs, say_views_saved
 from saddlescope.errors import ExitCode, UsageError
-from saddlescope.parallel import board, leads
+from saddlescope.parallel import job_board, leads
 from saddlescope.runs import OPERATORS
 from saddlescope.stopping import StopRule
 
@@ -172,7 +172,7 @@ def spectrum(
         ViewSettings(steps=steps, probes=probes, k=k, radius=radius, resamples=resamples),
     )  # fmt: skip
     ranks = sharing(shard.value, place)
-    if views and board() is not None:
+    if views and job_board() is not None:
         raise UsageError(
             "--with needs one process: run it again without torchrun, finished rows are kept"
         )
@@ -216,7 +216,7 @@ def spectrum(
                 say(f"{row['kind']} {row['name']}: already measured")
 
         run_job = partial(job.run, on_view=say_view)
-        if (shared := board()) is not None:
+        if (shared := job_board()) is not None:
             run_job = partial(run_sharded, job, shared, ranks=ranks)
         rows = run_job(on_row=on_row, progress=progress, should_stop=should_stop)
     say(f"saved: {job.path}" if job.path else "not saved: name a file with -o to keep the table")

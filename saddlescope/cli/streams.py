@@ -43,16 +43,19 @@ def flushing(command: Callable[[], object]) -> NoReturn:
 
     A disk that is full shows itself only then; left to the interpreter it would be a traceback.
     """
+    code: object = ExitCode.OK
     try:
-        command()
-        code: object = ExitCode.OK
-    except SystemExit as end:
-        code = end.code
-    try:
+        try:
+            command()
+        except SystemExit as end:
+            code = end.code
         sys.stdout.flush()
     except OSError as error:
+        if error.filename is not None:  # a file's, not the stream's
+            raise
         if not code and not isinstance(error, BrokenPipeError):
             sys.stderr.write(f"saddlescope: standard output: {error.strerror}\n")
-        # Not by sys.exit: the interpreter would try once more.
-        os._exit(int(code) if isinstance(code, int) and code else ExitCode.FAILED)
+        # The interpreter will try once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or ExitCode.FAILED
     sys.exit(code)  # type: ignore[arg-type]

@@ -32,8 +32,9 @@ from saddlescope.parallel import join, launch, leads
 if TYPE_CHECKING:
     import torch
 
-    from saddlescope.curvature import CurvatureMonitor, Ranks
+    from saddlescope.curvature import CurvatureMonitor
     from saddlescope.longtail import LongTailData
+    from saddlescope.parallel import Ranks
     from saddlescope.runs import RunFolder
     from saddlescope.training import Progress
 

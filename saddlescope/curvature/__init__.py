@@ -4,7 +4,6 @@ Imports no other room but the leaf `runs` (for atomic writes): it takes any `tor
 criterion, any data.
 """
 
-from saddlescope.curvature.distributed import ALONE, Ranks, SharedBatches
 from saddlescope.curvature.forecast import Footprint, MemoryPlan, measure_footprint
 from saddlescope.curvature.krylov import (
     Eigenpairs,
@@ -41,6 +40,7 @@ from saddlescope.curvature.objective import (
     ParameterVector,
     SampleBatches,
     Samples,
+    SharedBatches,
     SharedSamples,
     Subset,
     TensorSamples,
@@ -94,6 +94,7 @@ from saddlescope.curvature.tables import (
     plan_programs,
     subset_operator,
 )
+from saddlescope.parallel import ALONE, Ranks
 from saddlescope.stopping import StopRule
 
 __all__ = [

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode  # as torch's own flop counter does
 from torch.utils._pytree import tree_leaves
 
-from saddlescope.curvature.distributed import processes_here
 from saddlescope.errors import SaddlescopeError, UsageError
+from saddlescope.parallel import processes_here
 
 FREE_SHARE = 0.4
 """Of free memory, what is retained between products; the rest is left for basis and work."""

@@ -188,12 +188,15 @@ class ImageFiles:
 
     def _read(self, parts: Sequence[torch.Tensor], seed: int | None) -> Iterator[torch.Tensor]:
         files = _Crops(self.root, self.paths, self.size, self.shrink_to, self.cache, seed)
-        yield from _loaded(
-            files,
-            workers=self.workers,
-            batch_sampler=[part.tolist() for part in parts],
-            collate_fn=_stacked,
-            pin_memory=self.device.type == "cuda",
+        yield from _checked(
+            DataLoader(
+                files,
+                num_workers=self.workers,
+                multiprocessing_context=_context(self.workers),
+                batch_sampler=[part.tolist() for part in parts],
+                collate_fn=_stacked,
+                pin_memory=self.device.type == "cuda",
+            )
         )
 
 
@@ -209,7 +212,10 @@ def decode_all(
         DataError: a file that cannot be read.
     """
     files = _Whole(root, tuple(paths), shrink_to)
-    yield from _loaded(files, workers=workers, batch_size=None)
+    loader: DataLoader[Any] = DataLoader(
+        files, num_workers=workers, multiprocessing_context=_context(workers), batch_size=None
+    )
+    yield from (pixels.numpy() for pixels in _checked(loader))
 
 
 class _Whole(Dataset[Any]):
@@ -257,16 +263,16 @@ class _Crops(_Whole):
         return resized_crop_flip(image, self.size, np.random.default_rng((self.seed, index)))
 
 
-def _loaded(files: _Whole, *, workers: int, **options: Any) -> Iterator[Any]:
-    # Not forked: a copy of a process whose threads compute may inherit a lock for good.
-    context = multiprocessing.get_context("forkserver") if workers else None
-    loader: DataLoader[Any] = DataLoader(
-        files, num_workers=workers, multiprocessing_context=context, **options
-    )
+def _context(workers: int) -> Any:
+    """How worker processes begin: not as forks, which may inherit a lock for good."""
+    return multiprocessing.get_context("forkserver") if workers else None
+
+
+def _checked(loader: "DataLoader[Any]") -> Iterator[torch.Tensor]:
     for found in loader:
         if isinstance(found, str):
             raise DataError(found)
-        yield found.numpy() if options.get("batch_size", 1) is None else found
+        yield found
 
 
 def _stacked(samples: list[npt.NDArray[np.uint8] | str]) -> torch.Tensor | str:

@@ -220,7 +220,7 @@ def make_loss(
     *,
     reduction: str = "mean",
     reweight_beta: float | None = None,
-    **options: Any,
+    **options: float | str,
 ) -> nn.Module:
     """Build a loss, to be called as loss(logits (N, C), targets (N,)).
 

@@ -5,16 +5,17 @@
   rank goes on, and onto the board, from where rank 0 puts it into the table. The next job of any
   number of ranks takes what is left in part files into the table first.
 - *samples*: all ranks measure each row together, each holding a part of its samples
-  (`saddlescope.curvature.distributed`). Rank 0 keeps the table.
+  (`saddlescope.parallel`). Rank 0 keeps the table.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from dataclasses import replace
+from typing import Any
 
-from saddlescope.curvature import Programs, Ranks, SharedSamples, Subset, count_samples
+from saddlescope.curvature import SharedSamples, Subset, count_samples
 from saddlescope.errors import Interrupted
 from saddlescope.measurement.job import (
+    Keeper,
     Rows,
     SpectrumJob,
     part_file,
@@ -22,7 +23,7 @@ from saddlescope.measurement.job import (
     row_key,
     write_part,
 )
-from saddlescope.parallel import Board, RankDied, RankFailed
+from saddlescope.parallel import Board, RankDied, RankFailed, Ranks
 
 OnRow = Callable[[dict[str, Any], bool], None]
 
@@ -85,18 +86,18 @@ def run_sharded(
         finished = _keyed(board.wait_for("finished", should_stop=stop))
     if ranks is not None:
         shared = replace(job.target, samples=SharedSamples(job.target.samples, ranks))
-        share = _Share.of(
-            job, target=shared, known=finished, keep=job.save if board.rank == 0 else _nothing
+        keeper = Keeper(finished, job.save if board.rank == 0 else _nothing, job.programs())
+        return replace(job, target=shared).run(
+            on_row=on_row, progress=progress, should_stop=lambda: ranks.any(stop()), keeper=keeper
         )
-        return share.run(on_row=on_row, progress=progress, should_stop=lambda: ranks.any(stop()))
     owners = assign(
         [count_samples(job.target.samples, subset) for subset in job.subsets], board.size
     )
     mine = tuple(s for s, owner in zip(job.subsets, owners, strict=True) if owner == board.rank)
     if board.rank == 0:
         return _lead(job, board, mine, finished, on_row or _nothing, progress, stop)
-    share = _Share.of(job, subsets=mine, known=finished, keep=_Part(job, board, finished).keep)
-    share.run(progress=progress, should_stop=stop)
+    keeper = Keeper(finished, _Part(job, board, finished).keep, job.programs())
+    replace(job, subsets=mine).run(progress=progress, should_stop=stop, keeper=keeper)
     rows: list[dict[str, Any]] = board.wait_for("table", should_stop=stop)
     return rows
 
@@ -119,11 +120,11 @@ def _lead(
         table.update(arrivals.collect())
         job.save(table)
 
-    share = _Share.of(job, subsets=mine, known=finished, keep=keep)
+    share, keeper = replace(job, subsets=mine), Keeper(finished, keep, job.programs())
     for key in set(finished).intersection(job.row_keys()).difference(share.row_keys()):
         on_row(finished[key], True)
     try:
-        share.run(on_row=on_row, progress=progress, should_stop=stop)
+        share.run(on_row=on_row, progress=progress, should_stop=stop, keeper=keeper)
         while not table.keys() >= set(job.row_keys()):
             if found := arrivals.collect():
                 table.update(found)
@@ -138,35 +139,6 @@ def _lead(
     rows = [table[key] for key in job.row_keys()]
     board.post("table", rows)
     return rows
-
-
-@dataclass(frozen=True)
-class _Share(SpectrumJob):
-    """What one rank does of a job.
-
-    Attributes:
-        whole: the job.
-        known: its rows that were finished before.
-        keep: called with those and the new ones after each new one.
-    """
-
-    whole: SpectrumJob = field(kw_only=True)
-    known: Rows = field(kw_only=True)
-    keep: Callable[[Rows], None] = field(kw_only=True)
-
-    @classmethod
-    def of(cls, job: SpectrumJob, **changes: Any) -> Self:
-        same = {entry.name: getattr(job, entry.name) for entry in fields(job)}
-        return cls(**{**same, "whole": job, **changes})
-
-    def finished(self) -> Rows:
-        return dict(self.known)
-
-    def save(self, finished: Rows) -> None:
-        self.keep(finished)
-
-    def programs(self) -> Programs:
-        return self.whole.programs()
 
 
 class _Part:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from saddlescope.errors import ExitCode, SaddlescopeError, UsageError, described, first_line
 from saddlescope.parallel.board import POLL_SECONDS, Board, RankDied, RankFailed
-from saddlescope.parallel.launch import launch
+from saddlescope.parallel.launcher import launch
 
 if TYPE_CHECKING:
     import torch
 
-    from saddlescope.curvature import Ranks
+    from saddlescope.parallel.ranks import Ranks
 
 _PATIENCE = timedelta(minutes=30)
 """How long a collective waits for a rank that is alive and silent, as torch's own default."""
@@ -34,7 +34,7 @@ _watchers: list[threading.Thread] = []
 
 
 @functools.cache
-def board() -> Board | None:
+def job_board() -> Board | None:
     """Meet the other ranks on the board of this job; None without a launcher."""
     found = launch()
     if found is None:
@@ -47,9 +47,9 @@ def board() -> Board | None:
 
 def join(device: "torch.device") -> "Ranks":
     """Join the process group of this job's ranks; one process alone without a launcher."""
-    from saddlescope.curvature import Ranks
+    from saddlescope.parallel.ranks import Ranks
 
-    posted = board()
+    posted = job_board()
     if posted is None:
         return Ranks()
     import torch
@@ -74,7 +74,7 @@ def leave() -> None:
     """End in good order: rank 0 last, because the board may be its own."""
     from torch import distributed
 
-    shared = board()
+    shared = job_board()
     assert shared is not None
     _stop_watching()
     if distributed.is_initialized():
@@ -106,7 +106,7 @@ def end(error: BaseException) -> tuple[str, int]:
 def see_the_others_off() -> None:
     """Say on the board that this process is gone; the board's keeper lets the others read it."""
     with contextlib.suppress(Exception):
-        shared = board()
+        shared = job_board()
         if shared is not None:
             shared.leave()
             if shared.rank == 0:
@@ -145,7 +145,7 @@ def _abort() -> None:
 
 
 def _last_words(error: BaseException, rank: int) -> tuple[str, int]:
-    shared = board()
+    shared = job_board()
     assert shared is not None
     message = "interrupted" if isinstance(error, KeyboardInterrupt) else described(error)
     if not isinstance(error, RankFailed | RankDied):  # those say what another rank has said

@@ -13,7 +13,8 @@ from saddlescope.sharpness.groups import (
     group_losses,
 )
 from saddlescope.sharpness.methods import Radii, first_epoch, method_radii
-from saddlescope.sharpness.optimizer import SharpnessAware, StepOptions
+from saddlescope.sharpness.optimizer import SharpnessAware
+from saddlescope.sharpness.options import StepOptions
 
 __all__ = [
     "GROUP_REDUCTIONS",

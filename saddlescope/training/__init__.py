@@ -8,8 +8,8 @@ from saddlescope.training.checkpoints import (
     state_dict_of,
     weights_digest,
 )
+from saddlescope.training.costs import estimate
 from saddlescope.training.decoupling import second_stage
-from saddlescope.training.estimate import estimate
 from saddlescope.training.losses import epoch_loss
 from saddlescope.training.recipe import (
     Recipe,

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from saddlescope.curvature import ALONE, Ranks
 from saddlescope.longtail import Images, LongTailData, per_class_accuracy, shot_accuracy
+from saddlescope.parallel import ALONE, Ranks
 
 
 def evaluate(

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from saddlescope.curvature import ALONE, Ranks
 from saddlescope.models import build_model
+from saddlescope.parallel import ALONE, Ranks
 from saddlescope.training.decoupling import freeze_first_stage, prepare_second_stage
 from saddlescope.training.recipe import Recipe
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saddlescope.curvature import ALONE, CurvatureMonitor, Ranks
+from saddlescope.curvature import CurvatureMonitor
 from saddlescope.errors import DataError
+from saddlescope.parallel import ALONE, Ranks
 from saddlescope.training.branching import APART, Branching
 from saddlescope.training.checkpoints import load_weights
 from saddlescope.training.record import RunRecord

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saddlescope.curvature import ALONE, Ranks
 from saddlescope.longtail import Augmentation, LongTailData, send
+from saddlescope.parallel import ALONE, Ranks
 from saddlescope.sharpness import Radii, SharpnessAware, group_losses
 from saddlescope.training.arithmetic import fast_bfloat16
 from saddlescope.training.decoupling import class_balanced_order

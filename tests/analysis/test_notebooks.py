@@ -8,8 +8,18 @@ from pathlib import Path
 import jupytext
 import pytest
 
+from tests import fresh
+
 ANALYSIS = Path(__file__).parents[2] / "analysis"
 NOTEBOOKS = sorted(ANALYSIS.glob("[0-9]*.py"))
+
+# Agg shows nothing and says so at every plt.show().
+STRICT = """
+import warnings
+warnings.simplefilter("error")
+warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive", UserWarning)
+warnings.filterwarnings("ignore", ".torch.jit.script. is deprecated", DeprecationWarning)
+"""
 
 
 def environment(tmp_path):
@@ -30,18 +40,7 @@ def test_all_six_are_here():
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path, tmp_path):
-    # Agg shows nothing and says so at every plt.show().
-    quiet = ("-W", "error", "-W", "ignore:FigureCanvasAgg is non-interactive:UserWarning",
-             "-W", "ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, *quiet, path.name],
-        cwd=ANALYSIS,
-        env=environment(tmp_path) | {"MPLBACKEND": "Agg"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
+    done = fresh.run(path, cwd=ANALYSIS, before=STRICT, **environment(tmp_path))
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -62,13 +61,19 @@ def test_a_notebook_reads_as_an_essay(path):
 
 
 def test_written_with_outputs(tmp_path):
-    text = tmp_path / "02-theorem-1.py"
-    text.write_bytes((ANALYSIS / "02-theorem-1.py").read_bytes())
+    text = tmp_path / "small.py"
+    text.write_text(
+        "# %% [markdown]\n# # A drawing\n\n# %%\n"
+        "import os\nimport matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\n\n"
+        "# %%\nos.environ['SADDLESCOPE_QUICK']\n",
+        encoding="utf-8",
+    )
     command = [sys.executable, str(ANALYSIS / "execute.py"), "--quick", str(text)]
     subprocess.run(command, env=environment(tmp_path), check=True, capture_output=True, timeout=300)
     written = jupytext.read(text.with_suffix(".ipynb"))
     outputs = [output for cell in written.cells for output in cell.get("outputs", [])]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 1
+    assert outputs[-1]["data"]["text/plain"] == "'1'"
     assert not any(output["output_type"] == "error" for output in outputs)
 
 

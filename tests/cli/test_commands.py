@@ -18,6 +18,7 @@ from saddlescope.errors import ExitCode
 from saddlescope.longtail import DATASETS
 from saddlescope.runs import SPECTRUM_COLUMNS, read_view, view_file
 from saddlescope.training.checkpoints import load_checkpoint, save_checkpoint
+from tests import fresh
 
 TINY = ["--set", "training.epochs=1"]
 
@@ -29,10 +30,7 @@ def command(*arguments, env=None):
 
 def separate(*arguments, cwd=None):
     """Run the command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "saddlescope", *map(str, arguments)],
-        capture_output=True, text=True, cwd=cwd, check=False,
-    )  # fmt: skip
+    return fresh.run("saddlescope", *arguments, cwd=cwd or ".")
 
 
 def refused(done, code, *words):
@@ -334,16 +332,12 @@ class TestRefusals:
 
 def test_sigint_in_spectrum_keeps_finished_rows(run, tmp_path):
     path = tmp_path / "t.csv"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "saddlescope", "spectrum", str(run), "-o", str(path)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = fresh.start("saddlescope", "spectrum", run, "-o", path)
     while process.poll() is None and not path.exists():
         time.sleep(0.005)
     process.send_signal(2)
-    _, messages = process.communicate(timeout=120)
-    assert process.returncode == ExitCode.INTERRUPTED
-    assert "run again to go on" in messages
+    assert process.wait(120) == ExitCode.INTERRUPTED
+    assert "run again to go on" in process.stderr
 
 
 def test_demo_end_to_end(tmp_path):

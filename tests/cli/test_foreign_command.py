@@ -2,7 +2,6 @@
 
 import csv
 import io
-import subprocess
 import sys
 
 import numpy as np
@@ -14,6 +13,7 @@ from typer.testing import CliRunner
 from saddlescope.cli.main import app
 from saddlescope.curvature import HessianOperator
 from saddlescope.curvature.reference import dense_matrix
+from tests import fresh
 
 SOURCE = """
 import torch
@@ -152,18 +152,11 @@ def test_in_a_process_of_its_own(folder):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
     torch.save({"state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}}, "w.pt")
-    done = subprocess.run(
-        [sys.executable, "-m", "saddlescope", "spectrum", "--model", "mine:logits", "--data",
-         "mine:data", "--classes", "none", "--checkpoint", "w.pt"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    words = ("--data", "mine:data", "--classes", "none", "--checkpoint", "w.pt")
+    done = fresh.run("saddlescope", "spectrum", "--model", "mine:logits", *words)
     assert done.returncode == 4
     assert "Traceback" not in done.stderr
     assert "not a checkpoint of this Wrapped: 4 missing (first: inner.0.weight)" in done.stderr
-    done = subprocess.run(
-        [sys.executable, "-m", "saddlescope", "spectrum", "--model", "mine:net", "--data",
-         "mine:data", "--classes", "none", "--checkpoint", "w.pt"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = fresh.run("saddlescope", "spectrum", "--model", "mine:net", *words)
     assert done.returncode == 0, done.stderr
     assert "w.pt: read the entry 'state_dict', took 'module.' (DataParallel" in done.stderr

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import distributed
 
-from saddlescope import curvature
 from saddlescope.cli.console import choose_device, say
 from saddlescope.cli.ranks import sharing
 from saddlescope.errors import ExitCode, UsageError
 from saddlescope.parallel import Board, Launch, launch, leads, membership
+from saddlescope.parallel import ranks as everybody
 
 VARIABLES = {
     "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "there", "MASTER_PORT": "1",
@@ -69,13 +69,13 @@ def test_without_a_launcher_the_device_is_what_was_asked_for():
 def test_backend_goes_with_the_device(monkeypatch, device, backend):
     asked, chosen = [], []
     posted = SimpleNamespace(store=distributed.HashStore(), rank=1, size=2)
-    monkeypatch.setattr(membership, "board", lambda: posted)
-    monkeypatch.setattr("saddlescope.cli.ranks.board", lambda: posted)
+    monkeypatch.setattr(membership, "job_board", lambda: posted)
+    monkeypatch.setattr("saddlescope.cli.ranks.job_board", lambda: posted)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setattr(
         distributed, "init_process_group", lambda kind, **rest: asked.append((kind, rest["rank"]))
     )
-    monkeypatch.setattr(curvature, "Ranks", lambda group: "everybody")
+    monkeypatch.setattr(everybody, "Ranks", lambda group: "everybody")
     monkeypatch.setattr(membership, "_watch", lambda board: None)
     monkeypatch.setattr(membership, "_watchers", [])
     assert sharing("samples", torch.device(device)) == "everybody"
@@ -103,7 +103,7 @@ def test_an_error_is_one_ranks_unless_all_say_the_same(monkeypatch, other, says)
     Board(store, 1, 2)
     if other is not None:
         store.set("why/1", json.dumps(other))
-    monkeypatch.setattr(membership, "board", lambda: here)
+    monkeypatch.setattr(membership, "job_board", lambda: here)
     monkeypatch.setattr(membership, "launch", lambda: Launch(0, 2, 0))
     monkeypatch.setattr(membership, "_LAST_SECONDS", 0.2)
     monkeypatch.setattr(membership, "_done", threading.Event())

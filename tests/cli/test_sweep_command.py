@@ -1,16 +1,15 @@
 """A sweep from the command line: the missing is run, the cut goes on, failures are named."""
 
 import signal
-import subprocess
-import sys
 import time
 
 import torch
-from test_commands import command, refused, separate
 
 from saddlescope.errors import ExitCode
 from saddlescope.runs import RunFolder, one_writer, read_rows
 from saddlescope.training import load_checkpoint
+from tests import fresh
+from tests.cli.test_commands import command, refused, separate
 
 SWEEP = """
 extends = "package:digits-lt"
@@ -101,16 +100,14 @@ def test_a_failed_run_is_named_and_the_others_finish(tmp_path):
 def test_a_stopped_sweep_saves_and_goes_on(tmp_path):
     text = SWEEP.replace("epochs = 2", "epochs = 12").replace('["sgd", "sam"]', '["sam"]')
     path, out = recipe(tmp_path, text), tmp_path / "out"
-    words = [sys.executable, "-m", "saddlescope", "train", str(path), "-o", str(out)]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    process = fresh.start("saddlescope", "train", path, "-o", out)
     metrics = RunFolder(out / "s-sam-seed0").metrics_file
     deadline = time.monotonic() + 120
     while not metrics.is_file() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == ExitCode.INTERRUPTED, said
-    assert "the same command goes on" in said
+    assert process.wait(60) == ExitCode.INTERRUPTED, process.stderr
+    assert "the same command goes on" in process.stderr
     assert RunFolder(out / "s-sam-seed0").run()["state"] == "interrupted"
     done = separate("train", path, "-o", out)
     assert done.returncode == 0, done.stderr

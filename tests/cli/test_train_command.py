@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-from pictures import write_lists
 from typer.testing import CliRunner
 
 from saddlescope.cli.main import app
@@ -14,6 +13,7 @@ from saddlescope.errors import ExitCode, Interrupted
 from saddlescope.runs import RunFolder, read_rows
 from saddlescope.training import RunOptions, packaged_recipe, train
 from saddlescope.training.restore import load_section
+from tests.longtail.pictures import write_lists
 
 TINY = ["--set", "training.epochs=1"]
 

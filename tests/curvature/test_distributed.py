@@ -5,8 +5,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from networks import convolutional, images, split_batches
-from processes import on_ranks
 from torch import nn
 
 from saddlescope.curvature import (
@@ -23,10 +21,12 @@ from saddlescope.curvature import (
     spectral_density,
     top_eigenpairs,
 )
-from saddlescope.curvature.distributed import ALONE
 from saddlescope.curvature.krylov import extreme
 from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
 from saddlescope.curvature.products import strategy
+from saddlescope.parallel import ALONE
+from tests.curvature.networks import convolutional, images, split_batches
+from tests.curvature.processes import on_ranks
 
 WEIGHTS = torch.tensor([1.0, 0.3, 2.0, 0.7], dtype=torch.float64)
 OBJECTIVES = {

@@ -73,3 +73,15 @@ def test_a_rule_out_of_range(options, message):
 def test_the_floor_follows_rtol_unless_it_is_named():
     assert StopRule(rtol=1e-6).floor == 1e-9
     assert StopRule(rtol=1e-6, atol=1e-3).floor == 1e-3
+
+
+def test_parameters_may_be_given_as_modules_hand_them_out():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2))
+    data = (torch.randn(6, 2), torch.tensor([0, 1] * 3))
+    chosen = {"classes": [0, 1], "groups": (), "max_matvecs": 3}
+    named, handed = (
+        class_spectra(model, torch.nn.CrossEntropyLoss(), data, parameters=last, **chosen)
+        for last in ("2.*", model[2].parameters())
+    )
+    assert named.lambda_max.tolist() == handed.lambda_max.tolist()

@@ -4,13 +4,13 @@ import gc
 
 import pytest
 import torch
-from networks import convolutional, images, split_batches
 from torch import nn
 
 from saddlescope.curvature import GaussNewtonOperator, HessianOperator, Programs, memory
 from saddlescope.curvature.memory import StorageMeter, available_bytes, storage_bytes
 from saddlescope.curvature.operators import hessian
 from saddlescope.curvature.products import strategy
+from tests.curvature.networks import convolutional, images, split_batches
 
 
 def live_tensors():

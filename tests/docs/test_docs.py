@@ -4,6 +4,7 @@ A change is code, tests and documentation together: these tests fail when the co
 (an option, a column, a key, an exit code) that its reference page does not explain.
 """
 
+import ast
 import doctest
 import importlib
 import re
@@ -233,3 +234,24 @@ def test_docstring_examples_run(module):
     found = doctest.testmod(importlib.import_module(module), report=True)
     assert found.attempted > 0
     assert found.failed == 0
+
+
+def rooms_imported(room: str) -> set[str]:
+    """The other rooms that a room imports, at its heads or inside its functions."""
+    found: set[str] = set()
+    for file in (ROOT / "saddlescope" / room).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("saddlescope."):
+                found.add(str(node.module).split(".")[1])
+    return {name for name in found - {room, "runs"} if (ROOT / "saddlescope" / name).is_dir()}
+
+
+def test_the_table_of_rooms_says_what_each_imports():
+    table = (DOCS / "index.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `saddlescope\.(\w+)` \|.*\| ([^|]*) \|$", table, re.MULTILINE)
+    folders = {path.parent.name for path in (ROOT / "saddlescope").glob("*/__init__.py")}
+    assert {room for room, _ in rows} == folders
+    for room, said in rows:
+        if said != "all of them":
+            written = set() if said == "no other room" else set(said.split(", "))
+            assert rooms_imported(room) == written, room

@@ -6,8 +6,7 @@ import pytest
 from saddlescope.errors import DataError
 from saddlescope.longtail import load_data
 from saddlescope.longtail.cifar import CIFAR10, CIFAR100, load_cifar
-
-from .conftest import write_cifar
+from tests.longtail.conftest import write_cifar
 
 
 def rewrite(path, **changes):

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from pictures import colour, write_lists, write_picture
 from PIL import Image
 
 from saddlescope.errors import DataError
 from saddlescope.longtail import Augmentation, FileOptions, ImageFiles, Thresholds, load_data
 from saddlescope.longtail.files import decode
+from tests.longtail.pictures import colour, write_lists, write_picture
 
 
 @pytest.fixture(scope="module")

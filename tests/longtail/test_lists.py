@@ -1,10 +1,10 @@
 """List files and folders: what is read, and what is refused with its place."""
 
 import pytest
-from pictures import write_folders
 
 from saddlescope.errors import DataError
 from saddlescope.longtail.lists import read_folder, read_list
+from tests.longtail.pictures import write_folders
 
 
 def listed(tmp_path, text):

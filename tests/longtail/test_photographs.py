@@ -1,10 +1,10 @@
 """Sets of image files by name: lists, folders, and what their options may be."""
 
 import pytest
-from pictures import write_folders, write_lists
 
 from saddlescope.errors import DataError, UsageError
 from saddlescope.longtail import DATASETS, FileOptions, Thresholds, load_data
+from tests.longtail.pictures import write_folders, write_lists
 
 LISTS = FileOptions("train.txt", "test.txt", 16)
 

@@ -1,11 +1,11 @@
 """The sheet of sample images: which classes, and whose pixels where."""
 
 import numpy as np
-from pictures import colour, write_lists
 from PIL import Image
 
 from saddlescope.longtail import FileOptions, Thresholds, load_data, write_sheet
 from saddlescope.longtail.sheet import _CELL, _GAP, _LABEL
+from tests.longtail.pictures import colour, write_lists
 
 
 def cell(sheet, row, column):

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from small import Dense, target
 from typer.testing import CliRunner
 
 from saddlescope.cli.main import app
@@ -22,6 +21,7 @@ from saddlescope.experiments import (
 )
 from saddlescope.measurement import Target, UpdateRule
 from saddlescope.runs import RunFolder
+from tests.measurement.small import Dense, target
 
 RULE = UpdateRule(0.3, 0.3, 0.5)
 

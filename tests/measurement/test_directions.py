@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small import Dense, target
 
 from saddlescope.measurement import UpdateRule, update_directions
+from tests.measurement.small import Dense, target
 
 RULE = UpdateRule(rho=0.3, rho_head=0.2, rho_tail=0.5)
 HEAD, TAIL = (0,), (1, 2)

@@ -1,6 +1,5 @@
 """Spectrum tables as restartable jobs, from run folders and from elsewhere."""
 
-import subprocess
 import sys
 import time
 
@@ -15,6 +14,7 @@ from saddlescope.measurement import Settings, SpectrumJob, foreign_target, run_t
 from saddlescope.runs import RunFolder, read_spectrum
 from saddlescope.training import packaged_recipe, train
 from saddlescope.training.restore import load_section
+from tests import fresh
 
 
 @pytest.fixture(scope="module")
@@ -68,18 +68,16 @@ def test_interrupted_and_started_again_gives_the_same_table(run, tmp_path):
 def test_kill_nine_and_started_again_gives_the_same_table(run, tmp_path):
     job(run, tmp_path / "whole.csv", classes="all").run()
     path = tmp_path / "cut.csv"
-    arguments = [
-        sys.executable, "-m", "saddlescope", "spectrum", str(run.path), "--rtol", "0.05",
-        "--groups", "all,tail", "-o", str(path), "--device", "cpu",
-    ]  # fmt: skip
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    words = ("saddlescope", "spectrum", run.path, "--rtol", "0.05", "--groups", "all,tail",
+             "-o", path, "--device", "cpu")  # fmt: skip
+    process = fresh.start(*words)
     while process.poll() is None and not path.exists():
         time.sleep(0.005)
     time.sleep(0.2)
     process.kill()
     process.wait()
     assert len(read_spectrum(path)) >= 1
-    subprocess.run(arguments, check=True, capture_output=True)
+    assert fresh.run(*words).returncode == 0
     assert path.read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from small import GROUPS, Dense, target
 from torch import nn
 
 from saddlescope.errors import UsageError
@@ -11,6 +10,7 @@ from saddlescope.experiments.manufactured import displace
 from saddlescope.measurement import Target
 from saddlescope.measurement.directions import UpdateRule
 from saddlescope.models import build_model
+from tests.measurement.small import GROUPS, Dense, target
 
 
 def network(name="resnet8", **options):

@@ -10,7 +10,6 @@ import time
 from dataclasses import replace
 
 import pytest
-from processes import start_command
 from torch import distributed
 from typer.testing import CliRunner
 
@@ -18,9 +17,10 @@ from saddlescope.cli.main import app
 from saddlescope.curvature.products import strategy
 from saddlescope.measurement import Settings, SpectrumJob, foreign_target, run_sharded
 from saddlescope.measurement.job import part_files, read_part, write_part
-from saddlescope.measurement.sharding import _Share, assign
+from saddlescope.measurement.sharding import assign
 from saddlescope.parallel import Board, RankFailed
 from saddlescope.runs import read_spectrum
+from tests.curvature.processes import start_command
 
 # 31 samples of classes 0, 1 and 2. With two ranks, rank 0 measures "all" and rank 1 the classes.
 NETWORK = """
@@ -96,12 +96,22 @@ def test_kind_of_product_is_chosen_over_all_rows(folder, monkeypatch):
     job = SpectrumJob.plan(
         foreign_target("shared_net:network", "shared_net:dataset"), settings=Settings()
     )
-    share = _Share.of(job, subsets=job.subsets[:1], known={}, keep=print)
     part = replace(job, subsets=job.subsets[:1])
     # A gradient of one sample takes 3·70 operations; the row "all" alone would save 303 of them.
     monkeypatch.setattr(strategy, "TRACING_PAYS_FROM", 400 * 210)
-    assert [job.programs()._traces, share.programs()._traces] == [True, True]
+    assert job.programs()._traces
     assert not part.programs()._traces
+    chosen = []
+    monkeypatch.setattr(
+        SpectrumJob, "run", lambda self, *, keeper, **_: chosen.append((len(self.rows), keeper))
+    )
+    board = Board(distributed.HashStore(), 1, 2)
+    board.post("finished", [])
+    board.post("table", [])
+    run_sharded(job, board)
+    ((rows, keeper),) = chosen
+    assert rows == 3  # of four
+    assert keeper.programs._traces
 
 
 def test_failure_elsewhere_is_noticed_in_the_middle_of_a_row(folder):

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from small import job, target
 
 from saddlescope.errors import DataError, UsageError
 from saddlescope.measurement.job import part_file, part_files, read_part, write_part
 from saddlescope.runs import read_spectrum, read_view, view_file, write_view
 from saddlescope.runs.schema import SPECTRUM_COLUMNS
+from tests.measurement.small import job, target
 
 
 def test_rows_and_views_of_two_jobs_on_one_table(tmp_path):

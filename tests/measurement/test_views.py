@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from small import Dense, job, target
 
 from saddlescope.curvature import MatrixSpec, StopRule, bootstrap_spectra, select_subsets
 from saddlescope.curvature.krylov.density import probe_start
@@ -34,6 +33,7 @@ from saddlescope.runs import (
     view_file,
     views_folder,
 )
+from tests.measurement.small import Dense, job, target
 
 CLASS = (1,)
 FINE = StopRule(rtol=1e-8, atol=1e-9)

@@ -7,8 +7,7 @@ import pytest
 
 from saddlescope.reporting import write_report
 from saddlescope.runs import write_text
-
-from .conftest import recipe_text, write_run
+from tests.reporting.conftest import recipe_text, write_run
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 

@@ -7,8 +7,7 @@ import pytest
 from saddlescope.reporting import find, select_runs
 from saddlescope.reporting.judging import CONTRADICTED, SUPPORTED, UNDECIDED, Ordering, judge
 from saddlescope.runs import append_row
-
-from .conftest import METHODS, spectrum_row
+from tests.reporting.conftest import METHODS, spectrum_row
 
 
 def ordering(networks):

@@ -36,8 +36,7 @@ from saddlescope.reporting.figures.canvas import (
     value_scale,
 )
 from saddlescope.runs import read_spectrum, write_spectrum
-
-from .conftest import spectrum_row
+from tests.reporting.conftest import spectrum_row
 
 ALL = list(PICTURES.values())
 FROM_RUNS = [picture for picture in ALL if not picture.without_runs]

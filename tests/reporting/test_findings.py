@@ -7,8 +7,7 @@ import pytest
 
 from saddlescope.reporting import Ratio, find, select, select_runs
 from saddlescope.reporting.ordering import order
-
-from .conftest import METHODS, spectrum_row
+from tests.reporting.conftest import METHODS, spectrum_row
 
 
 def ratio(lower, upper, verdict="negative-curvature"):

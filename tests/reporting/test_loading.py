@@ -7,8 +7,7 @@ import pytest
 
 from saddlescope.reporting import load_runs
 from saddlescope.runs import METRIC_COLUMNS, RunFolder, write_text
-
-from .conftest import COUNTS, METHODS, SWITCH
+from tests.reporting.conftest import COUNTS, METHODS, SWITCH
 
 
 def test_a_folder_of_runs_stands_for_all_of_them(study):

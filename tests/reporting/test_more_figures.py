@@ -37,9 +37,8 @@ from saddlescope.runs import (
 from saddlescope.runs.schema import VIEW_IDENTITY
 from saddlescope.theory import figure2, walk
 from saddlescope.theory.surfaces import SurfaceShare, double_well
-
-from .conftest import write_run
-from .test_figures import texts
+from tests.reporting.conftest import write_run
+from tests.reporting.test_figures import texts
 
 
 def add_views(path, **changes):

@@ -8,8 +8,7 @@ import pytest
 
 from saddlescope.reporting import write_report
 from saddlescope.runs import write_text
-
-from .conftest import recipe_text, spectrum_row
+from tests.reporting.conftest import recipe_text, spectrum_row
 
 HOSTILE = "</script><script>alert('x')</script>\"'><img src=x onerror=alert(1)>{{ 7*7 }}"
 VOID = {"meta", "br", "img", "input", "path", "use", "hr", "link"}

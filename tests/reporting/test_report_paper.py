@@ -7,10 +7,9 @@ from typer.testing import CliRunner
 
 from saddlescope.cli.main import app
 from saddlescope.reporting import class_table, select_runs, write_report
-
-from .conftest import write_run
-from .test_more_figures import add_monitor, add_views
-from .test_paper import make
+from tests.reporting.conftest import write_run
+from tests.reporting.test_more_figures import add_monitor, add_views
+from tests.reporting.test_paper import make
 
 
 def test_measured_cells_stand_beside_the_printed_ones(tmp_path):

@@ -6,8 +6,7 @@ import pytest
 
 from saddlescope.reporting import find, load_runs, select, select_runs
 from saddlescope.runs import RunFolder, write_spectrum
-
-from .conftest import spectrum_row
+from tests.reporting.conftest import spectrum_row
 
 
 def test_panels_are_all_the_most_frequent_and_the_rarest(study):

@@ -3,8 +3,7 @@
 import math
 
 from saddlescope.reporting import select, select_runs, spectrum_text, summary_text
-
-from .conftest import spectrum_row
+from tests.reporting.conftest import spectrum_row
 
 
 def test_the_summary_says_what_was_measured(study):

@@ -4,7 +4,6 @@ import os
 import re
 
 import pytest
-from test_tables import ROW
 
 from saddlescope.errors import DataError, UsageError
 from saddlescope.runs import (
@@ -20,6 +19,7 @@ from saddlescope.runs import (
     write_spectrum,
 )
 from saddlescope.training import load_plan, load_recipe, packaged_recipe
+from tests.runs.test_tables import ROW
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from processes import on_ranks
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from saddlescope.errors import UsageError
 from saddlescope.sharpness import Ascent, SharpnessAware, StepOptions
+from tests.curvature.processes import on_ranks
 
 N, STEPS = 32, 4
 RADII = {

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from .inputs import INPUTS, Bench, attempt
-from .kills import KILLS
-from .matrices import one_interval
-from .room import ROOM
+from tests.torture.inputs import INPUTS, Bench, attempt
+from tests.torture.kills import KILLS
+from tests.torture.matrices import one_interval
+from tests.torture.room import ROOM
 
 SHARES = {"inputs": 0.55, "kills": 0.25, "room": 0.05, "intervals": 0.15}
 """Of the minutes."""
@@ -63,7 +63,7 @@ def inputs(tally: Tally, bench: Bench, seed: int, go_on: Callable[[int], bool]) 
 
 
 def main() -> None:
-    """`python -m torture.campaign --minutes 10 --seed 0`."""
+    """`python -m tests.torture.campaign --minutes 10 --seed 0`."""
     parser = argparse.ArgumentParser(description="Faults and bad input, counted.")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)

@@ -29,8 +29,7 @@ from saddlescope.runs import RunFolder, read_spectrum, read_view, view_file
 from saddlescope.theory import place
 from saddlescope.training import load_checkpoint, load_plan, restore_run
 from saddlescope.training.checkpoints import load_weights, save_checkpoint
-
-from .damage import NASTY_TEXT, spoil, spoil_text, spoil_value
+from tests.torture.damage import NASTY_TEXT, spoil, spoil_text, spoil_value
 
 RECIPES = Path(__file__).parents[2] / "train"
 

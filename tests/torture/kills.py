@@ -15,8 +15,7 @@ import torch
 
 from saddlescope.runs import RunFolder, read_rows, read_spectrum
 from saddlescope.training import load_checkpoint
-
-from .inputs import Bench, FaultError
+from tests.torture.inputs import Bench, FaultError
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 ENDS = {0, 3, 130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}

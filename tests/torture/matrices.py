@@ -8,8 +8,7 @@ from torch import nn
 
 from saddlescope.curvature import HessianOperator, extreme_eigenvalues
 from saddlescope.curvature.reference import dense_reference
-
-from .inputs import Bench, FaultError
+from tests.torture.inputs import Bench, FaultError
 
 CONFIDENCE = 0.999
 

@@ -10,9 +10,8 @@ import tempfile
 from pathlib import Path
 
 from saddlescope.runs import RunFolder, read_spectrum
-
-from .inputs import Bench, FaultError
-from .kills import begin
+from tests.torture.inputs import Bench, FaultError
+from tests.torture.kills import begin
 
 
 def _limited(bench: Bench, words: list[object], limit: int) -> tuple[int, str]:

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from .campaign import Tally, attempt_other, inputs
-from .inputs import Bench
-from .matrices import one_interval
+from tests.torture.campaign import Tally, attempt_other, inputs
+from tests.torture.inputs import Bench
+from tests.torture.matrices import one_interval
 
 
 @pytest.fixture(scope="module")

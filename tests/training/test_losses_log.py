@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pictures import write_lists
 
 from saddlescope.errors import DataError, Interrupted, UsageError
 from saddlescope.longtail import make_loss
@@ -14,6 +13,7 @@ from saddlescope.training import RunOptions, load_checkpoint, packaged_recipe, p
 from saddlescope.training.evaluate import training_losses
 from saddlescope.training.network import training_network
 from saddlescope.training.restore import load_section
+from tests.longtail.pictures import write_lists
 
 
 def digits(*overrides):

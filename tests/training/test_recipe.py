@@ -7,7 +7,7 @@ import pytest
 
 from saddlescope.errors import UsageError
 from saddlescope.training import load_plan, load_recipe, packaged_recipe
-from saddlescope.training.estimate import estimate
+from saddlescope.training.costs import estimate
 from saddlescope.training.recipe import parse_recipe
 
 ROOT = Path(__file__).parents[2]

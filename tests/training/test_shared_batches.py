@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from processes import on_ranks, start_command
 
 from saddlescope.curvature import Ranks
 from saddlescope.errors import ExitCode, UsageError
@@ -12,6 +11,7 @@ from saddlescope.training import RunOptions, load_checkpoint, packaged_recipe, t
 from saddlescope.training.network import average_statistics, training_network
 from saddlescope.training.restore import load_section
 from saddlescope.training.steps import Steps
+from tests.curvature.processes import on_ranks, start_command
 
 STEPS = 20
 

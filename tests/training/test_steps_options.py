@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from test_trainer import SHORT, recipe, weights
 
 from saddlescope.errors import Interrupted
 from saddlescope.runs import RunFolder, read_rows
 from saddlescope.training import RunOptions, load_checkpoint, packaged_recipe, train
 from saddlescope.training.checkpoints import save_checkpoint
 from saddlescope.training.restore import load_section
+from tests.training.test_trainer import SHORT, recipe, weights
 
 METHODS = ("sgd", "sam", "sse-sam")
 

@@ -5,7 +5,7 @@ import pytest
 from saddlescope.errors import UsageError
 from saddlescope.sharpness import method_radii
 from saddlescope.training import load_plan, load_recipe
-from saddlescope.training.estimate import estimate
+from saddlescope.training.costs import estimate
 
 BASE = 'extends = "package:digits-lt"\nname = "t"\n'
 

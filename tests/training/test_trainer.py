@@ -4,8 +4,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -24,6 +22,7 @@ from saddlescope.training import (
     train,
 )
 from saddlescope.training.restore import load_section
+from tests import fresh
 
 SHORT = ("training.epochs=4", "method.name=sse-sam", "method.gamma=0.5", "data.augment=true")
 
@@ -147,11 +146,8 @@ def test_stopped_at_any_step_it_resumes_to_the_same_bits(whole, tmp_path, data, 
 @pytest.mark.parametrize("delay", [0.3, 0.9])
 def test_kill_nine_resumes_to_the_same_bits(whole, tmp_path, data, delay):
     folder = RunFolder(tmp_path / "run")
-    arguments = [sys.executable, "-m", "saddlescope", "train", "package:digits-lt"]
-    for override in SHORT:
-        arguments += ["--set", override]
-    arguments += ["-o", str(folder.path), "--device", "cpu"]
-    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    short = [word for override in SHORT for word in ("--set", override)]
+    process = fresh.start("saddlescope", "train", "package:digits-lt", *short, "-o", folder.path)
     while process.poll() is None and not folder.metrics_file.exists():
         time.sleep(0.01)
     time.sleep(delay)
@@ -325,18 +321,13 @@ class TestRefusals:
 
 def test_sigterm_saves_and_exits_130(tmp_path, data, whole):
     folder = RunFolder(tmp_path / "run")
-    arguments = [sys.executable, "-m", "saddlescope", "train", "package:digits-lt"]
-    for override in SHORT:
-        arguments += ["--set", override]
-    process = subprocess.Popen(
-        [*arguments, "-o", str(folder.path), "--device", "cpu"], stderr=subprocess.PIPE, text=True
-    )
+    short = [word for override in SHORT for word in ("--set", override)]
+    process = fresh.start("saddlescope", "train", "package:digits-lt", *short, "-o", folder.path)
     while process.poll() is None and not folder.metrics_file.exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    _, messages = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "go on with --resume" in messages
+    assert process.wait(60) == 130
+    assert "go on with --resume" in process.stderr
     train(recipe(), data, folder, RunOptions(resume=True))
     assert_same_run(whole, folder)
 

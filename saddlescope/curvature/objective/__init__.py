@@ -21,7 +21,7 @@ from saddlescope.curvature.objective.samples import (
     as_samples,
     usual_batch_size,
 )
-from saddlescope.curvature.objective.sources import FROZEN, FixedBatches
+from saddlescope.curvature.objective.sources import FROZEN, FixedBatches, SharedBatches
 from saddlescope.curvature.objective.state import (
     Tensors,
     exact_arithmetic,

@@ -14,7 +14,6 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 
-from saddlescope.curvature.distributed import ALONE, ranks_of
 from saddlescope.curvature.memory import default_budget, is_out_of_memory
 from saddlescope.curvature.objective.batches import BatchLoss, InDouble, detached
 from saddlescope.curvature.objective.counting import batch_weight, divided, divisible, pair
@@ -36,6 +35,7 @@ from saddlescope.curvature.objective.state import (
     untouched,
 )
 from saddlescope.errors import DataError, UsageError
+from saddlescope.parallel import ALONE, ranks_of
 
 log = logging.getLogger("saddlescope.curvature")
 

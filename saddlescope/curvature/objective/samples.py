@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves  # as torch.func does
 
-from saddlescope.curvature.distributed import Ranks, ranks_of
 from saddlescope.curvature.memory import default_budget, storage_bytes
 from saddlescope.curvature.objective.batches import map_tensors
 from saddlescope.curvature.objective.items import collated, read_item
 from saddlescope.curvature.objective.sources import FROZEN, OTHER_SEED, random_state
 from saddlescope.errors import DataError, UsageError
+from saddlescope.parallel import Ranks, ranks_of
 
 log = logging.getLogger("saddlescope.curvature")
 

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from saddlescope.curvature.distributed import Ranks
 from saddlescope.curvature.objective.batches import (
     BatchLoss,
     batch_length,
@@ -26,6 +25,7 @@ from saddlescope.curvature.objective.forward import Folding
 from saddlescope.curvature.objective.parameters import ParameterVector
 from saddlescope.curvature.objective.state import exact_arithmetic, untouched
 from saddlescope.errors import OperatorError
+from saddlescope.parallel import Ranks
 
 
 @dataclass(frozen=True)

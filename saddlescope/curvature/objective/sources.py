@@ -10,15 +10,16 @@ import random
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.distributed import SharedBatches
 from saddlescope.curvature.objective.batches import map_tensors
 from saddlescope.errors import OperatorError
+from saddlescope.parallel import Ranks
 
 FROZEN = (
     "the data came in another order or with other values when they were read again (shuffling or "
@@ -28,6 +29,32 @@ FROZEN = (
 
 OTHER_SEED = 0x5ADD1E
 """Of the random state that data are read again from."""
+
+
+@dataclass(frozen=True)
+class SharedBatches:
+    """Hold this rank's batches of an objective whose others lie on other ranks.
+
+    Attributes:
+        batches: iterable of (inputs, targets) as for `Objective`; may be empty on some ranks.
+        ranks: who has the others.
+
+    Example:
+        On each rank, after `torch.distributed.init_process_group`:
+
+        `H = HessianOperator(model, criterion, SharedBatches(mine, Ranks(group.WORLD)))`
+    """
+
+    batches: Iterable[Any]
+    ranks: Ranks
+
+    def __post_init__(self) -> None:
+        # Read more than once: at each pass that is streamed, and by every check.
+        if isinstance(self.batches, Iterator):
+            object.__setattr__(self, "batches", list(self.batches))
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
 
 
 class FixedBatches:

@@ -100,17 +100,8 @@ class Tensors:
                     if tensor is None:
                         continue
                     name = f"{prefix}.{key}" if prefix else key
-                    self._slots.append(
-                        (
-                            name,
-                            store,
-                            key,
-                            tensor,
-                            tensor.data_ptr(),
-                            tensor._version,
-                            _fingerprint(tensor),
-                        )
-                    )
+                    seen = tensor.data_ptr(), tensor._version, _fingerprint(tensor)
+                    self._slots.append((name, store, key, tensor, *seen))
 
     def changed(self) -> str | None:
         """Return the name of the first that was replaced or written to, None if there is none.

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from saddlescope.curvature.checks import check_derivatives, verify_few, verify_loss, verify_source
-from saddlescope.curvature.distributed import Ranks, SharedBatches
 from saddlescope.curvature.memory import default_budget
 from saddlescope.curvature.objective import (
     Criterion,
     Objective,
     ObjectiveOptions,
+    SharedBatches,
     explain,
     refuse_training_mode,
 )
@@ -28,6 +28,7 @@ from saddlescope.curvature.products import (
     checked_samples,
 )
 from saddlescope.errors import OperatorError
+from saddlescope.parallel import Ranks
 
 _Result = TypeVar("_Result")
 

@@ -1,6 +1,7 @@
 """Which matrix of a loss, and how its products are computed: one object for a whole table."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from saddlescope.curvature.objective import Choice, ObjectiveOptions
@@ -52,6 +53,9 @@ class MatrixSpec:
             raise UsageError(f"operator {self.operator!r}: expected one of {', '.join(OPERATORS)}")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0.0):
             raise UsageError(f"weight_decay = {self.weight_decay}: expected a number >= 0")
+        # Asked for anew by every row: `module.parameters()` would be spent after the first.
+        if isinstance(self.parameters, Iterator):
+            object.__setattr__(self, "parameters", tuple(self.parameters))
 
     def of_objective(self) -> ObjectiveOptions:
         """Return the part that `Objective` takes."""

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.distributed import ALONE, Ranks, ranks_of
 from saddlescope.errors import UsageError
+from saddlescope.parallel import ALONE, Ranks, ranks_of
 
 
 class OperatorLike(Protocol):

@@ -110,6 +110,7 @@ class Recordings:
         self.record = record
         # None: recording this size failed, and is not tried again.
         self._made: dict[int, Replay | None] = {}
+        _everywhere.add(self)
 
     @property
     def nbytes(self) -> int:
@@ -152,14 +153,7 @@ class Recordings:
         self._made = {size: None for size, made in self._made.items() if made is None}
 
 
-_everywhere: "weakref.WeakKeyDictionary[TracedProgram, Recordings]" = weakref.WeakKeyDictionary()
-
-
-def recordings_of(program: TracedProgram) -> Recordings:
-    """Return the recordings of a program's products, one a batch size."""
-    if program not in _everywhere:
-        _everywhere[program] = Recordings(CudaGraphs())
-    return _everywhere[program]
+_everywhere: weakref.WeakSet[Recordings] = weakref.WeakSet()
 
 
 def free_recordings() -> bool:
@@ -168,7 +162,7 @@ def free_recordings() -> bool:
     Returns:
         Whether there were any.
     """
-    held = [recordings for recordings in _everywhere.values() if recordings.nbytes]
+    held = [recordings for recordings in _everywhere if recordings.nbytes]
     for recordings in held:
         recordings.free()
     return bool(held)
@@ -194,6 +188,7 @@ class Replayed(Traced):
         batch: one of its batches.
         exact: see `Traced`.
         size: samples that it is filled up to.
+        recordings: of this program's products.
     """
 
     def __init__(
@@ -204,8 +199,9 @@ class Replayed(Traced):
         *,
         exact: bool = False,
         size: int,
+        recordings: Recordings,
     ) -> None:
-        self.size, self._recordings = size, recordings_of(program)
+        self.size, self._recordings = size, recordings
         super().__init__(program, objective, batch, exact=exact)
 
     def _given(self, inputs: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, ...]:

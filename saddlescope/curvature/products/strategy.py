@@ -28,7 +28,13 @@ from saddlescope.curvature.objective import (
 from saddlescope.curvature.products.graphs import RecordingError, TraceError
 from saddlescope.curvature.products.linearisations import DoubleBackward, Linearisation, Traced
 from saddlescope.curvature.products.recording import first_line
-from saddlescope.curvature.products.replay import TRACING_PAYS_FROM_ROWS, Replayed, replayed_size
+from saddlescope.curvature.products.replay import (
+    TRACING_PAYS_FROM_ROWS,
+    CudaGraphs,
+    Recordings,
+    Replayed,
+    replayed_size,
+)
 from saddlescope.curvature.products.tracing import PRIMES, TracedProgram
 from saddlescope.errors import SaddlescopeError, UsageError
 
@@ -113,6 +119,7 @@ class Programs:
         self._replays = replay
         self._traces = strategy == "traced"
         self._programs: dict[object, TracedProgram | None] = {}
+        self._recordings: dict[TracedProgram, Recordings] = {}
         self._named: list[object] = []
         self._guarded: set[object] = set()
 
@@ -178,7 +185,8 @@ class Programs:
         exact = program.exact and branches_count(objective.n)
         size = replayed_size(program, objective) if self._replays else None
         if size is not None:
-            return Replayed(program, objective, batch, exact=exact, size=size)
+            made = self._recordings.setdefault(program, Recordings(CudaGraphs()))
+            return Replayed(program, objective, batch, exact=exact, size=size, recordings=made)
         return Traced(program, objective, batch, exact=exact)
 
     def _program(self, objective: Objective, batch: Batch) -> TracedProgram | None:

@@ -3,4 +3,4 @@
 from saddlescope.measurement.job.kept import Rows, row_key
 from saddlescope.measurement.job.parts import part_file, part_files, read_part, write_part
 from saddlescope.measurement.job.plan import PlannedRow, plan_rows
-from saddlescope.measurement.job.spectrum import SpectrumJob
+from saddlescope.measurement.job.spectrum import Keeper, SpectrumJob

@@ -43,6 +43,21 @@ from saddlescope.runs import (
 
 
 @dataclass(frozen=True)
+class Keeper:
+    """How the rows of a job are kept while it runs.
+
+    Attributes:
+        finished: rows that need not be measured.
+        save: called with these and the new ones after each new one.
+        programs: the kind of product, of all rows of the job that these belong to.
+    """
+
+    finished: Rows
+    save: Callable[[Rows], None]
+    programs: Programs
+
+
+@dataclass(frozen=True)
 class SpectrumJob:
     """Which rows of which target, where they are kept.
 
@@ -111,6 +126,7 @@ class SpectrumJob:
         on_view: Callable[[dict[str, Any], str, bool], None] | None = None,
         progress: Callable[[Subset, int, float, float], None] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
+        keeper: Keeper | None = None,
     ) -> list[dict[str, Any]]:
         """Measure what is missing and return all rows asked for, in order.
 
@@ -122,12 +138,14 @@ class SpectrumJob:
             progress: called after each product with (subset, products, θ_max, θ_min); of a view
                 the last two are NaN.
             should_stop: asked after each product; True ends the job, finished rows kept.
+            keeper: knows and keeps the rows; None is the table at `path`.
 
         Raises:
             Interrupted: `should_stop` said so.
             DataError: the file at `path` is not a spectrum table, or that of a view no view.
         """
-        finished = self.finished()
+        keeper = keeper or Keeper(self.finished(), self.save, self.programs())
+        finished = dict(keeper.finished)
         expected = dict(zip(self.rows, self.row_keys(), strict=True))
         kept = {
             view: ViewRecords(self.path, view, self.target.identity)
@@ -136,7 +154,7 @@ class SpectrumJob:
         }
         directions = functools.cache(self._directions)
         # The same traced products for all rows and their views.
-        matrix = replace(self.settings.matrix, programs=self.programs())
+        matrix = replace(self.settings.matrix, programs=keeper.programs)
         settings = replace(self.settings, matrix=matrix)
         rows = []
         for subset, seed in self.rows:
@@ -157,7 +175,7 @@ class SpectrumJob:
             if not reused:
                 needed = any(VIEWS[view].from_row for view in open_views)
                 finished[key] = self._columns(work.measure(eigenvectors=needed))
-                self.save(finished)
+                keeper.save(finished)
             row = finished[key]
             if on_row is not None:
                 on_row(row, reused)
