@@ -14,6 +14,7 @@
 
 # %%
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -24,8 +25,7 @@ from saddlescope.experiments import inner_maximum, largest_curvature
 from saddlescope.measurement import Settings, SpectrumJob, run_target
 from saddlescope.reporting import use_house_style
 from saddlescope.runs import RunFolder
-from saddlescope.theory import generalisation_bound
-from saddlescope.theory.measured import bound_arguments
+from saddlescope.theory import BoundTerms, bound_terms, generalisation_bound
 from saddlescope.training import RunOptions, load_recipe, load_section, train
 
 use_house_style()
@@ -38,16 +38,12 @@ quick = bool(os.environ.get("SADDLESCOPE_QUICK"))
 # else to its best: loss 0, curvature 0.
 
 # %%
-size = {
-    "loss": 0.0,
-    "lambda_max": 0.0,
-    "rho": 0.05,
-    "parameters": 21_300_000,
-    "samples": 10_847,
-    "most": 10.0,
-}
+size = BoundTerms(
+    loss=0.0, lambda_max=0.0, rho=0.05, parameters=21_300_000, samples=10_847, weight_norm=30.0
+)
 bounds = {
-    length: generalisation_bound(**size, weight_norm=length) for length in (10.0, 30.0, 100.0)
+    length: generalisation_bound(replace(size, weight_norm=length), most=10.0)
+    for length in (10.0, 30.0, 100.0)
 }
 pd.DataFrame(
     {f"‖w‖ = {length:g}": [bound.printed, bound.rooted] for length, bound in bounds.items()},
@@ -61,7 +57,7 @@ pd.DataFrame(
 
 # %%
 n = 10.0 ** np.arange(4, 12)
-rooted = [generalisation_bound(**(size | {"samples": int(k)}), weight_norm=30.0).rooted for k in n]
+rooted = [generalisation_bound(replace(size, samples=int(k)), most=10.0).rooted for k in n]
 figure, axes = plt.subplots(figsize=(5.4, 3.6), layout="constrained")
 axes.loglog(n, rooted, "o-", label="bound with the root, L_S = λ_max = 0")
 axes.axhline(10.0, color="k", ls="--", lw=1, label="M: what the loss never exceeds")
@@ -95,9 +91,9 @@ pd.Series(tried, name="λ_max, upper end of the interval").to_frame()
 
 # %%
 length = sum(p.detach().double().square().sum() for p in target.model.parameters()).sqrt().item()
-arguments = bound_arguments(run, weight_norm=length) | {"lambda_max": max(tried.values())}
-bound = generalisation_bound(**arguments, most=10.0)
-terms = {
+terms = replace(bound_terms(run, weight_norm=length), lambda_max=max(tried.values()))
+bound = generalisation_bound(terms, most=10.0)
+parts = {
     "L_S(w)": bound.loss,
     "curvature": bound.curvature,
     "M/√n": bound.of_bounded_loss,
@@ -105,7 +101,7 @@ terms = {
     "bracket, as printed": bound.complexity,
 }
 figure, axes = plt.subplots(figsize=(6.4, 2.8), layout="constrained")
-bars = axes.barh(list(terms), list(terms.values()))
+bars = axes.barh(list(parts), list(parts.values()))
 axes.bar_label(bars, fmt="%.3g", padding=3)
 axes.axvline(10.0, color="k", ls="--", lw=1)
 axes.text(11, -0.35, "M", va="center")

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from saddlescope.experiments import measure_escape, negative_curvature_moments
+from saddlescope.experiments import Walk, measure_escape, negative_curvature_moments
 from saddlescope.measurement import Settings, SpectrumJob, run_target
 from saddlescope.reporting import method_style, phase_figure, use_house_style
 from saddlescope.runs import METHODS, RunFolder
@@ -80,11 +80,8 @@ train(recipe, load_section(recipe.data), run, RunOptions(resume=True))
 target = run_target(run)
 found = measure_escape(
     target,
-    steps=4 if quick else 40,
-    eta=0.05,
+    Walk(steps=4 if quick else 40, eta=0.05, start="rank-deficient", offset=0.01),
     methods=list(METHODS),
-    start="rank-deficient",
-    offset=0.01,
 )
 rows = pd.DataFrame(found.rows)
 print(

@@ -1,5 +1,6 @@
 """Commands of `saddlescope theory` that measure at a checkpoint of a run."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,22 +68,22 @@ def escape(
     threads: options.Threads = None,
 ) -> None:
     """Take whole-batch steps with each method from a checkpoint, and follow them along v_min."""
-    from saddlescope.experiments import ESCAPE_COLUMNS, measure_escape
+    from saddlescope.experiments import ESCAPE_COLUMNS, Walk, measure_escape
     from saddlescope.runs import refuse_foreign_output, write_text
 
     if output is not None:
         refuse_foreign_output(output, force=force, columns=ESCAPE_COLUMNS)
 
     folder, target = _target(run, checkpoint, data_root, device, threads)
-    recipe = folder.recipe()
     found = measure_escape(
         target,
-        steps=steps,
-        eta=float(recipe["optimizer"]["eta"]) if eta is None else eta,
+        Walk(
+            steps=steps,
+            eta=float(folder.recipe()["optimizer"]["eta"]) if eta is None else eta,
+            start=start,
+            offset=offset,
+        ),
         methods=[name.strip() for name in methods.split(",")],
-        start=start,
-        offset=offset,
-        gamma=float(recipe.get("method", {}).get("gamma", 0.7)),
         samples=samples,
         seed=seed,
         report=lambda method: say(f"{method}: {steps} steps"),
@@ -201,8 +202,7 @@ def theorem6(
     """
     import math
 
-    from saddlescope.theory import generalisation_bound
-    from saddlescope.theory.measured import bound_arguments
+    from saddlescope.theory import bound_terms, generalisation_bound
     from saddlescope.training import load_checkpoint, refuse_other_than_tensors, state_dict_of
 
     if not 0 < delta < 1 or not most > 0:
@@ -213,18 +213,18 @@ def theorem6(
     refuse_other_than_tensors(weights, origin=str(path))
     learned = [t for k, t in weights.items() if t.is_floating_point() and "running_" not in k]
     length = math.sqrt(sum(float(t.double().square().sum()) for t in learned))
-    arguments = bound_arguments(folder, weight_norm=length)
+    terms = bound_terms(folder, weight_norm=length)
     where = "w"
     if ball:
         from saddlescope.experiments import largest_curvature
 
         _, target = _target(folder.path, "last", data_root, device, threads)
-        tried = largest_curvature(target, rho=arguments["rho"], seed=seed)
+        tried = largest_curvature(target, rho=terms.rho, seed=seed)
         say("λ_max " + ", ".join(f"{value:.4g} at {name}" for name, value in tried.items()))
         where = max(tried, key=lambda name: tried[name])
-        arguments["lambda_max"] = tried[where]
-    found = generalisation_bound(**arguments, most=most, delta=delta)
-    row = {"run": folder.name, **arguments, "lambda_max_at": where, **found.__dict__}
+        terms = replace(terms, lambda_max=tried[where])
+    found = generalisation_bound(terms, most=most, delta=delta)
+    row = {"run": folder.name, **asdict(terms), "lambda_max_at": where, **found.__dict__}
     print_rows(
         [row | {"printed": found.printed, "rooted": found.rooted, "vacuous": found.vacuous}],
         json=json,

@@ -5,7 +5,7 @@ tail (Propositions 3 and 4), mini-batch gradients along v_min (Remark 2), the wo
 (Eq. 2, Theorem 6).
 """
 
-from saddlescope.experiments.escape import ESCAPE_COLUMNS, ESCAPE_METHODS, measure_escape
+from saddlescope.experiments.escape import ESCAPE_COLUMNS, ESCAPE_METHODS, Walk, measure_escape
 from saddlescope.experiments.gradients import GRADIENT_COLUMNS, group_gradients, logged_gradients
 from saddlescope.experiments.manufactured import STARTS, manufacture
 from saddlescope.experiments.minibatch import MINIBATCH_COLUMNS, negative_curvature_moments
@@ -18,6 +18,7 @@ __all__ = [
     "MINIBATCH_COLUMNS",
     "SHARPEST_COLUMNS",
     "STARTS",
+    "Walk",
     "group_gradients",
     "inner_maximum",
     "largest_curvature",

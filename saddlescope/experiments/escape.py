@@ -10,7 +10,7 @@ step goes along it.
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -45,15 +45,39 @@ class Escape:
     rows: list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Walk:
+    """Whole-batch steps, and where they begin.
+
+    Attributes:
+        steps: t >= 1.
+        eta: step size η > 0.
+        start: of `STARTS`: the checkpoint as it is, or a saddle made from it.
+        offset: length of a random displacement from there; a method without one may have no way
+            out, the gradient being zero.
+
+    Raises:
+        UsageError: steps, η or offset out of range.
+    """
+
+    steps: int
+    eta: float
+    start: str = "checkpoint"
+    offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0 < self.eta < math.inf or not 0 <= self.offset < math.inf:
+            raise UsageError(
+                f"steps = {self.steps}, eta = {self.eta}, offset = {self.offset}: expected at "
+                "least 1 step, η > 0 and an offset >= 0"
+            )
+
+
 def measure_escape(
     target: Target,
+    walk: Walk,
     *,
-    steps: int,
-    eta: float,
     methods: Sequence[str] = ESCAPE_METHODS,
-    start: str = "checkpoint",
-    offset: float = 0.0,
-    gamma: float = 0.70,
     samples: int | None = None,
     seed: int = 0,
     batch_size: int = 256,
@@ -62,14 +86,9 @@ def measure_escape(
     """Take t steps with each method from one checkpoint.
 
     Args:
-        target: the checkpoint, its loss and its samples; a copy of the model is moved.
-        steps: t >= 1.
-        eta: step size η > 0.
+        target: the checkpoint, its loss, its samples and its radii; a copy of the model is moved.
+        walk: the steps; γ of the target's rule is a share of them.
         methods: of `ESCAPE_METHODS`; those that need head and tail are refused without them.
-        start: of `STARTS`: the checkpoint as it is, or a saddle made from it.
-        offset: length of a random displacement from there; a method without one may have no way
-            out, the gradient being zero.
-        gamma: γ of SSE-SAM, a share of the steps.
         samples: that stand for all, of each class its share; None takes all. The loss, its v_min
             and every step are then those of the same few.
         seed: of the start vectors, of the displacement and of the choice of samples.
@@ -77,15 +96,10 @@ def measure_escape(
         report: told each method when it is done.
 
     Raises:
-        UsageError: steps or η out of range, an unknown method, or no head and tail.
+        UsageError: an unknown method, no samples, or no head and tail.
     """
     if samples is not None and samples < 1:
         raise UsageError(f"samples = {samples}: expected at least 1")
-    if steps < 1 or not 0 < eta < math.inf or not 0 <= offset < math.inf:
-        raise UsageError(
-            f"steps = {steps}, eta = {eta}, offset = {offset}: expected at least 1 step, η > 0 and "
-            "an offset >= 0"
-        )
     if unknown := [m for m in methods if m not in ESCAPE_METHODS]:
         raise UsageError(f"no method {unknown[0]!r}: choose from {', '.join(ESCAPE_METHODS)}")
     model = copy.deepcopy(target.model)
@@ -93,15 +107,19 @@ def measure_escape(
     targets = target.samples.targets
     chosen = None if samples is None else stratified(targets, samples, seed)
     # A saddle of the loss that is measured: its last bias are the class shares of these samples.
-    manufacture(model, start, targets if chosen is None else targets[chosen.to(targets.device)])
+    manufacture(
+        model, walk.start, targets if chosen is None else targets[chosen.to(targets.device)]
+    )
     loss = WholeLoss(
         model, target.criterion, target.samples, rule.group_reduction, batch_size, chosen
     )
-    if not loss.grouped and set(methods) - {"sgd", "sam"}:
-        raise UsageError("these samples know no head and tail: choose from sgd, sam")
+    radii = {m: method_radii(m, epochs=walk.steps, options=rule) for m in ESCAPE_METHODS}
+    if not loss.grouped and any(radii[m].grouped(0) for m in methods):
+        alone = ", ".join(m for m in radii if not radii[m].grouped(0))
+        raise UsageError(f"these samples know no head and tail: choose from {alone}")
     parameters = loss.whole.vector.tensors
-    if offset:
-        displace(parameters, offset, seed)
+    if walk.offset:
+        displace(parameters, walk.offset, seed)
     origin = [p.detach().clone() for p in parameters]
     ends, v_min = _ends(loss, seed)
     _, gradient = loss.whole.value_and_gradient()
@@ -109,24 +127,24 @@ def measure_escape(
         v_min = -v_min
     rows: list[dict[str, Any]] = []
     for method in methods:
-        stages = method_radii(method, epochs=steps, options=replace(rule, gamma=gamma))
+        stages = radii[method]
         with torch.no_grad():
             torch._foreach_copy_(parameters, origin)
-        optimizer = SharpnessAware(parameters, torch.optim.SGD, radii=stages.at(0), lr=eta)
-        for step in range(steps + 1):
+        optimizer = SharpnessAware(parameters, torch.optim.SGD, radii=stages.at(0), lr=walk.eta)
+        for step in range(walk.steps + 1):
             row = {
                 "run": target.identity["run"],
                 "checkpoint": target.identity["checkpoint"],
-                "start": start,
+                "start": walk.start,
                 "method": method,
                 "step": step,
                 **_state(loss, origin, v_min),
                 "lambda_min": ends.lambda_min.value if step == 0 else None,
             }
-            if step == steps:
+            if step == walk.steps:
                 row["lambda_min"] = _ends(loss, seed)[0].lambda_min.value
             rows.append(row)
-            if step < steps:
+            if step < walk.steps:
                 optimizer.set_radii(stages.at(step))
                 optimizer.step(loss.losses(stages.at(step)))
         report(method)

@@ -6,6 +6,7 @@ on quadratic losses and smooth saddles in float64. Nothing here needs torch.
 
 from saddlescope.theory.curvature_of_graphs import principal_curvatures, weingarten
 from saddlescope.theory.figure2 import SaddlePanel, figure2
+from saddlescope.theory.measured import bound_terms
 from saddlescope.theory.phase import (
     DISPLACEMENT_REGIONS,
     DISTANCE_REGIONS,
@@ -28,7 +29,7 @@ from saddlescope.theory.surfaces import (
     two_layer_linear,
 )
 from saddlescope.theory.theorem1 import horizon_table, largest_horizon, threshold
-from saddlescope.theory.theorem6 import Bound, generalisation_bound
+from saddlescope.theory.theorem6 import Bound, BoundTerms, generalisation_bound
 from saddlescope.theory.trajectories import Part, Share, walk
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "DISTANCE_REGIONS",
     "STATEMENTS",
     "Bound",
+    "BoundTerms",
     "Judgement",
     "Part",
     "SaddlePanel",
@@ -44,6 +46,7 @@ __all__ = [
     "Surface",
     "SurfaceShare",
     "Tally",
+    "bound_terms",
     "check",
     "displacement_region",
     "distance_borders",

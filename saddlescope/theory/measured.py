@@ -5,10 +5,11 @@ from typing import Any
 
 from saddlescope.errors import DataError
 from saddlescope.runs import RadiusOptions, RunFolder, read_spectrum, record_at
+from saddlescope.theory.theorem6 import BoundTerms
 
 
-def bound_arguments(folder: RunFolder, *, weight_norm: float) -> dict[str, Any]:
-    """Arguments of `generalisation_bound` but M and δ: of the row "all" on the training set.
+def bound_terms(folder: RunFolder, *, weight_norm: float) -> BoundTerms:
+    """Read the terms of Theorem 6 from a run: of the row "all" on the training set.
 
     Args:
         folder: of a run with the spectrum of its last checkpoint.
@@ -24,19 +25,19 @@ def bound_arguments(folder: RunFolder, *, weight_norm: float) -> dict[str, Any]:
     if not rows:
         raise DataError(f"{file}: no row for the group 'all'")
     with record_at(folder.path):
-        return _arguments(folder, rows[0], weight_norm)
+        return _terms(folder, rows[0], weight_norm)
 
 
-def _arguments(folder: RunFolder, row: dict[str, Any], weight_norm: float) -> dict[str, Any]:
+def _terms(folder: RunFolder, row: dict[str, Any], weight_norm: float) -> BoundTerms:
     run = folder.run()
     rho = float(folder.recipe().get("method", {}).get("rho", RadiusOptions.rho))
     if not rho > 0 or not math.isfinite(row["lambda_max"]):
         raise DataError(f"{folder.path}: Theorem 6 needs ρ > 0 and a finite λ_max")
-    return {
-        "loss": float(row["loss"]),
-        "lambda_max": float(row["lambda_max_upper"]),
-        "rho": rho,
-        "parameters": int(run["parameters"]),
-        "samples": int(sum(run["data"]["counts"])),
-        "weight_norm": weight_norm,
-    }
+    return BoundTerms(
+        loss=float(row["loss"]),
+        lambda_max=float(row["lambda_max_upper"]),
+        rho=rho,
+        parameters=int(run["parameters"]),
+        samples=int(sum(run["data"]["counts"])),
+        weight_norm=weight_norm,
+    )

@@ -46,20 +46,11 @@ class Bound:
         return min(self.printed, self.rooted) >= self.most
 
 
-def generalisation_bound(
-    *,
-    loss: float,
-    lambda_max: float,
-    rho: float,
-    parameters: int,
-    samples: int,
-    weight_norm: float,
-    most: float,
-    delta: float = 0.05,
-) -> Bound:
-    """Evaluate Eq. 11.
+@dataclass(frozen=True)
+class BoundTerms:
+    """The quantities of a trained network that the bound is made of.
 
-    Args:
+    Attributes:
         loss: L_S(w).
         lambda_max: the largest λ_max of the Hessian over the ρ-ball; one at w alone is a lower
             bound of it.
@@ -67,20 +58,35 @@ def generalisation_bound(
         parameters: d.
         samples: n >= 2.
         weight_norm: ‖w‖.
+    """
+
+    loss: float
+    lambda_max: float
+    rho: float
+    parameters: int
+    samples: int
+    weight_norm: float
+
+
+def generalisation_bound(of: BoundTerms, *, most: float, delta: float = 0.05) -> Bound:
+    """Evaluate Eq. 11.
+
+    Args:
+        of: the network's terms.
         most: M, what the loss cannot exceed.
         delta: 1 − the probability with which the bound holds.
     """
-    d, n = parameters, samples
+    d, n, rho = of.parameters, of.samples, of.rho
     spread = (math.sqrt(d) + math.sqrt(math.log(n))) ** 2
     bracket = (
-        0.25 * d * math.log1p(weight_norm**2 * spread / (d * rho**2))
+        0.25 * d * math.log1p(of.weight_norm**2 * spread / (d * rho**2))
         + 0.25
         + math.log(n / delta)
         + 2.0 * math.log(6.0 * n + 3.0 * d)
     )
     return Bound(
-        loss=loss,
-        curvature=rho**2 * math.sqrt(d / (4.0 * math.pi)) * lambda_max,
+        loss=of.loss,
+        curvature=rho**2 * math.sqrt(d / (4.0 * math.pi)) * of.lambda_max,
         of_bounded_loss=most / math.sqrt(n),
         complexity=bracket / math.sqrt(n - 1),
         complexity_rooted=math.sqrt(bracket / (n - 1)),

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from saddlescope.cli.main import app
 from saddlescope.curvature import TensorSamples
 from saddlescope.errors import UsageError
-from saddlescope.experiments import ESCAPE_COLUMNS, ESCAPE_METHODS, measure_escape
+from saddlescope.experiments import ESCAPE_COLUMNS, ESCAPE_METHODS, Walk, measure_escape
 from saddlescope.measurement import Target
 from saddlescope.measurement.directions import UpdateRule
 from saddlescope.measurement.whole_loss import stratified
@@ -49,7 +49,7 @@ def quadratic():
 
 def test_on_a_quadratic_the_steps_are_those_of_the_theory():
     target, slopes = quadratic()
-    found = measure_escape(target, steps=5, eta=0.1)
+    found = measure_escape(target, Walk(steps=5, eta=0.1))
     assert found.ends.lambda_min.value == pytest.approx(-2.0)
     assert not target.model.w.any()  # a copy is moved
     shares = [(slopes[:8].sum(0) / 10, 0.8), (slopes[8:].sum(0) / 10, 0.2)]
@@ -75,15 +75,15 @@ def test_groups_are_needed_where_a_method_has_them():
     target, _ = quadratic()
     bare = TensorSamples(target.samples.values, target.samples.targets, {})
     without = Target(target.model, target.criterion, bare, target.identity)
-    assert len(measure_escape(without, steps=1, eta=0.1, methods=("sgd", "sam")).rows) == 4
+    assert len(measure_escape(without, Walk(steps=1, eta=0.1), methods=("sgd", "sam")).rows) == 4
     with pytest.raises(UsageError, match="know no head and tail"):
-        measure_escape(without, steps=1, eta=0.1)
+        measure_escape(without, Walk(steps=1, eta=0.1))
     with pytest.raises(UsageError, match="no method 'adam'"):
-        measure_escape(target, steps=1, eta=0.1, methods=("adam",))
+        measure_escape(target, Walk(steps=1, eta=0.1), methods=("adam",))
     with pytest.raises(UsageError, match="η > 0"):
-        measure_escape(target, steps=1, eta=0.0)
+        Walk(steps=1, eta=0.0)
     with pytest.raises(UsageError, match="samples = 0"):
-        measure_escape(target, steps=1, eta=0.1, samples=0)
+        measure_escape(target, Walk(steps=1, eta=0.1), samples=0)
 
 
 def command(*arguments):
@@ -123,9 +123,9 @@ def test_a_few_samples_stand_for_all():
         target.samples.targets[chosen],
         {"head": [0], "tail": [1]},
     )
-    one = measure_escape(target, steps=3, eta=0.1, samples=5, seed=3)
-    two = measure_escape(replace(target, samples=alone), steps=3, eta=0.1, seed=3)
+    one = measure_escape(target, Walk(steps=3, eta=0.1), samples=5, seed=3)
+    two = measure_escape(replace(target, samples=alone), Walk(steps=3, eta=0.1), seed=3)
     assert one.rows == two.rows
-    whole = measure_escape(target, steps=3, eta=0.1, samples=100, seed=3)
-    assert whole.rows == measure_escape(target, steps=3, eta=0.1, seed=3).rows
+    whole = measure_escape(target, Walk(steps=3, eta=0.1), samples=100, seed=3)
+    assert whole.rows == measure_escape(target, Walk(steps=3, eta=0.1), seed=3).rows
     assert whole.rows != one.rows

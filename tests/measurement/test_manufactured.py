@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from saddlescope.errors import UsageError
-from saddlescope.experiments import manufacture, measure_escape
+from saddlescope.experiments import Walk, manufacture, measure_escape
 from saddlescope.experiments.manufactured import displace
 from saddlescope.measurement import Target
 from saddlescope.measurement.directions import UpdateRule
@@ -106,10 +106,11 @@ def test_escape_from_a_saddle_follows_every_stage():
     with torch.no_grad():
         of.model[0].bias.add_(0.5)
     of = Target(of.model, of.criterion, of.samples, of.identity, of.rule)
-    options = {"steps": 10, "eta": 0.3, "start": "rank-deficient", "seed": 1}
-    at_rest = measure_escape(of, methods=("sgd",), **options)
+    options = {"steps": 10, "eta": 0.3, "start": "rank-deficient"}
+    at_rest = measure_escape(of, Walk(**options), methods=("sgd",), seed=1)
     assert at_rest.rows[-1]["along"] == pytest.approx(0, abs=1e-12)
-    found = measure_escape(of, methods=("sam-ext", "imbsam", "sse-sam"), offset=1e-3, **options)
+    moved, methods = Walk(offset=1e-3, **options), ("sam-ext", "imbsam", "sse-sam")
+    found = measure_escape(of, moved, methods=methods, seed=1)
     rows = {(r["method"], r["step"]): r for r in found.rows}
     assert rows["sse-sam", 0]["start"] == "rank-deficient"
     # 0.7 of 10 steps as SAM (ext.), then as ImbSAM.
@@ -118,4 +119,4 @@ def test_escape_from_a_saddle_follows_every_stage():
     assert rows["sse-sam", 0]["along"] == rows["imbsam", 0]["along"] == 0.0
     assert GROUPS["tail"] == (1, 2)
     with pytest.raises(UsageError, match="offset"):
-        measure_escape(of, steps=1, eta=0.1, offset=-1.0)
+        Walk(steps=1, eta=0.1, offset=-1.0)

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from saddlescope.cli.main import app
 from saddlescope.errors import UsageError
 from saddlescope.theory import (
+    BoundTerms,
     generalisation_bound,
     horizon_table,
     largest_horizon,
@@ -114,9 +115,9 @@ def test_the_weingarten_map_of_a_paraboloid():
 @pytest.mark.parametrize(("length", "printed", "rooted"), [(10, 5.4e5, 72), (100, 7.8e5, 86)])
 def test_theorem_6_is_vacuous_at_the_papers_size(length, printed, rooted):
     bound = generalisation_bound(
-        loss=0.1, lambda_max=100.0, rho=0.05, parameters=21_328_292, samples=10_847,
-        weight_norm=length, most=10.0,
-    )  # fmt: skip
+        BoundTerms(0.1, 100.0, 0.05, parameters=21_328_292, samples=10_847, weight_norm=length),
+        most=10.0,
+    )
     assert bound.complexity == pytest.approx(printed, rel=0.01)
     assert bound.complexity_rooted == pytest.approx(rooted, rel=0.01)
     assert bound.vacuous
@@ -127,7 +128,7 @@ def test_theorem_6_is_vacuous_at_the_papers_size(length, printed, rooted):
 
 def test_theorem_6_says_something_of_a_tiny_model():
     bound = generalisation_bound(
-        loss=0.1, lambda_max=1.0, rho=0.05, parameters=1, samples=10**6, weight_norm=0.1, most=1.0
+        BoundTerms(0.1, 1.0, 0.05, parameters=1, samples=10**6, weight_norm=0.1), most=1.0
     )
     assert not bound.vacuous
     # The square root is the smaller only where the bracket exceeds n − 1's square root.
