@@ -104,4 +104,4 @@ __all__ = [
     "write_spectrum",
     "write_text",
     "write_view",
-]
+]  # fmt: skip
