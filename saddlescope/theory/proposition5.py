@@ -7,6 +7,8 @@ step and can fail after two. What holds: while rρ|λ| stays below ImbSAM's grad
 displacement is smaller than SGD's.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -160,31 +162,23 @@ SECOND = Statement(
     judge=_judge_second,
     expected=False,
 )
-SECOND_ALIGNED = Statement(
-    key="proposition5-2",
+SECOND_ALIGNED = replace(
+    SECOND,
     variant="with the tail's gradient r∇L",
     says="the same, ImbSAM being SAM with the radius rρ",
-    draw_shape=_draw,
-    unknowns=_unknowns,
     decode=_aligned_tail,
-    judge=_judge_second,
-    expected=False,
 )
-SECOND_ONE_STEP = Statement(
-    key="proposition5-2",
+SECOND_ONE_STEP = replace(
+    SECOND_ALIGNED,
     variant="with the tail's gradient r∇L, one step",
     says="the same for t = 1",
     draw_shape=lambda generator: {**_draw(generator), "steps": 1},
-    unknowns=_unknowns,
-    decode=_aligned_tail,
-    judge=_judge_second,
+    expected=True,
 )
-SECOND_CORRECTED = Statement(
-    key="proposition5-2",
+SECOND_CORRECTED = replace(
+    SECOND_ALIGNED,
     variant="as corrected",
     says="∇L_tail = r∇L, rρ|λ| < ‖∇L(w'_s)‖ for s < t ⇒ ImbSAM < SGD",
-    draw_shape=_draw,
-    unknowns=_unknowns,
-    decode=_aligned_tail,
     judge=_judge_corrected,
+    expected=True,
 )

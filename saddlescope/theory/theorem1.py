@@ -10,6 +10,7 @@ carries the norm, and a component along v_min small enough to stay below it for 
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -132,14 +133,11 @@ THEOREM_1 = Statement(
     decode=decode,
     judge=judge,
 )
-ONE_DIMENSION = Statement(
-    key="theorem1",
+ONE_DIMENSION = replace(
+    THEOREM_1,
     variant="in one dimension",
     says="the same, the gradient parallel to v_min: the hypothesis cannot be met",
     draw_shape=lambda generator: {"dimension": 1, "steps": int(generator.integers(1, 21))},
-    unknowns=unknowns,
-    decode=decode,
-    judge=judge,
     expected=None,
 )
 

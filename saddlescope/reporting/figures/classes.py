@@ -12,12 +12,7 @@ from saddlescope.reporting.figures.canvas import (
     signed_scale,
     value_scale,
 )
-from saddlescope.reporting.figures.marks import (
-    RESOLVED,
-    draw_values,
-    method_handles,
-    state_handles,
-)
+from saddlescope.reporting.figures.marks import RESOLVED, draw_values, method_handles, state_handles
 from saddlescope.reporting.figures.picture import Drawing, Picture
 from saddlescope.reporting.palette import method_style
 from saddlescope.reporting.selection import WORST_FIRST, Selection

@@ -11,11 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from saddlescope.reporting.figures.canvas import (
-    WIDTH,
-    drawable,
-    new_figure,
-)
+from saddlescope.reporting.figures.canvas import WIDTH, drawable, new_figure
 from saddlescope.reporting.figures.marks import method_handles
 from saddlescope.reporting.figures.picture import Drawing, Picture
 from saddlescope.reporting.loading import Run

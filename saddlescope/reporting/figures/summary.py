@@ -2,11 +2,7 @@
 
 import textwrap
 
-from saddlescope.reporting.figures.canvas import (
-    RATIO_LABEL,
-    drawable,
-    new_figure,
-)
+from saddlescope.reporting.figures.canvas import RATIO_LABEL, drawable, new_figure
 from saddlescope.reporting.figures.classes import draw_classes
 from saddlescope.reporting.figures.marks import method_handles
 from saddlescope.reporting.figures.picture import Drawing, Picture

@@ -8,11 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from saddlescope.reporting.figures.canvas import (
-    WIDTH,
-    drawable,
-    new_figure,
-)
+from saddlescope.reporting.figures.canvas import WIDTH, drawable, new_figure
 from saddlescope.reporting.figures.marks import method_handles
 from saddlescope.reporting.figures.picture import Drawing, Picture
 from saddlescope.reporting.loading import Run
