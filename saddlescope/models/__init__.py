@@ -11,18 +11,7 @@ from saddlescope.models.scaled import ScaledClassifier
 from saddlescope.models.two_layer_linear import TwoLayerLinear, origin_eigenvalues
 
 __all__ = [
-    "MODELS",
-    "BasicBlock",
-    "CosineClassifier",
-    "ResNet",
-    "ScaledClassifier",
-    "TwoLayerLinear",
-    "build_model",
-    "origin_eigenvalues",
-    "resnet8",
-    "resnet20",
-    "resnet32",
-    "resnet34",
-    "resnet50",
+    "MODELS", "BasicBlock", "CosineClassifier", "ResNet", "ScaledClassifier", "TwoLayerLinear",
+    "build_model", "origin_eigenvalues", "resnet8", "resnet20", "resnet32", "resnet34", "resnet50",
     "resnext50",
-]
+]  # fmt: skip

@@ -13,22 +13,9 @@ if TYPE_CHECKING:
     from saddlescope.parallel.ranks import ALONE, Ranks, ranks_of
 
 __all__ = [
-    "ALONE",
-    "Board",
-    "Launch",
-    "RankDied",
-    "RankFailed",
-    "Ranks",
-    "end",
-    "job_board",
-    "join",
-    "launch",
-    "leads",
-    "leave",
-    "processes_here",
-    "ranks_of",
-    "see_the_others_off",
-]
+    "ALONE", "Board", "Launch", "RankDied", "RankFailed", "Ranks", "end", "job_board", "join",
+    "launch", "leads", "leave", "processes_here", "ranks_of", "see_the_others_off",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

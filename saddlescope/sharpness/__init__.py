@@ -17,16 +17,6 @@ from saddlescope.sharpness.optimizer import SharpnessAware
 from saddlescope.sharpness.options import StepOptions
 
 __all__ = [
-    "GROUP_REDUCTIONS",
-    "Ascent",
-    "Radii",
-    "RadiusOptions",
-    "SharpnessAware",
-    "StepOptions",
-    "class_losses",
-    "first_epoch",
-    "focal_losses",
-    "group_factors",
-    "group_losses",
-    "method_radii",
-]
+    "GROUP_REDUCTIONS", "Ascent", "Radii", "RadiusOptions", "SharpnessAware", "StepOptions",
+    "class_losses", "first_epoch", "focal_losses", "group_factors", "group_losses", "method_radii",
+]  # fmt: skip
