@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saddlescope.cli import options
+from saddlescope.cli import options, targets
 from saddlescope.cli.console import (
     Ticker,
     choose_device,
@@ -27,19 +27,10 @@ if TYPE_CHECKING:
 
 @one_line_errors
 def check(
-    run: Annotated[
-        Path | None, typer.Argument(help="A run folder.", metavar="[RUN]", show_default=False)
-    ] = None,
-    checkpoint: Annotated[
-        str,
-        typer.Option(help="last, best or an epoch number; with --model, a file of weights."),
-    ] = "last",
-    model: Annotated[
-        str | None, typer.Option(help="package.module:factory of a network from elsewhere.")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="package.module:dataset to go with --model.")
-    ] = None,
+    run: targets.Run = None,
+    checkpoint: targets.Checkpoint = "last",
+    model: targets.Model = None,
+    data: targets.Data = None,
     classes: Annotated[
         str | None,
         typer.Option(
@@ -49,23 +40,19 @@ def check(
     ] = None,
     groups: Annotated[str, typer.Option(help="Groups to check as well, or none.")] = "none",
     samples: Annotated[int, typer.Option(min=1, help="Most samples, the first of each row.")] = 50,
-    split: Annotated[Split, typer.Option(help="train or test.")] = Split.TRAIN,
-    criterion: Annotated[
-        Criterion, typer.Option(help="ce, or training for the loss the network was trained with.")
-    ] = Criterion.CE,
+    split: targets.WhichSplit = Split.TRAIN,
+    criterion: targets.WhichCriterion = Criterion.CE,
     rtol: Annotated[
         float, typer.Option(help="Half-width of the intervals to check.")
     ] = StopRule.rtol,
-    confidence: Annotated[float, typer.Option(help="Joint, of a row's intervals.")] = (
-        StopRule.confidence
-    ),
+    confidence: targets.Confidence = StopRule.confidence,
     max_matvecs: Annotated[int, typer.Option(help="Most products of the instrument.")] = 500,
     seed: Annotated[int, typer.Option(help="Seed of the start vectors.")] = 0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="CSV to write; a JSON beside it.")
     ] = None,
     force: options.Replace = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    json: options.JsonTable = False,
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
     threads: options.Threads = None,

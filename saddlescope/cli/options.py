@@ -38,12 +38,11 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key; may be repeated."),
 ]
-
-
 Replace = Annotated[
     bool,
     typer.Option("--force", help="Replace a file there that saddlescope has not written."),
 ]
+JsonTable = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def chosen_workers(asked: int | None, data_set: str) -> int:

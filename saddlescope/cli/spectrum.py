@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from saddlescope.cli import options
+from saddlescope.cli import options, targets
 from saddlescope.cli.console import (
     Ticker,
     choose_device,
@@ -43,19 +43,10 @@ class Shard(StrEnum):
 @one_line_errors
 @on_all_ranks
 def spectrum(
-    run: Annotated[
-        Path | None, typer.Argument(help="A run folder.", metavar="[RUN]", show_default=False)
-    ] = None,
-    checkpoint: Annotated[
-        str,
-        typer.Option(help="last, best or an epoch number; with --model, a file of weights."),
-    ] = "last",
-    model: Annotated[
-        str | None, typer.Option(help="package.module:factory of a network from elsewhere.")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="package.module:dataset to go with --model.")
-    ] = None,
+    run: targets.Run = None,
+    checkpoint: targets.Checkpoint = "last",
+    model: targets.Model = None,
+    data: targets.Data = None,
     classes: Annotated[
         str, typer.Option(help="all, none, or numbers such as 0,80 or 0-9.")
     ] = "all",
@@ -67,10 +58,8 @@ def spectrum(
             show_default=False,
         ),
     ] = None,
-    split: Annotated[Split, typer.Option(help="train or test.")] = Split.TRAIN,
-    criterion: Annotated[
-        Criterion, typer.Option(help="ce, or training for the loss the network was trained with.")
-    ] = Criterion.CE,
+    split: targets.WhichSplit = Split.TRAIN,
+    criterion: targets.WhichCriterion = Criterion.CE,
     rtol: Annotated[float, typer.Option(help="Stop below this relative residual.")] = StopRule.rtol,
     certify: Annotated[
         bool, typer.Option("--certify", help="Stop when the intervals are below rtol instead.")
@@ -82,9 +71,7 @@ def spectrum(
             show_default=False,
         ),
     ] = None,
-    confidence: Annotated[float, typer.Option(help="Joint, of a row's intervals.")] = (
-        StopRule.confidence
-    ),
+    confidence: targets.Confidence = StopRule.confidence,
     max_matvecs: Annotated[int, typer.Option(help="Most products a row may take.")] = (
         StopRule.max_matvecs
     ),
@@ -137,7 +124,7 @@ def spectrum(
             help="CSV to write; by default in the run folder, with --model none.",
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    json: options.JsonTable = False,
     plain: Annotated[bool, typer.Option("--plain", help="Print CSV on a terminal too.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be measured and its cost.")

@@ -2,7 +2,9 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from saddlescope.errors import UsageError
 
@@ -24,6 +26,23 @@ class Criterion(StrEnum):
 
     CE = "ce"
     TRAINING = "training"
+
+
+Run = Annotated[
+    Path | None, typer.Argument(help="A run folder.", metavar="[RUN]", show_default=False)
+]
+Checkpoint = Annotated[
+    str, typer.Option(help="last, best or an epoch number; with --model, a file of weights.")
+]
+Model = Annotated[
+    str | None, typer.Option(help="package.module:factory of a network from elsewhere.")
+]
+Data = Annotated[str | None, typer.Option(help="package.module:dataset to go with --model.")]
+WhichSplit = Annotated[Split, typer.Option(help="train or test.")]
+WhichCriterion = Annotated[
+    Criterion, typer.Option(help="ce, or training for the loss the network was trained with.")
+]
+Confidence = Annotated[float, typer.Option(help="Joint probability of a row's intervals.")]
 
 
 def find_target(
