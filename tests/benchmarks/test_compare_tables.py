@@ -1,5 +1,8 @@
 """The tables say what the record holds, and the documentation's are drawn from the results."""
 
+import re
+from importlib.util import find_spec
+
 import pytest
 
 from benchmarks import CLONE
@@ -98,3 +101,11 @@ def test_the_page_is_drawn_from_the_results():
     """`python -m benchmarks.page` changes nothing."""
     text = (CLONE / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert filled(text) == text
+
+
+def test_every_result_has_a_command_that_makes_it():
+    page = (CLONE / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    for path in (CLONE / "benchmarks" / "results").glob("*.json"):
+        assert path.name in page, path.name
+    for name in re.findall(r"python -m (benchmarks\.\w+) ", page):
+        assert find_spec(name), name
