@@ -1,5 +1,6 @@
 """Tables, figures and the HTML report, drawn from run folders and spectrum tables alone."""
 
+from saddlescope.palette import house_style, method_style, use_house_style
 from saddlescope.reporting.checks import check_text
 from saddlescope.reporting.figures import (
     PICTURES,
@@ -25,7 +26,6 @@ from saddlescope.reporting.figures import (
 from saddlescope.reporting.findings import Findings, find
 from saddlescope.reporting.judging import Claim
 from saddlescope.reporting.loading import Problem, Run, load_runs
-from saddlescope.reporting.palette import house_style, method_style, use_house_style
 from saddlescope.reporting.paper import TABLES, paper_table, paper_text, printed_rows, save_table
 from saddlescope.reporting.report import Report, write_report
 from saddlescope.reporting.selection import Ratio, Selection, select, select_runs

@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from saddlescope.palette import method_style
 from saddlescope.reporting.figures.canvas import (
     RATIO_LABEL,
     WIDTH,
@@ -19,7 +20,6 @@ from saddlescope.reporting.figures.marks import (
     state_handles,
 )
 from saddlescope.reporting.figures.picture import Drawing, Picture
-from saddlescope.reporting.palette import method_style
 from saddlescope.reporting.selection import WORST_FIRST, Selection
 
 _CROWDED = 1500
