@@ -12,6 +12,7 @@ from saddlescope.cli import (
     check,
     data,
     demo,
+    doctor,
     figure,
     report,
     spectrum,
@@ -44,6 +45,7 @@ app.command(
 )(bench.bench)
 app.command("report")(report.report)
 app.command("figure")(figure.figure)
+app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 theory_runs.add_to(theory.app)
 app.add_typer(theory.app, name="theory")

@@ -1,5 +1,6 @@
 """Tables, figures and the HTML report, drawn from run folders and spectrum tables alone."""
 
+from saddlescope.palette import house_style, method_style, use_house_style
 from saddlescope.reporting.checks import check_text
 from saddlescope.reporting.figures import (
     PICTURES,
@@ -33,7 +34,6 @@ from saddlescope.reporting.frames import (
 )
 from saddlescope.reporting.judging import Claim
 from saddlescope.reporting.loading import Problem, Run, load_runs
-from saddlescope.reporting.palette import house_style, method_style, use_house_style
 from saddlescope.reporting.paper import (
     PAPER_COLUMNS,
     TABLES,

@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from saddlescope._version import __version__
+from saddlescope.palette import INK, METHOD_STYLES, OTHER, house_style
 from saddlescope.reporting import made
 from saddlescope.reporting.figures import PICTURES, Picture
 from saddlescope.reporting.figures.canvas import add_note, color_variables, figure_bytes, inline_svg
@@ -26,7 +27,6 @@ from saddlescope.reporting.figures.picture import Section
 from saddlescope.reporting.findings import Findings, find
 from saddlescope.reporting.frames import accuracy_table, class_table, spectrum_table, to_csv
 from saddlescope.reporting.loading import Problem, Run
-from saddlescope.reporting.palette import INK, METHOD_STYLES, OTHER, house_style
 from saddlescope.reporting.paper import measured_tables
 from saddlescope.reporting.selection import Selection, select_runs
 from saddlescope.reporting.text import decimal, interval, number, shorten, whole

@@ -2,7 +2,7 @@
 
 The trainer takes its radii from the record, recipes their words, tables and reports the printed
 name, benchmarks the cost of the paper's released code. Only a colour of its own is chosen
-elsewhere, in `saddlescope.reporting.palette`.
+elsewhere, in `saddlescope.palette`.
 """
 
 from collections.abc import Mapping

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import matplotlib
 
-from saddlescope.reporting.palette import METHOD_STYLES, OTHER, house_style, method_style
+from saddlescope.palette import METHOD_STYLES, OTHER, house_style, method_style
 from saddlescope.runs import METHODS
 
 

@@ -36,20 +36,25 @@ from numpy.typing import ArrayLike
 from scipy.linalg import eigvalsh_tridiagonal
 from scipy.special import logsumexp
 
+from saddlescope.results import Number, text_of
+
 _GRID = 48
 
 _SLACK = 1e-6
 """Share of δ given up after a restart, for the rounding of what is summed."""
 
 
-@dataclass(frozen=True)
-class Estimate:
+@dataclass(frozen=True, eq=False, repr=False)
+class Estimate(Number):
     """Hold a value with a lower and an upper bound, and the residual norm behind it."""
 
     value: float
     lower: float
     upper: float
     residual: float = math.nan
+
+    def __str__(self) -> str:
+        return text_of(self.value, self.lower, self.upper)
 
     @property
     def half_width(self) -> float:

@@ -11,7 +11,7 @@ Nothing here compares with an absolute number, so scaling the operator scales th
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,10 +23,15 @@ from saddlescope.curvature.memory import default_budget
 from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
 from saddlescope.curvature.seeds import derived_seed
 from saddlescope.errors import OperatorError, UsageError
+from saddlescope.palette import OTHER
+from saddlescope.results import Number, Result, draw_interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
-@dataclass(frozen=True)
-class ProbeEstimate:
+@dataclass(frozen=True, eq=False, repr=False)
+class ProbeEstimate(Number, Result):
     """Hold a mean over random probes.
 
     Attributes:
@@ -39,6 +44,25 @@ class ProbeEstimate:
     value: float
     standard_error: float
     probes: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.5g} ± {self.standard_error:.2g}"
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Return the one row."""
+        low, high = self.interval() if self.probes > 1 else (math.nan, math.nan)
+        return {
+            "value": [self.value],
+            "standard_error": [self.standard_error],
+            "lower": [low],
+            "upper": [high],
+            "probes": [self.probes],
+        }
+
+    def _draw(self, axes: "Axes") -> None:
+        (low,), (high,) = self.columns()["lower"], self.columns()["upper"]
+        draw_interval(axes, 0.0, self.value, low, high)
+        axes.set(yticks=[], ylim=(-1, 1), title=f"{self} (bar: 95 %)")
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Return Student's interval of what the mean estimates, of probes − 1 degrees of freedom.
@@ -61,8 +85,8 @@ class Band(NamedTuple):
     spread: np.ndarray
 
 
-@dataclass(frozen=True)
-class SpectralDensity:
+@dataclass(frozen=True, eq=False)
+class SpectralDensity(Result):
     """Hold Gauss rules of the eigenvalue distribution, one a probe. The mass of each is 1.
 
     Attributes:
@@ -115,6 +139,33 @@ class SpectralDensity:
         return ProbeEstimate(
             self.size * mean.value, self.size * mean.standard_error, len(self.nodes)
         )
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return the density on a grid over all nodes, and its spread over the probes."""
+        low, high = float(self.nodes.min()), float(self.nodes.max())
+        width = self._default_sigma() or max(abs(low), 1.0) * 1e-3  # one point alone
+        grid = np.linspace(low - 4.0 * width, high + 4.0 * width, 400)
+        band = self.evaluate(grid, sigma=width)
+        return {"eigenvalue": grid, "density": band.mean, "spread": band.spread}
+
+    def __repr__(self) -> str:
+        probes, steps = self.nodes.shape
+        low, high = float(self.nodes.min()), float(self.nodes.max())
+        return (
+            f"density of {self.size} eigenvalues from {low:.3g} to {high:.3g}, {probes} probes of "
+            f"{steps} steps, trace {self.trace}"
+        )
+
+    def _draw(self, axes: "Axes") -> None:
+        columns = self.columns()
+        axes.plot(
+            columns["eigenvalue"],
+            np.maximum(columns["density"], 1e-12),
+            color=OTHER.color,
+            linewidth=1,
+        )
+        axes.set(yscale="log", xlabel="eigenvalue", ylabel="density")
+        axes.set_ylim(1e-5 * float(columns["density"].max()), None)
 
     def _default_sigma(self) -> float:
         return 0.01 * float(self.nodes.max() - self.nodes.min())

@@ -26,7 +26,7 @@ Sources: Parlett, The Symmetric Eigenvalue Problem (1980), §10.1 and §11.5; `b
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 from torch import Tensor
@@ -37,14 +37,18 @@ from saddlescope.curvature.krylov.locking import LockedSearch
 from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
 from saddlescope.curvature.seeds import derived_seed
 from saddlescope.errors import UsageError
+from saddlescope.results import Result, draw_interval
 from saddlescope.stopping import StopOptions, StopRule
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _BESIDE = 7
 """Vectors beside the k wanted: three at the other end, and some to iterate with."""
 
 
-@dataclass(frozen=True)
-class Eigenpairs:
+@dataclass(frozen=True, eq=False, repr=False)
+class Eigenpairs(Result):
     """Hold the k outermost eigenpairs at one end, from the end inwards.
 
     Attributes:
@@ -75,6 +79,33 @@ class Eigenpairs:
     matvecs: int
     converged: bool
     notes: tuple[str, ...] = ()
+
+    def columns(self) -> dict[str, Any]:
+        """Return the values from the end inwards, with their bounds and residuals."""
+        return {
+            "rank": range(1, len(self.values) + 1),
+            "value": self.values,
+            "lower": self.lower,
+            "upper": self.upper,
+            "residual": self.residuals,
+        }
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{value:.4g}" for value in self.values[:8])
+        rest = ", …" if len(self.values) > 8 else ""
+        state = "converged" if self.converged else "not converged"
+        return (
+            f"{len(self.values)} eigenpairs from the {self.end} end: {values}{rest}; {state} after "
+            f"{self.matvecs} products"
+        )
+
+    def _draw(self, axes: "Axes") -> None:
+        for row, (value, lower, upper) in enumerate(
+            zip(self.values, self.lower, self.upper, strict=True), start=1
+        ):
+            draw_interval(axes, row, value, lower, upper, filled=self.converged)
+        axes.set(xlabel="eigenvalue", ylabel="rank", ylim=(len(self.values) + 0.6, 0.4))
+        axes.locator_params(axis="y", integer=True)
 
 
 def top_eigenpairs(

@@ -7,7 +7,7 @@ stated confidence (`bounds`); the residual says how near some eigenvalue is, not
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 import torch
@@ -21,7 +21,11 @@ from saddlescope.curvature.krylov.outer import OuterBounds
 from saddlescope.curvature.krylov.search import Search, SearchOptions
 from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
 from saddlescope.errors import UsageError
+from saddlescope.results import GREY, Result, draw_interval
 from saddlescope.stopping import StopOptions, StopRule
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Verdict = Literal["negative-curvature", "unresolved", "positive", "not-converged"]
 StopReason = Literal[
@@ -29,8 +33,8 @@ StopReason = Literal[
 ]
 
 
-@dataclass(frozen=True)
-class Ends:
+@dataclass(frozen=True, repr=False)
+class Ends(Result):
     """Hold both extreme eigenvalues of one operator.
 
     Attributes:
@@ -62,6 +66,26 @@ class Ends:
     verdict: Verdict
     eigenvectors: Tensor | None
     notes: tuple[str, ...]
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Return λ_max, λ_min and λ_ratio, a row each, with their bounds."""
+        three = [self.lambda_max, self.lambda_min, self.lambda_ratio]
+        names = ["lambda_max", "lambda_min", "lambda_ratio"]
+        ends = ("value", "lower", "upper", "residual")
+        return {"name": names} | {end: [getattr(one, end) for one in three] for end in ends}
+
+    def __repr__(self) -> str:
+        return (
+            f"λ_max {self.lambda_max}, λ_min {self.lambda_min}, λ_ratio {self.lambda_ratio}: "
+            f"{self.verdict}, {self.matvecs} products"
+        )
+
+    def _draw(self, axes: "Axes") -> None:
+        for row, one in enumerate((self.lambda_min, self.lambda_max)):
+            draw_interval(axes, row, one.value, one.lower, one.upper, filled=self.converged)
+        axes.axvline(0.0, color=GREY, linewidth=0.6, zorder=1)
+        axes.set_yticks([0, 1], ["λ_min", "λ_max"])
+        axes.set(ylim=(-0.6, 1.6), xlabel="eigenvalue", title=self.verdict)
 
 
 class EndsOptions(StopOptions, SearchOptions, total=False):

@@ -7,6 +7,7 @@ nets", NeurIPS 2018, with eigenvectors in place of random directions).
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,10 +16,15 @@ from torch import Tensor
 from saddlescope.curvature.krylov import Ends
 from saddlescope.curvature.objective import Objective, displaced
 from saddlescope.errors import UsageError
+from saddlescope.palette import OTHER
+from saddlescope.results import GREY, Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
-@dataclass(frozen=True)
-class LossSlice:
+@dataclass(frozen=True, eq=False)
+class LossSlice(Result):
     """Hold L(w + a·v).
 
     Attributes:
@@ -29,9 +35,19 @@ class LossSlice:
     radii: np.ndarray
     losses: np.ndarray
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return distances and losses."""
+        return {"radius": self.radii, "loss": self.losses}
 
-@dataclass(frozen=True)
-class LossPlane:
+    def _draw(self, axes: "Axes") -> None:
+        axes.plot(self.radii, self.losses, color=OTHER.color)
+        axes.axvline(0.0, color=GREY, linewidth=0.6, zorder=1)
+        axes.locator_params(axis="x", nbins=6)
+        axes.set(xlabel="distance along the direction", ylabel="loss")
+
+
+@dataclass(frozen=True, eq=False)
+class LossPlane(Result):
     """Hold L(w + a·v + b·u).
 
     Attributes:
@@ -43,6 +59,23 @@ class LossPlane:
     first_radii: np.ndarray
     second_radii: np.ndarray
     losses: np.ndarray
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return the points of the plane, a row each, and their losses."""
+        first, second = np.meshgrid(self.first_radii, self.second_radii, indexing="ij")
+        return {
+            "first_radius": first.ravel(),
+            "second_radius": second.ravel(),
+            "loss": self.losses.ravel(),
+        }
+
+    def _draw(self, axes: "Axes") -> None:
+        drawn = axes.contourf(
+            self.first_radii, self.second_radii, self.losses.T, 16, cmap="cividis"
+        )
+        axes.figure.colorbar(drawn, ax=axes, label="loss")
+        axes.plot(0, 0, "w+", markersize=8)
+        axes.set(xlabel="along the first direction", ylabel="along the second")
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,19 @@ class ObjectiveOperator(SymmetricOperator):
         """Return who shares the samples."""
         return self.objective.ranks
 
+    def _words(self) -> str:
+        about, weights = self.objective, self.objective.vector
+        whole = weights.size == sum(p.numel() for p in about.model.parameters() if p.requires_grad)
+        part = (
+            "" if whole else f" in {', '.join(weights.names[:3])}" + "…" * (len(weights.names) > 3)
+        )
+        decay = f" + {about.weight_decay:g}·I" if about.weight_decay else ""
+        loss = getattr(about.criterion, "__name__", type(about.criterion).__name__)
+        return (
+            f"{type(self).__name__} of {type(about.original).__name__}{part}, {loss} over "
+            f"{about.n:,} samples{decay}"
+        )
+
     @property
     def retained(self) -> float:
         """Return the share of the objective whose linearisation is kept, in [0, 1]."""

@@ -57,6 +57,22 @@ class SymmetricOperator(ABC):
     def matvec(self, vector: Tensor) -> Tensor:
         """Return A·v for v of shape (n,), as a new tensor."""
 
+    def __matmul__(self, vectors: Tensor) -> Tensor:
+        """Return A·v, or A·V column by column for V of shape (n, k)."""
+        if vectors.dim() == 1:
+            return self.matvec(vectors)
+        return torch.stack([self.matvec(column) for column in vectors.T.contiguous()], dim=1)
+
+    def __repr__(self) -> str:
+        return (
+            f"{self._words()}: {self.size:,} × {self.size:,}, {str(self.dtype)[6:]}, {self.device}"
+        )
+
+    def _words(self) -> str:
+        """Say which matrix it is."""
+        made = f" of ({', '.join(part._words() for part in self.parts)})" if self.parts else ""
+        return type(self).__name__ + made
+
     def reference(self) -> "SymmetricOperator | None":
         """Return the same matrix in float64; None where that cannot be had."""
         return None

@@ -22,7 +22,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from saddlescope.errors import UsageError
-from saddlescope.reporting.palette import INK, METHOD_STYLES, OTHER, house_style
+from saddlescope.palette import INK, METHOD_STYLES, OTHER, house_style
 from saddlescope.reporting.text import shorten
 from saddlescope.runs import write_bytes
 

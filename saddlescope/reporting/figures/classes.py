@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from saddlescope.palette import method_style
 from saddlescope.reporting.figures.canvas import (
     RATIO_LABEL,
     WIDTH,
@@ -14,7 +15,6 @@ from saddlescope.reporting.figures.canvas import (
 )
 from saddlescope.reporting.figures.marks import RESOLVED, draw_values, method_handles, state_handles
 from saddlescope.reporting.figures.picture import Drawing, Picture
-from saddlescope.reporting.palette import method_style
 from saddlescope.reporting.selection import WORST_FIRST, Selection
 
 _CROWDED = 1500

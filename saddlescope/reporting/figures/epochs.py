@@ -3,6 +3,7 @@
 import pandas as pd
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from saddlescope.palette import method_style
 from saddlescope.reporting.figures.canvas import (
     RATIO_LABEL,
     WIDTH,
@@ -13,7 +14,6 @@ from saddlescope.reporting.figures.canvas import (
 from saddlescope.reporting.figures.marks import method_handles
 from saddlescope.reporting.figures.picture import Drawing, Picture
 from saddlescope.reporting.loading import MONITOR_COLUMNS, Run
-from saddlescope.reporting.palette import method_style
 from saddlescope.reporting.selection import Selection, seeds_text
 from saddlescope.reporting.text import number
 

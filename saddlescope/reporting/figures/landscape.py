@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from saddlescope.palette import method_style
 from saddlescope.reporting.figures.canvas import WIDTH, drawable, new_figure
 from saddlescope.reporting.figures.marks import method_handles
 from saddlescope.reporting.figures.picture import Drawing, Picture
 from saddlescope.reporting.loading import Run
-from saddlescope.reporting.palette import method_style
 from saddlescope.reporting.selection import Selection, class_order, seeds_text
 from saddlescope.reporting.text import number
 

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.path import Path as Outline
 
+from saddlescope.palette import MethodStyle, method_style
 from saddlescope.reporting.figures.canvas import drawable
-from saddlescope.reporting.palette import MethodStyle, method_style
 from saddlescope.reporting.text import method_label
 
 RESOLVED: Final = "negative-curvature"

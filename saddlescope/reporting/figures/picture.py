@@ -10,8 +10,8 @@ from typing import Literal
 
 from matplotlib.figure import Figure
 
+from saddlescope.palette import house_style
 from saddlescope.reporting.figures.canvas import add_note, empty_figure
-from saddlescope.reporting.palette import house_style
 from saddlescope.reporting.selection import Selection
 
 

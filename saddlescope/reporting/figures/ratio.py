@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from saddlescope.palette import method_style
 from saddlescope.reporting.figures.canvas import (
     RATIO_LABEL,
     WIDTH,
@@ -23,7 +24,6 @@ from saddlescope.reporting.figures.canvas import (
 )
 from saddlescope.reporting.figures.marks import draw_values, state_handles
 from saddlescope.reporting.figures.picture import Drawing, Picture
-from saddlescope.reporting.palette import method_style
 from saddlescope.reporting.selection import Panel, Selection, spread
 from saddlescope.reporting.text import method_label, number
 

@@ -3,10 +3,10 @@
 import numpy as np
 from matplotlib.ticker import FuncFormatter
 
+from saddlescope.palette import method_style
 from saddlescope.reporting.figures.canvas import WIDTH, new_figure
 from saddlescope.reporting.figures.marks import method_handles
 from saddlescope.reporting.figures.picture import Drawing, Picture
-from saddlescope.reporting.palette import method_style
 from saddlescope.reporting.selection import Selection
 
 

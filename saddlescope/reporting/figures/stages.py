@@ -11,12 +11,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from saddlescope.palette import method_style
 from saddlescope.reporting.figures.canvas import WIDTH, new_figure
 from saddlescope.reporting.figures.marks import method_handles
 from saddlescope.reporting.figures.picture import Drawing, Picture
 from saddlescope.reporting.figures.training import draw_curve, mark_switches, training_scope
 from saddlescope.reporting.loading import Run
-from saddlescope.reporting.palette import method_style
 from saddlescope.reporting.selection import Selection
 from saddlescope.reporting.text import SHOTS, percent
 

@@ -8,11 +8,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from saddlescope.palette import method_style
 from saddlescope.reporting.figures.canvas import WIDTH, drawable, new_figure
 from saddlescope.reporting.figures.marks import method_handles
 from saddlescope.reporting.figures.picture import Drawing, Picture
 from saddlescope.reporting.loading import Run
-from saddlescope.reporting.palette import method_style
 from saddlescope.reporting.selection import Selection, seeds_text
 from saddlescope.reporting.text import SHOTS, method_label, percent
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
 
-import matplotlib.style
-
 STYLE_SHEET: Final = "saddlescope.mplstyle"
 
 
@@ -63,13 +61,17 @@ def method_style(method: str) -> MethodStyle:
 @contextmanager
 def house_style() -> Iterator[None]:
     """Apply the style sheet on top of matplotlib's defaults, and restore what was there."""
-    sheet = resources.files("saddlescope.reporting") / STYLE_SHEET
+    import matplotlib.style  # only where something is drawn
+
+    sheet = resources.files("saddlescope") / STYLE_SHEET
     with resources.as_file(sheet) as path, matplotlib.style.context(["default", str(path)]):
         yield
 
 
 def use_house_style() -> None:
     """Apply the style sheet for good, as a notebook wants it."""
+    import matplotlib
+
     with house_style():
         settings = dict(matplotlib.rcParams)
     settings.pop("backend", None)  # the caller's business
