@@ -6,7 +6,7 @@ are loaded when they are asked for. Colours and marks are those of the report.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
 from numbers import Real
@@ -78,7 +78,7 @@ class Result:
     A subclass is a dataclass that defines `columns` and `_draw`.
     """
 
-    def columns(self) -> Mapping[str, Sequence[Any]]:
+    def columns(self) -> Mapping[str, Any]:
         """Return the result as named columns of one length."""
         raise NotImplementedError
 

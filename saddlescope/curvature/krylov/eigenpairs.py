@@ -105,7 +105,7 @@ class Eigenpairs(Result):
         ):
             draw_interval(axes, row, value, lower, upper, filled=self.converged)
         axes.set(xlabel="eigenvalue", ylabel="rank", ylim=(len(self.values) + 0.6, 0.4))
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="y", integer=True)
 
 
 def top_eigenpairs(
