@@ -1,4 +1,4 @@
-"""`saddlescope figure`: a figure or a table of the paper, or one beyond it, from run folders."""
+"""`saddlescope figure`: a figure or a table of the paper, or one beyond it, from measurements."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +19,10 @@ def figure(
     ],
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RUNS]…", help="Run folders, or folders of run folders."),
+        typer.Argument(
+            metavar="[RUNS]…",
+            help="Run folders, folders of run folders, tables of `spectrum -o`.",
+        ),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path(
         "figures/out"
@@ -30,7 +33,7 @@ def figure(
     ] = "svg,pdf,png",
     force: options.Replace = False,
 ) -> None:
-    """Draw figures and tables from what run folders hold.
+    """Draw figures and tables from what run folders and spectrum tables hold.
 
     Prints the path of each file it wrote.
     """

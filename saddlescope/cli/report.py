@@ -1,4 +1,4 @@
-"""`saddlescope report`: run folders in, one offline HTML file out."""
+"""`saddlescope report`: run folders and spectrum tables in, one offline HTML file out."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,10 @@ from saddlescope.errors import DataError
 @one_line_errors
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(help="Run folders, or folders of run folders.", metavar="RUNS…")
+        list[Path],
+        typer.Argument(
+            help="Run folders, folders of run folders, tables of `spectrum -o`.", metavar="RUNS…"
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")] = Path(
         "report.html"
@@ -24,7 +27,7 @@ def report(
     ] = False,
     force: options.Replace = False,
 ) -> None:
-    """Write a report over run folders: one HTML file that needs no network.
+    """Write a report over runs and spectrum tables: one HTML file that needs no network.
 
     Prints a compact table on stdout. Broken or half-written folders are named, and the rest shown.
     """
@@ -32,9 +35,9 @@ def report(
     from saddlescope.runs import refuse_foreign_output
 
     refuse_foreign_output(output, force=force)
-    missing = [path for path in runs if not path.is_dir()]
+    missing = [path for path in runs if not path.exists()]
     if missing:
-        raise DataError(f"{missing[0]}: no such folder")
+        raise DataError(f"{missing[0]}: no such folder or table")
     chosen = selection(runs)
     written = write_report(chosen, output)
     typer.echo(to_csv(class_table(chosen)) if plain else summary_text(chosen), nl=not plain)

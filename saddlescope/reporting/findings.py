@@ -53,7 +53,8 @@ def find(chosen: Selection) -> Findings:
     if not chosen.runs:
         return Findings("No run could be read, so nothing can be said.", (), (), (), ())
     obstacle = _obstacle(chosen.runs)
-    comparisons = tuple(comparison(chosen, panel) for panel in chosen.panels)
+    several = chosen.of_methods or len(chosen.measured) > 1
+    comparisons = tuple(comparison(chosen, panel) for panel in chosen.panels if several)
     verdicts = tuple(
         _verdicts(chosen.labels[index], ratios) for index, ratios in chosen.class_ratios.items()
     )
@@ -63,7 +64,7 @@ def find(chosen: Selection) -> Findings:
         comparisons=comparisons,
         verdicts=verdicts,
         limits=limits,
-        claims=paper_claims(chosen, obstacle=obstacle),
+        claims=paper_claims(chosen, obstacle=obstacle) if chosen.of_methods else (),
     )
 
 
@@ -106,27 +107,7 @@ def _paragraph(
 
 
 def _limits(chosen: Selection, obstacle: str) -> tuple[str, ...]:
-    seeds = Counter(method for method, _ in {(run.method, run.seed) for run in chosen.runs})
-    fewest = min(seeds.values(), default=0)
-    limits = []
-    if fewest == 1:
-        limits.append(
-            "One training seed supports no claim between methods: an order is one of these "
-            "checkpoints, and another seed may turn it around."
-        )
-    elif fewest < MIN_SEEDS:
-        limits.append(
-            f"{fewest} training seeds for a method support no claim between methods: "
-            "with two, complete separation happens by chance once in six."
-        )
-    else:
-        limits.append(
-            f"{fewest} training seeds for each method: a claim between methods is made only where "
-            f"all seeds agree, which chance alone brings about once in {comb(2 * fewest, fewest)} "
-            "comparisons."
-        )
-    if obstacle:
-        limits.append(obstacle)
+    limits = [_of_seeds(chosen), *([obstacle] if obstacle else ())] if chosen.of_methods else []
     negative = (chosen.rows["verdict"] == "negative-curvature").any()
     if negative and any(_piecewise_linear(run.recipe) for run in chosen.runs):
         limits.append(
@@ -144,10 +125,32 @@ def _limits(chosen: Selection, obstacle: str) -> tuple[str, ...]:
         together = 1 - count * (1 - level)
         if count > 1 and together > 0:
             limits.append(
-                f"Each bound holds with probability {100 * level:g} % or more, the {count} behind "
-                f"the orders together with {100 * together:.4g} % or more."
+                f"Each bound holds with probability {100 * level:g} % or more, the {count} "
+                f"{'behind the orders' if chosen.of_methods else 'of the first figure'} together "
+                f"with {100 * together:.4g} % or more."
             )
     return tuple(limits)
+
+
+def _of_seeds(chosen: Selection) -> str:
+    """Say what the number of training seeds supports."""
+    seeds = Counter(method for method, _ in {(run.method, run.seed) for run in chosen.runs})
+    fewest = min(seeds.values(), default=0)
+    if fewest == 1:
+        return (
+            "One training seed supports no claim between methods: an order is one of these "
+            "checkpoints, and another seed may turn it around."
+        )
+    if fewest < MIN_SEEDS:
+        return (
+            f"{fewest} training seeds for a method support no claim between methods: "
+            "with two, complete separation happens by chance once in six."
+        )
+    return (
+        f"{fewest} training seeds for each method: a claim between methods is made only where "
+        f"all seeds agree, which chance alone brings about once in {comb(2 * fewest, fewest)} "
+        "comparisons."
+    )
 
 
 def _obstacle(runs: Sequence[Run]) -> str:

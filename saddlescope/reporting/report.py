@@ -115,6 +115,7 @@ def _render(chosen: Selection, findings: Findings) -> str:
     return environment.get_template("report.html.j2").render(
         version=__version__,
         title=_title(chosen.runs),
+        by_method=chosen.of_methods,
         findings=findings,
         problems=chosen.problems,
         scope=chosen.scope(),

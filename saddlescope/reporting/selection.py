@@ -106,6 +106,11 @@ class Selection:
         """The runs that have metrics."""
         return tuple(run for run in self.runs if len(run.metrics))
 
+    @property
+    def of_methods(self) -> bool:
+        """Whether it is known how some run was trained; of loose tables it is not."""
+        return any(run.path is not None for run in self.runs)
+
     @cached_property
     def panels(self) -> tuple[Panel, ...]:
         """All samples, the most frequent class and a tail class, as far as they were measured."""

@@ -28,7 +28,7 @@ def summary_text(chosen: Selection) -> str:
     """Describe runs in plain text of at most 100 columns, without colour or escapes."""
     if not chosen.runs:
         return "No runs.\n"
-    blocks = [_accuracy(chosen)]
+    blocks = [_accuracy(chosen)] if chosen.of_methods else []
     if not chosen.rows.empty:
         blocks.append(
             "λ_ratio = |λ_max/λ_min|: the higher, the further from a saddle in the paper's sense.\n"

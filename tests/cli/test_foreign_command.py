@@ -160,3 +160,23 @@ def test_in_a_process_of_its_own(folder):
     done = fresh.run("saddlescope", "spectrum", "--model", "mine:net", *words)
     assert done.returncode == 0, done.stderr
     assert "w.pt: read the entry 'state_dict', took 'module.' (DataParallel" in done.stderr
+
+
+def test_a_table_of_ones_own_network_is_reported_and_drawn(folder):
+    """What `spectrum -o` wrote is read by `report` and `figure`, without a run folder."""
+    views = "density,slices,plane"
+    done = spectrum("mine:net", "mine:data", "--with", views, "-o", "out/s.csv")
+    assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(app, ["report", "out/s.csv", "-o", "page.html"])
+    assert done.exit_code == 0, done.output
+    page = (folder / "page.html").read_text(encoding="utf-8")
+    assert "mine:net" in page
+    for name in ("density", "slices", "plane"):
+        drawn = ["figure", name, "out/s.csv", "-o", "pictures", "--formats", "svg"]
+        done = CliRunner().invoke(app, drawn)
+        assert done.exit_code == 0, done.output
+        svg = (folder / "pictures" / f"{name}.svg").read_text(encoding="utf-8")
+        assert svg.count("<path") > 20, name
+    done = CliRunner().invoke(app, ["report", "out/absent.csv", "-o", "other.html"])
+    assert done.exit_code == 4
+    assert "out/absent.csv: no such folder or table" in done.output

@@ -124,7 +124,13 @@ def test_tables_alone_make_a_run_for_each_network(tmp_path, study):
     assert chosen.labels == ("lab.nets:large", "lab.nets:small")
     assert [r.value for r in chosen.ratios("group", "all").values()] == [20.0, 10.0]
     assert list(chosen.ratios("class", "0")) == [1]
-    limits = " ".join(find(chosen).limits)
+    found = find(chosen)
+    assert found.claims == ()  # nothing is known of methods, so nothing is said of them
+    assert "claim between methods" not in found.paragraph
+    assert "lab.nets:large > lab.nets:small" in found.paragraph
+    beside = find(select_runs([study, tmp_path / "both.csv"]))
+    assert beside.claims
+    limits = " ".join(beside.limits)
     assert "How they were trained is not known: lab.nets:large, lab.nets:small." in limits
     together = select_runs([study / "sam-seed0", tmp_path / "both.csv"])
     assert together.labels == ("SAM", "lab.nets:large", "lab.nets:small")
