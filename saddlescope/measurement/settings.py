@@ -79,10 +79,11 @@ class Settings:
         )
 
     def key(self) -> dict[str, Any]:
-        """Return the columns that say which matrix."""
-        patterns = self.matrix.parameters
+        """Return the columns that say which matrix; `SpectrumJob.plan` has named the parameters."""
+        chosen = self.matrix.parameters
+        patterns = (chosen,) if isinstance(chosen, str) else chosen
         return {
             "operator": self.matrix.operator,
-            "parameters": "*" if patterns is None else ",".join(map(str, patterns)),
+            "parameters": ",".join(map(str, patterns)) if isinstance(patterns, tuple) else "*",
             "weight_decay": float(self.matrix.weight_decay),
         }

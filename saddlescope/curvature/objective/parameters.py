@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from saddlescope.errors import UsageError
+from saddlescope.errors import UsageError, nearest
 
-Choice = Iterable[str | Tensor] | str | Tensor
-"""Which parameters make up w: shell-style patterns of their names, or parameters themselves."""
+Test = Callable[[str, nn.Parameter], bool]
+Part = str | re.Pattern[str] | Tensor | nn.Module
+Choice = Iterable[Part] | Part | Test
+"""Which parameters make up w: names of theirs or of modules, shell-style patterns of these, regular
+expressions, parameters or modules themselves, or a test of name and parameter."""
 
 
 @dataclass(frozen=True)
@@ -66,56 +69,103 @@ class ParameterVector:
         )
 
 
-def as_patterns(model: nn.Module, patterns: Choice | None) -> tuple[str, ...] | None:
-    """Return patterns as they are, tensors as names of the parameters that they are; None stays so.
+def as_patterns(model: nn.Module, choice: Choice | None) -> tuple[str, ...] | None:
+    """Return names and patterns as they are, anything else as names of parameters.
 
     Raises:
-        UsageError: a tensor that is no parameter of the model, or neither of the two.
+        UsageError: a part that no trainable parameter belongs to, with the nearest name; a tensor
+            or module that is not of this model; something else.
     """
-    if patterns is None:
+    if choice is None:
         return None
-    given = (patterns,) if isinstance(patterns, str | Tensor) else tuple(patterns)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    found = []
-    for item in given:
-        if isinstance(item, Tensor):
-            if id(item) not in names:
-                raise UsageError(
-                    f"parameters holds a tensor of shape {tuple(item.shape)} that is no parameter "
-                    f"of {type(model).__name__}: give its parameters, or patterns of their names"
-                )
-            # Brackets keep a name from being read as a pattern.
-            found.append(re.sub(r"([*?[])", r"[\1]", names[id(item)]))
-        elif isinstance(item, str):
-            found.append(item)
-        else:
-            raise UsageError(
-                f"parameters holds a {type(item).__name__}: expected patterns of names such as "
-                "'layer3.*', or parameters of the model"
+    parts: Iterable[Any] = (choice,)
+    if isinstance(choice, Iterable) and not isinstance(choice, str | Tensor | nn.Module):
+        parts = choice
+    found: list[str] = []
+    for part in parts:
+        names = _names(model, part)
+        # Frozen ones are left out of `model.parameters()`, but a frozen layer was not asked for.
+        live = isinstance(part, Tensor) or any(p.requires_grad for p in names.values())
+        if not (names and live):
+            raise UsageError(_nothing(model, part, frozen=bool(names)))
+        # Brackets keep a name from being read as a pattern.
+        exact = (re.sub(r"([*?[])", r"[\1]", name) for name in names)
+        found += [part] if isinstance(part, str) else exact
+    return tuple(dict.fromkeys(found))
+
+
+def _names(model: nn.Module, part: Any) -> dict[str, nn.Parameter]:
+    """The parameters that a part of a choice means."""
+    every = dict(model.named_parameters())
+    if isinstance(part, str):
+        return {name: parameter for name, parameter in every.items() if _matches(name, part)}
+    if isinstance(part, re.Pattern):
+        return {name: parameter for name, parameter in every.items() if part.search(name)}
+    if isinstance(part, Tensor | nn.Module):
+        own = [part] if isinstance(part, Tensor) else list(part.parameters())
+        identities = {id(tensor) for tensor in own}
+        found = {name: p for name, p in every.items() if id(p) in identities}
+        if len(found) < len(identities):
+            what = (
+                f"tensor of shape {tuple(part.shape)} that is no parameter"
+                if isinstance(part, Tensor)
+                else f"{type(part).__name__} that is no module"
             )
-    return tuple(found)
+            raise UsageError(
+                f"parameters holds a {what} of {type(model).__name__}: give its parameters or "
+                "modules, or patterns of their names"
+            )
+        return found
+    if callable(part):
+        return {name: parameter for name, parameter in every.items() if part(name, parameter)}
+    raise UsageError(
+        f"parameters holds a {type(part).__name__}: expected names or patterns such as 'layer3.*', "
+        "regular expressions, parameters or modules of the model, or a test of name and parameter"
+    )
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a pattern is of this parameter or of a module that it belongs to."""
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
+
+
+def _nothing(model: nn.Module, part: Any, *, frozen: bool) -> str:
+    """Say that a part of a choice means nothing, and what may have been meant."""
+    asked = part.pattern if isinstance(part, re.Pattern) else part
+    said = f" matching {asked!r}" if isinstance(asked, str) else " that was chosen"
+    text = f"{type(model).__name__} has no trainable parameter{said}"
+    if frozen:
+        return f"{text}: what it means is frozen (requires_grad=False)"
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    modules = [name for name, module in model.named_modules() if name and list(module.parameters())]
+    near = nearest(asked, [*modules, *names], cutoff=0.6) if isinstance(asked, str) else None
+    if near is not None:
+        return f"{text}: did you mean {near!r}?"
+    some = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return f"{text}: there are {some or 'none'}"
 
 
 def select_parameters(model: nn.Module, patterns: Choice | None = None) -> ParameterVector:
-    """Collect the trainable parameters of `model`, all or those whose name matches a pattern.
+    """Collect the trainable parameters of `model`, all or those that are chosen.
 
     Args:
         model: any module.
-        patterns: shell-style name patterns ("layer3.*"), or parameters themselves; None takes
-            every parameter.
+        patterns: which, see `Choice`: "layer3", "layer3.*.weight", a module, `re.compile("norm")`,
+            `lambda name, p: p.ndim > 1`; None takes every parameter.
 
     Raises:
-        UsageError: none is left, or they live on several dtypes or devices.
+        UsageError: none is left, part of the choice means none, or they live on several dtypes or
+            devices.
     """
     wanted = as_patterns(model, patterns)
     named = [
         (name, parameter)
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
-        and (wanted is None or any(fnmatchcase(name, pattern) for pattern in wanted))
+        and (wanted is None or any(_matches(name, pattern) for pattern in wanted))
     ]
     if not named:
-        what = "trainable parameter" if wanted is None else f"trainable parameter matching {wanted}"
+        what = "trainable parameter" + ("" if wanted is None else " that was chosen")
         raise UsageError(f"{type(model).__name__} has no {what}: nothing to take a Hessian of")
     for name, parameter in named:
         if parameter.is_inference():

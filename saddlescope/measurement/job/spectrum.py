@@ -13,6 +13,7 @@ from saddlescope.curvature import (
     Programs,
     SpectrumRow,
     Subset,
+    as_patterns,
     plan_programs,
     select_parameters,
     select_subsets,
@@ -101,7 +102,9 @@ class SpectrumJob:
             DataError: see `select_subsets`.
         """
         subsets = select_subsets(target.samples, classes=classes, groups=groups)
-        select_parameters(target.model, settings.matrix.parameters)
+        wanted = as_patterns(target.model, settings.matrix.parameters)
+        select_parameters(target.model, wanted)
+        settings = replace(settings, matrix=replace(settings.matrix, parameters=wanted))
         check_views(views, settings, path)
         if path is not None:
             refuse_foreign_table(path, SPECTRUM_COLUMNS)
