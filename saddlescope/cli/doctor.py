@@ -16,7 +16,6 @@ PURPOSE = {
     "integrations": "the examples with Lightning, Hugging Face and accelerate",
     "lint": "the checks of the sources",
     "notebooks": "the studies as notebooks",
-    "slurm": "`train --slurm`",
     "tensorboard": "`training.tensorboard`",
     "test": "the tests",
 }
@@ -57,7 +56,10 @@ def devices() -> list[tuple[str, str]]:
     """List the devices that `--device` takes here, with what they are."""
     import torch
 
-    found = [("cpu", platform.processor() or platform.machine())]
+    from saddlescope.training import fast_bfloat16
+
+    slow = "" if fast_bfloat16() else ', precision = "bf16" is slow (no AVX-512)'
+    found = [("cpu", (platform.processor() or platform.machine()) + slow)]
     for index in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(index)
         found.append((f"cuda:{index}", f"{about.name}, {about.total_memory / 2**30:.0f} GiB"))

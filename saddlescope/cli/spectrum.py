@@ -22,6 +22,7 @@ from saddlescope.cli.console import (
     stop_on_signal,
 )
 from saddlescope.cli.ranks import on_all_ranks, sharing
+from saddlescope.cli.rows import print_rows
 from saddlescope.cli.targets import Criterion, Split, find_target, group_names
 from saddlescope.cli.views import say_view, say_view_costs, say_views_saved
 from saddlescope.errors import ExitCode, UsageError
@@ -180,7 +181,7 @@ def spectrum(
         views=[name.strip() for name in views.split(",")] if views else (),
     )
     if dry_run:
-        _print_plan(job)
+        _print_plan(job, json=json)
         say_view_costs(job)
         return
 
@@ -233,7 +234,7 @@ def _print_rows(rows: list[dict[str, Any]], *, json: bool, plain: bool) -> None:
         typer.echo(spectrum_csv(rows), nl=False)
 
 
-def _print_plan(job: "SpectrumJob") -> None:
+def _print_plan(job: "SpectrumJob", *, json: bool) -> None:
     """What would be measured: samples, gradients by operation count, and memory."""
     from saddlescope.curvature import available_bytes
     from saddlescope.measurement import plan_rows
@@ -244,10 +245,13 @@ def _print_plan(job: "SpectrumJob") -> None:
     size = sum(p.numel() for p in parameters)
     rows: list[PlannedRow] = []
     for row in plan_rows(job):
-        if not rows:
+        if not (rows or json):
             typer.echo(",".join(row.columns()))
-        typer.echo(",".join(str(value) for value in row.columns().values()))
+        if not json:
+            typer.echo(",".join(str(value) for value in row.columns().values()))
         rows.append(row)
+    if json:
+        print_rows([row.columns() for row in rows], json=True)
     vector = size * parameters[0].element_size() / 2**20
     peak = max(row.memory.peak for row in rows) / 2**20
     vectors = min(row.memory.vectors for row in rows)

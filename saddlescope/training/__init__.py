@@ -1,5 +1,6 @@
 """From a recipe to a run folder: checkpoints, metrics and their provenance, resumable."""
 
+from saddlescope.training.arithmetic import fast_bfloat16
 from saddlescope.training.branching import APART, Branching, in_a_sweep, require_trunk, trunk_of
 from saddlescope.training.checkpoints import (
     load_checkpoint,
@@ -26,8 +27,8 @@ from saddlescope.training.trainer import train, training
 
 __all__ = [
     "APART", "Branching", "Plan", "Progress", "Recipe", "RunOptions", "TrainedRun", "epoch_loss",
-    "estimate", "first_difference", "in_a_sweep", "load_checkpoint", "load_plan", "load_recipe",
-    "load_section", "load_weights", "packaged_recipe", "parse_recipe", "refuse_other_than_tensors",
-    "require_trunk", "restore_run", "second_stage", "state_dict_of", "train", "train_together",
-    "training", "trunk_of", "weights_digest",
+    "estimate", "fast_bfloat16", "first_difference", "in_a_sweep", "load_checkpoint", "load_plan",
+    "load_recipe", "load_section", "load_weights", "packaged_recipe", "parse_recipe",
+    "refuse_other_than_tensors", "require_trunk", "restore_run", "second_stage", "state_dict_of",
+    "train", "train_together", "training", "trunk_of", "weights_digest",
 ]  # fmt: skip

@@ -184,6 +184,13 @@ def test_spectrum_dry_run_computes_nothing(run, tmp_path):
     assert not (tmp_path / "t.csv").exists()
 
 
+def test_spectrum_dry_run_as_json_is_the_same_plan(run, tmp_path):
+    arguments = ("spectrum", run, "--dry-run", "-o", tmp_path / "t.csv")
+    rows = list(csv.DictReader(io.StringIO(command(*arguments).stdout)))
+    plan = json.loads(command(*arguments, "--json").stdout)
+    assert [{key: str(value) for key, value in row.items()} for row in plan] == rows
+
+
 def test_train_dry_run_prints_a_recipe_and_writes_nothing(tmp_path):
     done = command("train", "package:digits-lt", "--dry-run", "-o", tmp_path / "run")
     assert "[optimizer]" in done.stdout

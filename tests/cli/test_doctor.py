@@ -30,17 +30,17 @@ def test_what_is_missing_is_named_with_its_purpose(monkeypatch):
     real = importlib.metadata.version
 
     def without(package):
-        if package == "submitit":
+        if package == "tensorboard":
             raise importlib.metadata.PackageNotFoundError(package)
         return real(package)
 
     monkeypatch.setattr(doctor, "version", without)
-    assert doctor.state("slurm") == (
-        "without submitit, for `train --slurm`: pip install 'saddlescope[slurm]'"
+    assert doctor.state("tensorboard") == (
+        "without tensorboard, for `training.tensorboard`: pip install 'saddlescope[tensorboard]'"
     )
     answer = CliRunner().invoke(app, ["doctor"])
     assert answer.exit_code == 0
-    assert "without submitit" in answer.stdout
+    assert "without tensorboard" in answer.stdout
 
 
 def test_every_extra_has_a_purpose():
@@ -55,3 +55,9 @@ def test_sources_that_were_never_installed_are_no_failure(monkeypatch):
     answer = CliRunner().invoke(app, ["doctor"])
     assert answer.exit_code == 0
     assert "device cpu" in answer.stdout
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_processor_without_bfloat16_is_said(monkeypatch, fast):
+    monkeypatch.setattr("saddlescope.training.fast_bfloat16", lambda: fast)
+    assert ("bf16" in dict(doctor.devices())["cpu"]) is not fast
