@@ -1,4 +1,4 @@
-"""What every result can do in a person's hands: be printed, be a table, be drawn.
+"""Results in a person's hands: printed, as a table, drawn.
 
 A result names its columns and draws itself; the rest is written here once. pandas and matplotlib
 are loaded when they are asked for. Colours and marks are those of the report.

@@ -108,7 +108,7 @@ class Selection:
 
     @property
     def of_methods(self) -> bool:
-        """Whether it is known how some run was trained; of loose tables it is not."""
+        """Say whether it is known how some run was trained; of loose tables it is not."""
         return any(run.path is not None for run in self.runs)
 
     @cached_property
