@@ -81,8 +81,8 @@ def test_an_aligned_table_on_a_terminal(check, monkeypatch):
 
 
 def test_a_contradiction_is_exit_code_1_and_named(check, monkeypatch):
-    def shifted(operator, **options):
-        ends = extreme_eigenvalues(operator, **options)
+    def shifted(operator, stop, **options):
+        ends = extreme_eigenvalues(operator, stop, **options)
         low = ends.lambda_min
         return replace(ends, lambda_min=replace(low, lower=low.upper, upper=low.upper / 2))
 

@@ -88,6 +88,7 @@ bench ends --cases mlp --tools saddlescope --run run --seeds 1 --repeats 1 --no-
 report run -o r.html --plain --force
 figure fig2 run -o out --formats svg --force
 demo -o demo --jobs 2 --device cpu --set training.epochs=0
+doctor
 data inspect list --imbalance-factor 1.5 --profile exp --subset first --tail-threshold 2 \
     --train-list train.txt --test-list test.txt --sheet s.png --force --json --data-root images
 theory theorem1 --trials 20 --seed 1 --search --json
