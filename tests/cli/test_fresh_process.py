@@ -179,7 +179,7 @@ def test_every_option_of_a_command_is_tried(name, command):
     mine = [line for line in LINES if tuple(line[: len(name)]) == name]
     assert mine, f"tests/cli/test_fresh_process.py: try {' '.join(name)}"
     if name[-1] in _STATEMENTS:  # made by one function, and a search takes long
-        mine = [line for line in LINES if line[1] in _STATEMENTS]
+        mine = [line for line in LINES if line[0] == name[0] and line[1] in _STATEMENTS]
     tried = {word for line in mine for word in line}
     missing = [
         parameter.opts[0]
