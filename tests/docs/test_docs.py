@@ -197,6 +197,7 @@ def test_the_readme_is_short():
 @pytest.mark.parametrize("path", PAGES, ids=page_id)
 def test_links_lead_to_files(path):
     text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+    text = re.sub(r"`[^`\n]*`", "", text)  # PICTURES[name](selection) is no link
     for target in LINK.findall(text):
         file, _, _anchor = target.partition("#")
         if file and "://" not in file:
