@@ -21,8 +21,8 @@ from saddlescope.runs import RunFolder, find_runs, write_bytes, write_json
 HERE = Path(__file__).parent
 RECIPE = HERE.parent / "train" / "study.toml"
 KEPT = HERE / "study"
-ALONG = ("2", "8", "14", "20", "26")
-"""Checkpoints measured along the way; 20 is the last before the switch."""
+ALONG = ("5", "17", "29", "41", "53")
+"""Checkpoints measured along the way; 41 is the last before the switch."""
 
 LOGS = ("recipe_file", "metrics_file", "norms_file", "losses_file")
 
