@@ -50,7 +50,7 @@ def pad_crop_flip(
 
 
 def draw_changes(
-    count: int, generator: torch.Generator, *, padding: int, flip: bool = True
+    count: int, generator: torch.Generator, *, padding: int = 4, flip: bool = True
 ) -> torch.Tensor:
     """Draw what `pad_crop_flip` needs for a batch: top, left, and whether to mirror.
 
@@ -69,7 +69,7 @@ def draw_changes(
     return draws
 
 
-def changed(images: torch.Tensor, draws: torch.Tensor, *, padding: int) -> torch.Tensor:
+def changed(images: torch.Tensor, draws: torch.Tensor, *, padding: int = 4) -> torch.Tensor:
     """Images shifted and mirrored as drawn.
 
     Args:

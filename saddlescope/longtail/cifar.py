@@ -4,8 +4,7 @@ Krizhevsky, "Learning multiple layers of features from tiny images" (2009),
 https://www.cs.toronto.edu/~kriz/cifar.html: pickled dictionaries with `data`, uint8 rows of
 3,072 pixels (red, green, blue planes of 32x32), and a list of labels. Files with fewer rows
 than the official ones are read too. Channel mean and standard deviation are those of the
-paper's released code, for both sets and every size. Smaller images are averages over squares,
-as in the downsampled sets of Chrabaszcz, Loshchilov, Hutter (arXiv 1707.08819, "box").
+paper's released code, for both sets.
 """
 
 from dataclasses import dataclass
@@ -16,14 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from saddlescope.errors import DataError, UsageError
+from saddlescope.errors import DataError
 from saddlescope.longtail.datasets import LabelledImages, SourceData
 from saddlescope.longtail.pickles import read_pickle
 
 _MEAN = (0.4914, 0.4822, 0.4465)
 _STD = (0.2023, 0.1994, 0.2010)
-_SIDE = 32
-_ROW = 3 * _SIDE**2
+_ROW = 3 * 32 * 32
 # Protocol 2 written by Python 3 stores bytes as UTF-8 text, so a pixel can take two bytes.
 _BYTES_A_ROW = 2 * _ROW + 400
 _BYTES_BESIDES = 1 << 20
@@ -66,31 +64,26 @@ CIFAR100 = CifarLayout(
 _TEST_ROWS = 10_000
 
 
-def load_cifar(layout: CifarLayout, root: Path | None, size: int | None = None) -> SourceData:
+def load_cifar(layout: CifarLayout, root: Path | None) -> SourceData:
     """Load one of the two sets.
 
     Args:
         layout: `CIFAR10` or `CIFAR100`.
         root: the directory that holds the official folder, or that folder itself.
-        size: height and width of what is given out, 8, 16 or 32; None is 32.
 
     Returns:
-        Images of shape (N, 3, size, size) in file order.
+        Images of shape (N, 3, 32, 32) in file order.
 
     Raises:
         DataError: a folder or file that is missing, or a file that is not the official kind.
-        UsageError: another size.
     """
-    size = _SIDE if size is None else size
-    if size not in (8, 16, _SIDE):
-        raise UsageError(f"data.image_size={size}: give 8, 16 or 32 (CIFAR's images are 32x32)")
     folder = find_folder(layout, root)
     parts = [_read_split(folder / name, layout, layout.train_rows) for name in layout.train_files]
     return SourceData(
         train=_labelled(
-            np.concatenate([p for p, _ in parts]), np.concatenate([q for _, q in parts]), size
+            np.concatenate([p for p, _ in parts]), np.concatenate([q for _, q in parts])
         ),
-        test=_labelled(*_read_split(folder / layout.test_file, layout, _TEST_ROWS), size),
+        test=_labelled(*_read_split(folder / layout.test_file, layout, _TEST_ROWS)),
         class_names=_read_names(folder / layout.meta_file, layout),
         official_rows=layout.train_rows * len(layout.train_files),
     )
@@ -168,15 +161,7 @@ def _entry(path: Path, content: dict[str, Any], key: str) -> Any:
     return content[key]
 
 
-def _labelled(
-    pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], size: int
-) -> LabelledImages:
+def _labelled(pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> LabelledImages:
     # A copy: the arrays of one file are read-only views of its bytes.
-    images = torch.from_numpy(pixels.reshape(-1, 3, _SIDE, _SIDE).copy())
-    factor = _SIDE // size
-    squares = images.view(-1, 3, size, factor, size, factor)
-    # At most 16 pixels of 255 each, so that 16 bits hold the sums.
-    sums = squares.sum((3, 5), dtype=torch.int16)
-    images = ((sums + factor**2 // 2) // factor**2).to(torch.uint8)
-    # The released code shifts by up to an eighth of the side.
-    return LabelledImages(images, torch.from_numpy(labels), _MEAN, _STD, padding=size // 8)
+    images = torch.from_numpy(pixels.reshape(-1, 3, 32, 32).copy())
+    return LabelledImages(images, torch.from_numpy(labels), _MEAN, _STD)

@@ -31,7 +31,6 @@ class LabelledImages:
         scale: the pixel value that stands for 1.
         sample_weights: factors of the samples' training losses, shape (N,), float32, on the same
             device; None weighs all alike.
-        padding: zeros that augmentation adds on each side before it crops.
     """
 
     images: torch.Tensor = field(repr=False)
@@ -40,7 +39,6 @@ class LabelledImages:
     std: tuple[float, ...]
     scale: float = 255.0
     sample_weights: torch.Tensor | None = field(default=None, repr=False)
-    padding: int = 4
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
@@ -141,9 +139,8 @@ class LabelledImages:
             chosen = mine(len(part))
             images = self.images[send(part[chosen], self.device)]
             if augmentation is not None:
-                draws = draw_changes(len(part), augmentation.generator, padding=self.padding)
-                draws = send(draws[:, chosen], self.device)
-                images = changed(images, draws, padding=self.padding)
+                draws = draw_changes(len(part), augmentation.generator)
+                images = changed(images, send(draws[:, chosen], self.device))
             yield self.normalise(images)
 
     @cached_property

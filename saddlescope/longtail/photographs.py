@@ -27,7 +27,7 @@ class FileOptions:
 
     Attributes:
         train_list, test_list: list files; None takes the set's own names.
-        image_size: height and width of what is given out; None is `USUAL_SIZE`, of CIFAR 32.
+        image_size: height and width of what is given out; None is `USUAL_SIZE`.
         shrink_to: shorter side that larger images are reduced to first; None keeps them.
         workers: processes that decode; 0 decodes in this one. Changes no number.
         cache: folder of decoded images; None decodes each time. Changes no number.

@@ -43,7 +43,6 @@ class DatasetSpec:
             image there is.
         images: training images of the complete set, where it is long-tailed as it is.
         in_files: whether images stay in files, decoded when needed.
-        sizes: whether images in memory come in sizes, `FileOptions.image_size`.
     """
 
     title: str
@@ -55,7 +54,6 @@ class DatasetSpec:
     imbalance_factor: float | None = None
     images: int | None = None
     in_files: bool = False
-    sizes: bool = False
 
 
 DATASETS: Final[Mapping[str, DatasetSpec]] = {
@@ -83,16 +81,14 @@ DATASETS: Final[Mapping[str, DatasetSpec]] = {
         largest=5000,
         imbalance_factor=100.0,
         thresholds=Thresholds(100, 1000, 200),
-        load=lambda root, options: load_cifar(CIFAR10, root, options.image_size),
-        sizes=True,
+        load=lambda root, _options: load_cifar(CIFAR10, root),
     ),
     "cifar100": DatasetSpec(
         title="CIFAR-100-LT",
         num_classes=100,
         largest=500,
         imbalance_factor=100.0,
-        load=lambda root, options: load_cifar(CIFAR100, root, options.image_size),
-        sizes=True,
+        load=lambda root, _options: load_cifar(CIFAR100, root),
     ),
     "imagenet-lt": DatasetSpec(
         title="ImageNet-LT",
@@ -158,8 +154,7 @@ def load_data(
     """
     spec, files, cut = dataset_spec(name), files or FileOptions(), cut or Cut()
     thresholds = thresholds or spec.thresholds
-    wrong = [key for key in files.given() if not (spec.sizes and key == "image_size")]
-    if wrong and not spec.in_files:
+    if not spec.in_files and (wrong := files.given()):
         raise UsageError(f"data.{wrong[0]} is for sets of image files; {name} is none")
     factor = spec.imbalance_factor if imbalance_factor is None else imbalance_factor
     counts = None

@@ -150,7 +150,7 @@ class CapturedSteps(Steps):
             generator = torch.Generator()
             generator.set_state(self._drawn_from)
             for _ in range(self._row):
-                draw_changes(self._size, generator, padding=self._train.padding)
+                draw_changes(self._size, generator)
             state["augmentation"] = generator.get_state()
         return state
 
@@ -170,9 +170,8 @@ class CapturedSteps(Steps):
         images = self._train.images[there.flatten()]
         if self.recipe.data.augment:
             self._drawn_from = generator.get_state()
-            padding = self._train.padding
-            draws = [draw_changes(self._size, generator, padding=padding) for _ in batches]
-            images = changed(images, send(torch.cat(draws, 1), device), padding=padding)
+            draws = [draw_changes(self._size, generator) for _ in batches]
+            images = changed(images, send(torch.cat(draws, 1), device))
         self._pixels[:rows] = images.view(rows, *self._pixels.shape[1:])
         self._at.zero_()
         self._start_momentum()

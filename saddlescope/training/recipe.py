@@ -55,8 +55,7 @@ class DataSection(_Section):
     """`[data]`: which samples. None for a threshold takes the data set's own default.
 
     `imbalance_factor` None is the set's usual one, of a set that is long-tailed as it is every
-    image there is. The last four keys are of sets of image files (`image_size` of CIFAR, too):
-    see `FileOptions`.
+    image there is. The last four keys are of sets of image files: see `FileOptions`.
     """
 
     name: str

@@ -3,8 +3,8 @@ import pickle
 import numpy as np
 import pytest
 
-from saddlescope.errors import DataError, UsageError
-from saddlescope.longtail import FileOptions, load_data
+from saddlescope.errors import DataError
+from saddlescope.longtail import load_data
 from saddlescope.longtail.cifar import CIFAR10, CIFAR100, load_cifar
 from tests.longtail.conftest import write_cifar
 
@@ -35,24 +35,6 @@ def test_pixels_are_planes_of_rows(tiny_cifar10):
     rewrite(tiny_cifar10 / "data_batch_1", data=rows)
     images = load_cifar(CIFAR10, tiny_cifar10).train.images
     assert images[1, 2, 5, 7].item() == rows[1, 2 * 1024 + 5 * 32 + 7]
-
-
-@pytest.mark.parametrize("size", [8, 16, 32])
-def test_smaller_images_are_means_over_squares(tiny_cifar10, size):
-    rng = np.random.default_rng(0)
-    rows = rng.integers(0, 256, (3, 3072), dtype=np.uint8)
-    rewrite(tiny_cifar10 / "data_batch_1", data=rows)
-    train = load_cifar(CIFAR10, tiny_cifar10, size).train
-    blocks = rows.reshape(3, 3, size, 32 // size, size, 32 // size).astype(float)
-    assert np.abs(train.images[:3].numpy() - blocks.mean((3, 5))).max() <= 0.5
-    assert train.padding == size // 8
-
-
-def test_a_size_of_no_squares_is_refused(tiny_cifar10):
-    with pytest.raises(UsageError, match="image_size=20: give 8, 16 or 32"):
-        load_data("cifar10", root=tiny_cifar10.parent, files=FileOptions(image_size=20))
-    with pytest.raises(UsageError, match="image_size is for sets of image files; digits is none"):
-        load_data("digits", files=FileOptions(image_size=16))
 
 
 def test_cifar100_takes_the_fine_labels(tmp_path):
