@@ -50,6 +50,7 @@ docs: $(VENV)/.docs  ## build the documentation into site/
 # One thread a process: the networks are small, and the demo trains two of them at a time.
 notebooks: $(VENV)/.notebooks  ## execute the studies in analysis/ and write .ipynb files with outputs
 	cd analysis && PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(abspath $(BIN))/python execute.py
+	@echo 'open them: $(BIN)/jupyter lab analysis'
 
 figures: $(VENV)/.core  ## train the small default, draw every figure, write figures/README.md
 	PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python figures/gallery.py

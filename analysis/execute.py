@@ -57,6 +57,8 @@ def main() -> None:
     parser.add_argument("notebooks", nargs="*", type=Path, help="texts; all by default")
     parser.add_argument("--quick", action="store_true", help="few trials and epochs, as in tests")
     options = parser.parse_args()
+    # Another backend would show nothing, and the notebooks would have no pictures.
+    os.environ.pop("MPLBACKEND", None)
     if options.quick:
         os.environ["SADDLESCOPE_QUICK"] = "1"
     for path in options.notebooks or sorted(HERE.glob("[0-9]*.py")):

@@ -52,8 +52,8 @@ def result(request, operator, hessian):
         "density": lambda: spectral_density(operator, steps=6, probes=3),
         "trace": lambda: trace(operator, probes=5),
         "pairs": lambda: top_eigenpairs(operator, k=3),
-        "slice": lambda: loss_slice(hessian.objective, direction, [-1.0, 0.0, 1.0]),
-        "plane": lambda: loss_plane(hessian.objective, direction, other, [-1.0, 0.0, 1.0]),
+        "slice": lambda: loss_slice(hessian, direction, [-1.0, 0.0, 1.0]),
+        "plane": lambda: loss_plane(hessian, direction, other, [-1.0, 0.0, 1.0]),
     }[request.param]()
 
 

@@ -1,5 +1,6 @@
 """`saddlescope report`: run folders and spectrum tables in, one offline HTML file out."""
 
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,9 @@ def report(
     plain: Annotated[
         bool, typer.Option("--plain", help="Print the class table as CSV instead.")
     ] = False,
+    browser: Annotated[
+        bool, typer.Option("--open", help="Open the file in the browser afterwards.")
+    ] = False,
     force: options.Replace = False,
 ) -> None:
     """Write a report over runs and spectrum tables: one HTML file that needs no network.
@@ -42,3 +46,5 @@ def report(
     written = write_report(chosen, output)
     typer.echo(to_csv(class_table(chosen)) if plain else summary_text(chosen), nl=not plain)
     say(f"report: {written.path}")
+    if browser:
+        webbrowser.open(written.path.resolve().as_uri())

@@ -30,20 +30,36 @@ _WORDS = {
 
 
 @dataclass(frozen=True)
+class RunVerdict:
+    """What the classes of one checkpoint say together.
+
+    Attributes:
+        verdict: `negative-curvature` if that of any class, else the most cautious of the classes;
+            empty where none was measured.
+        label: of the run.
+        text: in how many of its classes, λ_ratio, ‖∇L‖.
+    """
+
+    verdict: str
+    label: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Findings:
     """Sentences about a set of runs.
 
     Attributes:
         paragraph: The answer in a few sentences.
         comparisons: One sentence for each panel of Fig. 4: the order that the bounds support.
-        verdicts: One sentence for each measured run: its classes by verdict, gradient norms.
+        verdicts: One line for each measured run.
         limits: What cannot be claimed, and why.
         claims: The paper's claims with their verdicts.
     """
 
     paragraph: str
     comparisons: tuple[str, ...]
-    verdicts: tuple[str, ...]
+    verdicts: tuple[RunVerdict, ...]
     limits: tuple[str, ...]
     claims: tuple[Claim, ...]
 
@@ -56,7 +72,7 @@ def find(chosen: Selection) -> Findings:
     several = chosen.of_methods or len(chosen.measured) > 1
     comparisons = tuple(comparison(chosen, panel) for panel in chosen.panels if several)
     verdicts = tuple(
-        _verdicts(chosen.labels[index], ratios) for index, ratios in chosen.class_ratios.items()
+        _verdict(chosen.labels[index], ratios) for index, ratios in chosen.class_ratios.items()
     )
     limits = _limits(chosen, obstacle)
     return Findings(
@@ -68,12 +84,19 @@ def find(chosen: Selection) -> Findings:
     )
 
 
-def _verdicts(label: str, ratios: Sequence[Ratio]) -> str:
-    if not ratios:
-        return f"{label}: no class measured."
+def _verdict(label: str, ratios: Sequence[Ratio]) -> RunVerdict:
+    found = [ratio.verdict for ratio in ratios]
+    if not found:
+        return RunVerdict("", label, "no class measured")
+    first = ("negative-curvature", *WORST_FIRST)
+    verdict = next((word for word in first if word in found), min(found))
+    count = found.count(verdict)
+    where = f"in {count} of {plural(len(found), 'class', 'classes')}"
+    others = [word for word in found if word != verdict]
+    rest = f" ({_counts(others)})" if others else ""
+    ratio = _range(ratio.value for ratio in ratios)
     norms = _range(ratio.gradient_norm for ratio in ratios)
-    counts = _counts(ratio.verdict for ratio in ratios)
-    return f"{label}, {plural(len(ratios), 'class', 'classes')}: {counts}; ‖∇L‖ {norms}."
+    return RunVerdict(verdict, label, f"{where}{rest}; λ_ratio {ratio}; ‖∇L‖ {norms}")
 
 
 def _paragraph(

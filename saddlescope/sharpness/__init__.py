@@ -3,7 +3,7 @@
 The update is Σ_g ∇L_g(w + ρ_g·∇L_g(w)/‖∇L_g(w)‖) over groups g of samples.
 """
 
-from saddlescope.runs import RadiusOptions
+from saddlescope.runs import Radii, RadiusOptions, first_epoch, method_radii
 from saddlescope.sharpness.ascent import Ascent
 from saddlescope.sharpness.groups import (
     GROUP_REDUCTIONS,
@@ -12,7 +12,6 @@ from saddlescope.sharpness.groups import (
     group_factors,
     group_losses,
 )
-from saddlescope.sharpness.methods import Radii, first_epoch, method_radii
 from saddlescope.sharpness.optimizer import SharpnessAware
 from saddlescope.sharpness.options import StepOptions
 

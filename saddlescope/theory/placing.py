@@ -21,8 +21,15 @@ from typing import Any, Final
 import pandas as pd
 
 from saddlescope.errors import DataError
-from saddlescope.runs import RadiusOptions, RunFolder, read_rows, read_spectrum, record_at
-from saddlescope.sharpness import Radii, method_radii
+from saddlescope.runs import (
+    Radii,
+    RadiusOptions,
+    RunFolder,
+    method_radii,
+    read_rows,
+    read_spectrum,
+    record_at,
+)
 from saddlescope.theory.phase import (
     DISPLACEMENT_REGIONS,
     DISTANCE_REGIONS,

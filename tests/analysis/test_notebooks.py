@@ -1,11 +1,13 @@
 """Every notebook runs, in quick mode, as a user would run it: from its folder, on the library."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import jupytext
+import nbformat
 import pytest
 
 from tests import fresh
@@ -32,10 +34,26 @@ def environment(tmp_path):
     }
 
 
-def test_all_six_are_here():
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
+def test_all_seven_are_named_where_they_are_looked_for():
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"0{number}" for number in range(1, 8)]
     readme = (ANALYSIS / "README.md").read_text(encoding="utf-8")
-    assert all(path.name in readme for path in NOTEBOOKS)
+    pages = (ANALYSIS.parent / "mkdocs.yml").read_text(encoding="utf-8")
+    for path in NOTEBOOKS:
+        assert path.name in readme
+        assert f"analysis/{path.stem}.ipynb" in pages
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_is_kept_with_outputs_is_this_text(path):
+    """`make notebooks` writes them; a changed cell has to be executed again."""
+    kept = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
+    text = jupytext.read(path)
+    assert [c.source for c in kept.cells] == [c.source for c in text.cells]
+    outputs = [out for cell in kept.cells if cell.cell_type == "code" for out in cell.outputs]
+    assert any("image/png" in out.get("data", {}) for out in outputs)
+    assert not [out for out in outputs if out.output_type == "error"]
+    written = path.with_suffix(".ipynb").read_text(encoding="utf-8")
+    assert not re.search(r"/(?:home|root|tmp|Users|work)/", written)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -292,7 +292,7 @@ def test_without_script_the_table_is_whole_and_the_tools_are_hidden(visit):
     assert page.locator("#class-table tbody tr:visible").count() == ROWS
     assert page.locator("#class-table thead th:visible").count() == 10
     assert page.locator("button").count() == 0
-    assert page.locator("figure:visible").count() == 5
+    assert page.locator("figure:visible").count() == 6
 
 
 def test_the_first_key_reaches_the_link_past_the_navigation(visit):
@@ -314,11 +314,11 @@ def test_a_screen_reader_is_told_what_everything_is(visit):
         page.set_viewport_size(size)
         nodes = accessible(page)
         images = [name for role, name, _ in nodes if role in ("image", "img")]
-        assert len(images) == 5
+        assert len(images) == 6
         assert min(map(len, images)) > 40
         regions = [name for role, name, _ in nodes if role == "region"]
         assert regions == page.locator("main > section > h2").all_text_contents()
-        assert len(regions) == page.locator("section").count() == 6
+        assert len(regions) == page.locator("section").count() == 7
         fields = [name for role, name, _ in nodes if role in ("searchbox", "combobox")]
         assert fields == ["Class or verdict", "Method"]
         focusable = [name for _, name, takes_focus in nodes if takes_focus]

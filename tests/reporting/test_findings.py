@@ -44,8 +44,16 @@ def test_the_paragraph_names_gradients_seeds_and_order(study):
         assert part in found.paragraph
     assert len(found.comparisons) == 3
     assert len(found.verdicts) == 5
+    assert {line.verdict for line in found.verdicts} <= {
+        "negative-curvature",
+        "unresolved",
+        "positive",
+        "not-converged",
+    }
     assert any("together with 98.5 %" in sentence for sentence in found.limits)
-    assert "at a saddle" not in " ".join((found.paragraph, *found.verdicts, *found.comparisons))
+    assert "at a saddle" not in " ".join(
+        (found.paragraph, *(line.text for line in found.verdicts), *found.comparisons)
+    )
 
 
 def test_overlapping_bounds_are_not_ordered(make_run):

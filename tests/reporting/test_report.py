@@ -59,7 +59,7 @@ def test_the_page_is_well_formed_and_complete(report, page):
                 "Accuracy by shots", "How it was made"]  # fmt: skip
     for heading in headings:
         assert heading in page.text
-    assert len(page.all("figure")) == len(page.all("figcaption")) == 5
+    assert len(page.all("figure")) == len(page.all("figcaption")) == 6
     for svg in page.all("svg"):
         assert svg["role"] == "img"
         assert len(svg["aria-label"]) > 40

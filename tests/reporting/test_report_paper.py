@@ -36,7 +36,7 @@ def test_kept_views_and_the_course_are_drawn_and_numbered_in_order(tmp_path):
     add_monitor(path)
     page = write_report([tmp_path / "runs"], tmp_path / "r.html").path.read_text()
     numbers = [int(part.split(".</b>")[0]) for part in page.split("<figcaption><b>Figure ")[1:]]
-    assert numbers == list(range(1, 10))
+    assert numbers == list(range(1, 11))
     for name in ("epochs", "density", "slices", "plane"):
         assert f'id="figure-{name}"' in page
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from saddlescope.curvature.objective import Objective, displaced
+from saddlescope.curvature.operators import ObjectiveOperator, objective_of
 from saddlescope.errors import OperatorError, UsageError
 
 _NOISE_ORDER = 6
@@ -41,7 +42,7 @@ class MeasuredCurvature:
 
 
 def measured_curvature(
-    objective: Objective,
+    loss: Objective | ObjectiveOperator,
     direction: Tensor,
     *,
     step: float | None = None,
@@ -55,7 +56,7 @@ def measured_curvature(
     between them, and longer ones show the curvature that the kinks add.
 
     Args:
-        objective: the loss; its model is left untouched.
+        loss: an objective, or an operator of one; its model is left untouched.
         direction: v, shape (n,), any length; it is normalised.
         step: h, a distance; None starts where rounding drowns all and doubles h for as long as
             the value agrees, within rounding, with those of all shorter steps.
@@ -71,6 +72,7 @@ def measured_curvature(
     length = float(torch.linalg.vector_norm(direction.double()))
     if length == 0.0:
         raise UsageError("the direction is zero: there is no curvature along it")
+    objective = objective_of(loss)
     if float64 and objective.vector.dtype != torch.float64:
         try:
             objective = objective.double()

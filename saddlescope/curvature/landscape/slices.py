@@ -15,6 +15,7 @@ from torch import Tensor
 
 from saddlescope.curvature.krylov import Ends
 from saddlescope.curvature.objective import Objective, displaced
+from saddlescope.curvature.operators import ObjectiveOperator, objective_of
 from saddlescope.errors import UsageError
 from saddlescope.palette import OTHER
 from saddlescope.results import GREY, Result
@@ -95,11 +96,13 @@ class Alignment:
     v_min: float
 
 
-def loss_slice(objective: Objective, direction: Tensor, radii: Sequence[float]) -> LossSlice:
+def loss_slice(
+    loss: Objective | ObjectiveOperator, direction: Tensor, radii: Sequence[float]
+) -> LossSlice:
     """Evaluate L(w + a·v) for each a.
 
     Args:
-        objective: the loss; its model is left untouched.
+        loss: an objective, or an operator of one; its model is left untouched.
         direction: v, shape (n,), taken as it is: of unit length, `radii` are distances.
         radii: a, any number of them.
 
@@ -107,13 +110,13 @@ def loss_slice(objective: Objective, direction: Tensor, radii: Sequence[float]) 
         UsageError: a direction of the wrong shape or not finite.
     """
     offsets = np.asarray(radii, float)
-    with displaced(objective, [direction]) as loss_at:
+    with displaced(objective_of(loss), [direction]) as loss_at:
         losses = [loss_at((float(a),)) for a in offsets]
     return LossSlice(offsets, np.array(losses, float))
 
 
 def loss_plane(
-    objective: Objective,
+    loss: Objective | ObjectiveOperator,
     first: Tensor,
     second: Tensor,
     radii: Sequence[float],
@@ -123,7 +126,7 @@ def loss_plane(
     """Evaluate L(w + a·v + b·u) for each pair (a, b).
 
     Args:
-        objective: the loss; its model is left untouched.
+        loss: an objective, or an operator of one; its model is left untouched.
         first: v, shape (n,), taken as it is.
         second: u, shape (n,), taken as it is.
         radii: a, and b too unless `second_radii` are given.
@@ -134,7 +137,7 @@ def loss_plane(
     """
     rows = np.asarray(radii, float)
     columns = rows if second_radii is None else np.asarray(second_radii, float)
-    with displaced(objective, [first, second]) as loss_at:
+    with displaced(objective_of(loss), [first, second]) as loss_at:
         losses = [[loss_at((float(a), float(b))) for b in columns] for a in rows]
     return LossPlane(rows, columns, np.array(losses, float).reshape(len(rows), len(columns)))
 

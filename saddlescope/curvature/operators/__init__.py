@@ -2,7 +2,11 @@
 
 from saddlescope.curvature.operators.algebra import LinearCombination, difference
 from saddlescope.curvature.operators.gauss_newton import GaussNewtonOperator
-from saddlescope.curvature.operators.hessian import HessianOperator
+from saddlescope.curvature.operators.hessian import (
+    HessianOperator,
+    ObjectiveOperator,
+    objective_of,
+)
 from saddlescope.curvature.operators.named import NamedOperator, build_operator, specified_operator
 from saddlescope.curvature.operators.spec import MatrixOptions, MatrixSpec
 from saddlescope.curvature.operators.symmetric import (

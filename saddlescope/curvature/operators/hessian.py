@@ -293,6 +293,11 @@ class ObjectiveOperator(SymmetricOperator):
         self.gradient_cost = 1.0
 
 
+def objective_of(loss: Objective | ObjectiveOperator) -> Objective:
+    """Return the objective itself, or the one that an operator is a matrix of."""
+    return loss.objective if isinstance(loss, ObjectiveOperator) else loss
+
+
 class HessianOperator(ObjectiveOperator):
     """Multiply with the Hessian ∇²L(w) of a model's mean loss over a fixed set of samples.
 

@@ -34,7 +34,7 @@ def phase_figure(placed: pd.DataFrame | None = None, *, mu: float = 1.0) -> Figu
         placed: rows of `saddlescope.theory.place`, drawn as points; None draws none.
         mu: μ of Theorem 1's border.
     """
-    from saddlescope.theory import (  # loads torch, which nothing else here does
+    from saddlescope.theory import (
         DISPLACEMENT_REGIONS,
         DISTANCE_REGIONS,
         displacement_region,
@@ -79,12 +79,14 @@ def phase_figure(placed: pd.DataFrame | None = None, *, mu: float = 1.0) -> Figu
     return figure
 
 
-def _draw(chosen: Selection) -> Drawing:
+def _draw(chosen: Selection) -> Drawing | str:
     from saddlescope.theory import place
 
     folders = [RunFolder(run.path) for run in chosen.runs if run.path and len(run.spectra)]
     # What is wrong with a run has been said when it was read.
     placed = place(folders, skip=lambda _: None) if folders else None
+    if chosen.runs and (placed is None or placed.empty):
+        return "No run has a spectrum beside the step it takes."
     return Drawing(phase_figure(placed), "")
 
 
@@ -94,6 +96,7 @@ phase = Picture(
     caption="Where measured checkpoints stand: a SAM step near a saddle beside one of SGD, by a = "
     "η|λ_min| and b = ρ|λ_min|/‖∇L‖. Theorem 1 is possible above the dashed line.",
     needs="spectra; nothing",
+    section="theory",
     without_runs=True,
 )
 

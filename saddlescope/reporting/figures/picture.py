@@ -29,7 +29,7 @@ class Drawing:
     note: str
 
 
-Section = Literal["ratio", "classes", "around", "training"]
+Section = Literal["ratio", "classes", "around", "theory", "training"]
 """A section of the report."""
 
 Draw = Callable[[Selection], Drawing | str]

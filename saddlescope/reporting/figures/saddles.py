@@ -12,7 +12,7 @@ from saddlescope.reporting.selection import Selection
 
 def _draw(_: Selection) -> Drawing:
     """Draw one panel for each loss."""
-    from saddlescope.theory import figure2  # loads torch, which nothing else here does
+    from saddlescope.theory import figure2
 
     panels = figure2()
     figure = new_figure(WIDTH, 3.2)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from saddlescope.palette import method_style
-from saddlescope.reporting.figures.canvas import WIDTH, drawable, new_figure
+from saddlescope.reporting.figures.canvas import WIDTH, drawable, new_figure, value_scale
 from saddlescope.reporting.figures.marks import method_handles
 from saddlescope.reporting.figures.picture import Drawing, Picture
 from saddlescope.reporting.loading import Run
@@ -46,7 +46,7 @@ def _draw_curves(chosen: Selection, *, stacked: bool = False) -> Drawing | str:
         if column.startswith("acc"):
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
         else:
-            axes.set_ylim(bottom=0)
+            value_scale(axes, [y for line in axes.get_lines() for y in line.get_ydata()], axis="y")
     for axes in grid[-1:] if stacked else grid[-3:]:
         axes.set_xlabel("epoch")
     mark_switches(grid, trained)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from saddlescope.errors import UsageError
-from saddlescope.runs import METHODS, ONE_STAGE, RadiusOptions
+from saddlescope.runs.methods import METHODS, ONE_STAGE, RadiusOptions
 
 
 @dataclass(frozen=True)
