@@ -157,23 +157,23 @@ def _threads(threads: int, device: torch.device) -> dict[str, Any]:
     return found
 
 
-def _ranks(ranks: int, _: torch.device) -> dict[str, Any]:
-    """A product of 128 images shared by processes of one thread each."""
+def _ranks(ranks: int, _: torch.device, samples: int = 128) -> dict[str, Any]:
+    """A product of some images shared by processes of one thread each."""
     with TemporaryDirectory() as folder:
         results = Path(folder) / "seconds"
         multiprocessing.spawn(
-            _one_rank, (ranks, str(Path(folder) / "meet"), str(results)), nprocs=ranks
+            _one_rank, (ranks, samples, str(Path(folder) / "meet"), str(results)), nprocs=ranks
         )
         return {"seconds": float(results.read_text())}
 
 
-def _one_rank(rank: int, ranks: int, meeting: str, results: str) -> None:
+def _one_rank(rank: int, ranks: int, samples: int, meeting: str, results: str) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{meeting}", rank=rank, world_size=ranks
     )
-    problem = _images(128, torch.device("cpu"))
-    mine = slice(rank * 128 // ranks, (rank + 1) * 128 // ranks)
+    problem = _images(samples, torch.device("cpu"))
+    mine = slice(rank * samples // ranks, (rank + 1) * samples // ranks)
     shared = SharedBatches(
         [(problem.inputs[mine], problem.targets[mine])], Ranks(distributed.group.WORLD)
     )

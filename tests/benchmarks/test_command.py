@@ -91,7 +91,7 @@ def test_the_fig4_script_stops_in_time_goes_on_and_keeps_what_is_small(tmp_path)
             [sys.executable, "-m", "benchmarks.fig4", "sse-sam", "--device", "cpu",
              "--epochs", "3", "--minutes", str(minutes), "--work", str(tmp_path / "work"),
              "-o", str(tmp_path / "results"), "--set", "data.name=digits",
-             "--set", "data.imbalance_factor=20", "--set", "model.name=resnet8",
+             "--set", "data.imbalance_factor=20", "--set", "model.name=two-layer-linear",
              "--set", "training.compile=false"],
             capture_output=True, text=True, check=False, cwd=CLONE,
         )  # fmt: skip

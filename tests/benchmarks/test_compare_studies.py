@@ -9,7 +9,7 @@ import torch
 from benchmarks.compare import Cases, Record, carry_out, find_truth
 from benchmarks.compare.ends import gradient_seconds
 from benchmarks.compare.precision import plain_product, precision_units
-from benchmarks.compare.scaling import SERIES, scaling_units, slope
+from benchmarks.compare.scaling import SERIES, _ranks, scaling_units, slope
 from benchmarks.compare.steps import REFERENCE, _TwoStep, measure_steps, method_steps, random_data
 from saddlescope.curvature import HessianOperator
 from saddlescope.runs import METHODS
@@ -95,8 +95,7 @@ def test_a_point_of_a_series_is_measured(name):
 
 @pytest.mark.slow
 def test_two_ranks_share_a_product():
-    units = {unit.key: unit for unit in scaling_units(Cases())}
-    assert units["scaling/ranks/2"].measure(None)["seconds"] > 0
+    assert _ranks(2, CPU, samples=4)["seconds"] > 0
 
 
 def test_a_gradient_is_timed_often_enough():
