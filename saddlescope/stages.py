@@ -259,9 +259,10 @@ class _Bar:
                 TextColumn(
                     "{task.percentage:>3.0f} %  {task.description}",
                     markup=False,
-                    table_column=Column(no_wrap=True, overflow="ellipsis"),
+                    table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
                 ),
                 console=Console(stderr=True),
+                expand=True,  # what is cut is the end of the words
                 transient=True,
                 redirect_stdout=sys.stdout.isatty(),  # else it is data, and goes where it goes
                 auto_refresh=False,  # no thread beside the computation
