@@ -1,5 +1,6 @@
 """`python -m benchmarks`: this instrument beside the tools people use, on equal accuracy."""
 
+from contextvars import Context
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,7 +8,6 @@ import typer
 
 from saddlescope.cli import options
 from saddlescope.cli.console import (
-    Ticker,
     choose_device,
     choose_threads,
     one_line_errors,
@@ -17,6 +17,7 @@ from saddlescope.cli.console import (
 from saddlescope.cli.rows import Json
 from saddlescope.errors import UsageError
 from saddlescope.parallel import launch
+from saddlescope.stages import Stage
 
 if TYPE_CHECKING:
     import torch
@@ -122,13 +123,15 @@ def bench(
         data_root=data_root,
     )
     record = Record(output, device=str(on))
-    with Ticker("bench") as ticker, stop_on_signal() as stop:
-        left = carry_out(
+    with Stage("bench") as stage, stop_on_signal() as stop:
+        # In a context of its own, where nobody watches: what is timed draws no bar.
+        left = Context().run(
+            carry_out,
             plan,
             record,
             time_limit=time_limit,
             stop=stop,
-            report=lambda key, share: ticker.update(share, lambda: key),
+            report=lambda key, share: stage.update(share, lambda: key),
         )
     if left:
         say(f"{left} units left: repeat the command to go on")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from saddlescope._version import __version__
 
 if TYPE_CHECKING:
+    from saddlescope.callbacks import CurvatureLog
     from saddlescope.curvature import (
         BatchLoss,
         Ends,
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
         top_eigenpairs,
     )
     from saddlescope.sharpness import SharpnessAware
+    from saddlescope.stages import progress
 
 __all__ = [
     "BatchLoss",
+    "CurvatureLog",
     "Ends",
     "Estimate",
     "GaussNewtonOperator",
@@ -36,15 +39,18 @@ __all__ = [
     "__version__",
     "class_spectra",
     "extreme_eigenvalues",
+    "progress",
     "spectral_density",
     "top_eigenpairs",
 ]
+
+_ELSEWHERE = {"CurvatureLog": "callbacks", "SharpnessAware": "sharpness", "progress": "stages"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'saddlescope' has no attribute {name!r}")
-    room = "sharpness" if name == "SharpnessAware" else "curvature"
+    room = _ELSEWHERE.get(name, "curvature")
     return getattr(import_module(f"saddlescope.{room}"), name)
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from saddlescope.cli import options, targets
+from saddlescope.cli.completion import GROUPS, some_of
 from saddlescope.cli.console import (
-    Ticker,
     choose_device,
     choose_threads,
     number_list,
@@ -38,7 +38,10 @@ def check(
             show_default=False,
         ),
     ] = None,
-    groups: Annotated[str, typer.Option(help="Groups to check as well, or none.")] = "none",
+    groups: Annotated[
+        str,
+        typer.Option(help="Groups to check as well, or none.", autocompletion=some_of(GROUPS)),
+    ] = "none",
     samples: Annotated[int, typer.Option(min=1, help="Most samples, the first of each row.")] = 50,
     split: targets.WhichSplit = Split.TRAIN,
     criterion: targets.WhichCriterion = Criterion.CE,
@@ -87,20 +90,14 @@ def check(
         wanted = [smallest_class(target)] if groups == "none" else "none"
     elif classes not in ("all", "none"):
         wanted = number_list(classes)
-    with Ticker("check") as ticker:
-
-        def on_row(row: "CheckRow", share: float) -> None:
-            ticker.update(share, lambda: f"{row.kind} {row.name}: {row.tool} done")
-
-        rows = check_target(
-            target,
-            classes=wanted,
-            groups=group_names(groups, target),
-            samples=samples,
-            stop=stop,
-            seed=seed,
-            on_row=on_row,
-        )
+    rows = check_target(
+        target,
+        classes=wanted,
+        groups=group_names(groups, target),
+        samples=samples,
+        stop=stop,
+        seed=seed,
+    )
     _print_rows(rows, output=output, json=json)
     found = contradictions(rows)
     for sentence in found:

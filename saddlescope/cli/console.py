@@ -1,4 +1,4 @@
-"""The things every command shares: errors as one line, signals, the device, progress on stderr."""
+"""The things every command shares: errors as one line, progress, signals, the device."""
 
 import contextlib
 import functools
@@ -6,7 +6,6 @@ import logging
 import re
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import typer
 
 from saddlescope.errors import ExitCode, SaddlescopeError, UsageError, described
 from saddlescope.parallel import launch, leads
+from saddlescope.stages import progress
 
 if TYPE_CHECKING:
     import torch
@@ -69,12 +69,16 @@ def show_log() -> None:
 
 
 def one_line_errors(command: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
-    """Turn what a command raises on purpose into one line on stderr and an exit code."""
+    """Turn what a command raises on purpose into one line on stderr and an exit code.
+
+    While it runs, stderr says how far it is: a bar on a terminal, elsewhere a line a minute.
+    """
 
     @functools.wraps(command)
     def wrapped(*args: _Given.args, **kwargs: _Given.kwargs) -> _Answer:
         try:
-            return command(*args, **kwargs)
+            with progress(log=say):
+                return command(*args, **kwargs)
         except SaddlescopeError as error:
             line = described(error)
             say(
@@ -166,61 +170,6 @@ def choose_threads(threads: int | None, pixels: int) -> None:
         torch.set_num_threads(threads)
     elif pixels <= 16 * 16:
         torch.set_num_threads(1)
-
-
-class Ticker:
-    """A status line: a bar that is redrawn on a terminal, else one line a minute.
-
-    Args:
-        label: what is going on.
-    """
-
-    def __init__(self, label: str) -> None:
-        self.label = label
-        self._bar: Any = None
-        self._last = time.monotonic()
-        self._every = 60.0
-        if sys.stderr.isatty() and leads():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn
-
-            self._every = 0.2
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.percentage:>3.0f} %  {task.fields[text]}"),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._task = self._bar.add_task(label, total=1.0, text="")
-
-    def __enter__(self) -> "Ticker":
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def update(self, share: float, text: Callable[[], str]) -> None:
-        """Show progress now and then; `text` is only asked for when it will be shown."""
-        now = time.monotonic()
-        if now - self._last < self._every:
-            return
-        self._last = now
-        if self._bar is not None:
-            self._bar.update(self._task, completed=share, text=text())
-        else:
-            say(f"{self.label}: {100 * share:.0f} %  {text()}")
-
-
-def span(seconds: float) -> str:
-    """Seconds as "1 h 05 min", "3 min 20 s" or "12 s"."""
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
 
 
 _MOST_NUMBERS = 100_000

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from saddlescope.cli import options
+from saddlescope.cli.completion import DATA_SETS, one_of
 from saddlescope.cli.console import one_line_errors, say
 
 app = typer.Typer(help="Look at a data set before training on it.", no_args_is_help=True)
@@ -23,9 +24,9 @@ def inspect(
     name: Annotated[
         str,
         typer.Argument(
-            help="digits, prototypes, cifar10, cifar100, imagenet-lt, inaturalist2018, list, "
-            "folder.",
+            help=f"{', '.join(DATA_SETS)}.",
             metavar="NAME",
+            autocompletion=one_of(DATA_SETS),
         ),
     ],
     imbalance_factor: Annotated[
@@ -36,8 +37,13 @@ def inspect(
             show_default=False,
         ),
     ] = None,
-    profile: Annotated[str, typer.Option(help="exp or step.")] = "exp",
-    subset: Annotated[str, typer.Option(help="first or shuffled.")] = "first",
+    profile: Annotated[
+        str, typer.Option(help="exp or step.", autocompletion=one_of(("exp", "step")))
+    ] = "exp",
+    subset: Annotated[
+        str,
+        typer.Option(help="first or shuffled.", autocompletion=one_of(("first", "shuffled"))),
+    ] = "first",
     tail_threshold: Annotated[
         int | None, typer.Option(help="Tail classes have fewer images than this.")
     ] = None,

@@ -11,9 +11,10 @@ from typing import Annotated
 import typer
 
 from saddlescope.cli import options
-from saddlescope.cli.console import choose_device, one_line_errors, say, span, stop_on_signal
+from saddlescope.cli.console import choose_device, one_line_errors, say, stop_on_signal
 from saddlescope.errors import Interrupted, SaddlescopeError
 from saddlescope.runs import METHODS, end_with_parent
+from saddlescope.stages import Stage, span
 
 GROUPS = ("all", "head", "tail")
 
@@ -97,15 +98,18 @@ def _carry_out(
     """
     left, running = list(methods), dict[Future[str], str]()
     try:
-        while left or running:
-            while left and len(running) < at_a_time:
-                method = left.pop()
-                running[begin(method)] = method
-            done, _ = wait(running, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
-            if should_stop():
-                raise Interrupted(_STOPPED)
-            for future in done:
-                say(f"{METHODS[running.pop(future)].label}: {future.result()}")
+        with Stage("demo") as stage:
+            while left or running:
+                while left and len(running) < at_a_time:
+                    method = left.pop()
+                    running[begin(method)] = method
+                done, _ = wait(running, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
+                if should_stop():
+                    raise Interrupted(_STOPPED)
+                for future in done:
+                    say(f"{METHODS[running.pop(future)].label}: {future.result()}")
+                share = 1.0 - (len(left) + len(running)) / len(methods)
+                stage.update(share, lambda: ", ".join(METHODS[m].label for m in running.values()))
     except BrokenProcessPool:
         if should_stop():  # Ctrl-C has come to the processes too
             raise Interrupted(_STOPPED) from None

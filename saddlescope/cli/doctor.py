@@ -9,6 +9,7 @@ import typer
 
 from saddlescope._version import __version__
 from saddlescope.cli.console import one_line_errors
+from saddlescope.cli.rows import Json
 
 PURPOSE = {
     "bench": "other tools beside this one (`bench`, `check`)",
@@ -23,12 +24,14 @@ PURPOSE = {
 
 
 @one_line_errors
-def doctor() -> None:
+def doctor(json: Json = False) -> None:
     """Print versions, devices, threads and optional packages: what an issue should be sent with.
 
     A missing optional package is no failure: it is named with what it is for.
     """
     import torch
+
+    from saddlescope.runs import to_json
 
     lines = [
         ("saddlescope", __version__),
@@ -39,6 +42,9 @@ def doctor() -> None:
         *((f"device {name}", text) for name, text in devices()),
         *((f"extra {extra}", state(extra)) for extra in _extras()),
     ]
+    if json:
+        typer.echo(to_json(dict(lines), indent=2))
+        return
     width = max(len(name) for name, _ in lines)
     for name, text in lines:
         typer.echo(f"{name:{width}}  {text}")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from saddlescope.cli import options
+from saddlescope.cli.completion import FIGURES, one_of, some_of
 from saddlescope.cli.console import one_line_errors, print_path
 from saddlescope.cli.rows import selection
 from saddlescope.errors import UsageError
@@ -15,7 +16,11 @@ from saddlescope.errors import UsageError
 def figure(
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME", help="Such as fig4 or table1; all draws what it can."),
+        typer.Argument(
+            metavar="NAME",
+            help="Such as fig4 or table1; all draws what it can.",
+            autocompletion=one_of(FIGURES),
+        ),
     ],
     runs: Annotated[
         list[Path] | None,
@@ -29,7 +34,10 @@ def figure(
     ),
     formats: Annotated[
         str,
-        typer.Option(help="Formats of figures; tables are CSV, Markdown and LaTeX."),
+        typer.Option(
+            help="Formats of figures; tables are CSV, Markdown and LaTeX.",
+            autocompletion=some_of(("svg", "pdf", "png")),
+        ),
     ] = "svg,pdf,png",
     force: options.Replace = False,
 ) -> None:

@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", metavar="DEVICE")]
+from saddlescope.cli.completion import one_of
+
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu, cuda or cuda:N.",
+        metavar="DEVICE",
+        autocompletion=one_of(("auto", "cpu", "cuda")),
+    ),
+]
 DataRoot = Annotated[
     Path | None,
     typer.Option(

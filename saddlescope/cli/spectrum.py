@@ -3,15 +3,14 @@
 import sys
 from enum import StrEnum
 from functools import partial
-from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from saddlescope.cli import options, targets
+from saddlescope.cli.completion import GROUPS, one_of, some_of
 from saddlescope.cli.console import (
-    Ticker,
     choose_device,
     choose_threads,
     number_list,
@@ -27,7 +26,7 @@ from saddlescope.cli.targets import Criterion, Split, find_target, group_names
 from saddlescope.cli.views import say_view, say_view_costs, say_views_saved
 from saddlescope.errors import ExitCode, UsageError
 from saddlescope.parallel import job_board, leads
-from saddlescope.runs import OPERATORS
+from saddlescope.runs import OPERATORS, VIEW_COLUMNS
 from saddlescope.stopping import StopRule
 
 if TYPE_CHECKING:
@@ -57,6 +56,7 @@ def spectrum(
             help="all, head, tail, many, medium, few; or none. By default all, and head and "
             "tail where the data set tells them apart.",
             show_default=False,
+            autocompletion=some_of(GROUPS),
         ),
     ] = None,
     split: targets.WhichSplit = Split.TRAIN,
@@ -81,7 +81,9 @@ def spectrum(
     ] = "0",
     operator: Annotated[
         str,
-        typer.Option(help=f"Which matrix: {', '.join(OPERATORS)}."),
+        typer.Option(
+            help=f"Which matrix: {', '.join(OPERATORS)}.", autocompletion=one_of(OPERATORS)
+        ),
     ] = "hessian",
     parameters: Annotated[
         list[str] | None,
@@ -98,10 +100,10 @@ def spectrum(
         typer.Option(
             "--with",
             metavar="VIEWS",
-            help="Views of each row to compute and keep beside the table: density, trace, "
-            "eigenvalues, kato-temple, eigenvectors, slices, plane, alignments, split, "
-            "bootstrap.",
+            help="Views of each row to compute and keep beside the table: "
+            f"{', '.join(VIEW_COLUMNS)}.",
             show_default=False,
+            autocompletion=some_of(VIEW_COLUMNS),
         ),
     ] = "",
     steps: Annotated[int, typer.Option(help="density: Lanczos steps a probe.")] = 60,
@@ -115,7 +117,11 @@ def spectrum(
     radius: Annotated[float, typer.Option(help="slices, plane: how far from w they reach.")] = 0.5,
     resamples: Annotated[int, typer.Option(help="bootstrap: how many.")] = 20,
     strategy: Annotated[
-        str, typer.Option(help="Kind of product: auto, double-backward or traced.")
+        str,
+        typer.Option(
+            help="Kind of product: auto, double-backward or traced.",
+            autocompletion=one_of(("auto", "double-backward", "traced")),
+        ),
     ] = "auto",
     output: Annotated[
         Path | None,
@@ -185,28 +191,15 @@ def spectrum(
         say_view_costs(job)
         return
 
-    done, total = 0, len(job.rows)
-    with stop_on_signal() as should_stop, Ticker("spectrum") as ticker:
+    def on_row(row: dict[str, Any], reused: bool) -> None:
+        if reused:
+            say(f"{row['kind']} {row['name']}: already measured")
 
-        def progress(subset: Any, products: int, largest: float, smallest: float) -> None:
-            ticker.update(
-                done / total,
-                lambda: (
-                    f"{subset.kind} {subset.name}: product {products}"
-                    + ("" if isnan(largest) else f", λ_max {largest:.4g}, λ_min {smallest:.4g}")
-                ),
-            )
-
-        def on_row(row: dict[str, Any], reused: bool) -> None:
-            nonlocal done
-            done += 1
-            if reused:
-                say(f"{row['kind']} {row['name']}: already measured")
-
+    with stop_on_signal() as should_stop:
         run_job = partial(job.run, on_view=say_view)
         if (shared := job_board()) is not None:
             run_job = partial(run_sharded, job, shared, ranks=ranks)
-        rows = run_job(on_row=on_row, progress=progress, should_stop=should_stop)
+        rows = run_job(on_row=on_row, should_stop=should_stop)
     say(f"saved: {job.path}" if job.path else "not saved: name a file with -o to keep the table")
     say_views_saved(job)
     _print_rows(rows, json=json, plain=plain)

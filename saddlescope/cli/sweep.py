@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from saddlescope.cli.console import Ticker, print_path, say, stop_on_signal
+from saddlescope.cli.console import print_path, say, stop_on_signal
 from saddlescope.errors import Interrupted, SaddlescopeError, UsageError
 from saddlescope.parallel import launch
-from saddlescope.runs import own_process
+from saddlescope.runs import csv_text, own_process, to_json
+from saddlescope.stages import Stage
 
 if TYPE_CHECKING:
     from saddlescope.runs import RunFolder
@@ -105,23 +106,33 @@ def unfinished(recipes: "Sequence[Recipe]", output: Path) -> "list[RunFolder]":
     return [folders[r.run_name] for r in recipes if not _finished(folders[r.run_name], r)]
 
 
-def say_plan(recipes: "Sequence[Recipe]", output: Path, *, data_root: Path | None = None) -> None:
+def say_plan(
+    recipes: "Sequence[Recipe]", output: Path, *, data_root: Path | None, json: bool
+) -> None:
     """Print what a sweep will take, a line a run and the sum; nothing is computed."""
     from saddlescope.training import estimate, trunk_of
 
     total = {"epochs": 0, "steps": 0, "gradients": 0.0, "disk": 0}
-    typer.echo("run,epochs,images,steps,gradients,disk_mib")
+    rows = []
     for index, recipe in enumerate(recipes):
         _, shared = trunk_of(index, tuple(recipes))
         found = estimate(recipe, begun=shared, data_root=data_root)
-        typer.echo(
-            f"{recipe.run_name},{recipe.training.epochs - shared},{found.images},{found.steps},"
-            f"{found.gradients:.1f},{found.disk / 2**20:.1f}"
+        rows.append(
+            {
+                "run": recipe.run_name,
+                "epochs": recipe.training.epochs - shared,
+                "images": found.images,
+                "steps": found.steps,
+                "gradients": round(found.gradients, 1),
+                "disk_mib": round(found.disk / 2**20, 1),
+            }
         )
         total["epochs"] += recipe.training.epochs - shared
         total["steps"] += found.steps
         total["gradients"] += found.gradients
         total["disk"] += found.disk
+    columns = ("run", "epochs", "images", "steps", "gradients", "disk_mib")
+    typer.echo(to_json(rows, indent=2) if json else csv_text(rows, columns), nl=json)
     say(
         f"{len(recipes)} runs, {total['epochs']} epochs, {total['steps']} steps, "
         f"{total['gradients']:.0f} gradients of all training images, "
@@ -162,7 +173,7 @@ def run_sweep(
     (output / "logs").mkdir(parents=True, exist_ok=True)
     children: list[_Child] = []
     failed: list[str] = []
-    with stop_on_signal() as should_stop, Ticker(output.name) as ticker:
+    with stop_on_signal() as should_stop, Stage(output.name) as stage:
         while waiting or children:
             if should_stop():
                 _stop(children)
@@ -183,7 +194,7 @@ def run_sweep(
                     say(f"{child.folder.name}: failed, see {child.log}: {_last_line(child.log)}")
             so_far = sum(_epochs_done(folder) for folder in folders.values())
             text = f"{done} of {len(recipes)} runs finished, {len(failed)} failed"
-            ticker.update(so_far / sum(epochs.values()), partial(str, text))
+            stage.update(so_far / sum(epochs.values()), partial(str, text))
     for name, folder in folders.items():
         if name not in failed:
             print_path(folder.path)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from saddlescope.cli.completion import CHECKPOINTS, one_of
 from saddlescope.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +33,11 @@ Run = Annotated[
     Path | None, typer.Argument(help="A run folder.", metavar="[RUN]", show_default=False)
 ]
 Checkpoint = Annotated[
-    str, typer.Option(help="last, best or an epoch number; with --model, a file of weights.")
+    str,
+    typer.Option(
+        help="last, best or an epoch number; with --model, a file of weights.",
+        autocompletion=one_of(CHECKPOINTS),
+    ),
 ]
 Model = Annotated[
     str | None, typer.Option(help="package.module:factory of a network from elsewhere.")

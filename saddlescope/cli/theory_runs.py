@@ -7,16 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from saddlescope.cli import options
+from saddlescope.cli.completion import CHECKPOINTS, one_of, some_of
 from saddlescope.cli.console import choose_device, choose_threads, one_line_errors, say
 from saddlescope.cli.rows import Json, as_csv, print_rows, run_folders
 from saddlescope.errors import UsageError
+from saddlescope.runs import METHODS
+from saddlescope.stages import counted
 
 if TYPE_CHECKING:
     from saddlescope.measurement import Target
     from saddlescope.runs import RunFolder
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
-Checkpoint = Annotated[str, typer.Option(help="last, best or an epoch number.")]
+Checkpoint = Annotated[
+    str,
+    typer.Option(help="last, best or an epoch number.", autocompletion=one_of(CHECKPOINTS)),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of whatever is drawn at random.")]
 
 
@@ -36,7 +42,11 @@ def escape(
     run: Run,
     checkpoint: Checkpoint = "last",
     start: Annotated[
-        str, typer.Option(help="checkpoint, or a saddle made of it: symmetric, rank-deficient.")
+        str,
+        typer.Option(
+            help="checkpoint, or a saddle made of it: symmetric, rank-deficient.",
+            autocompletion=one_of(("checkpoint", "symmetric", "rank-deficient")),
+        ),
     ] = "checkpoint",
     offset: Annotated[
         float, typer.Option(min=0.0, help="Length of a random displacement from there.")
@@ -47,7 +57,11 @@ def escape(
         typer.Option(help="Step size; by default the recipe's.", show_default=False),
     ] = None,
     methods: Annotated[
-        str, typer.Option(help="Methods, comma-separated: sgd, sam, imbsam, sam-ext, sse-sam.")
+        str,
+        typer.Option(
+            help="Methods, comma-separated: sgd, sam, imbsam, sam-ext, sse-sam.",
+            autocompletion=some_of(METHODS),
+        ),
     ] = "sgd,sam,imbsam,sam-ext",
     samples: Annotated[
         int | None,
@@ -101,7 +115,10 @@ def gradients(
     run: Run,
     checkpoints: Annotated[
         str,
-        typer.Option(help="Comma-separated: last, best, epoch numbers; or all."),
+        typer.Option(
+            help="Comma-separated: last, best, epoch numbers; or all.",
+            autocompletion=some_of((*CHECKPOINTS, "all")),
+        ),
     ] = "all",
     samples: Annotated[
         int | None,
@@ -124,7 +141,7 @@ def gradients(
         print_rows(logged_gradients(RunFolder(run)), json=json)
         return
     rows = []
-    for name in _checkpoint_names(RunFolder(run), checkpoints):
+    for name in counted("gradients", _checkpoint_names(RunFolder(run), checkpoints), text=str):
         _, target = _target(run, name, data_root, device, threads)
         rows.append(group_gradients(target, samples=samples, seed=seed))
         say(f"{name}: q = {rows[-1]['q']:.3g}, signal {rows[-1]['signal_head']:.3g} (head), "

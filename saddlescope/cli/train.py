@@ -1,20 +1,18 @@
 """`saddlescope train`: a recipe in, a run folder out."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from saddlescope.cli import options
+from saddlescope.cli.completion import GROUPS, one_of, recipes, some_of
 from saddlescope.cli.console import (
-    Ticker,
     choose_device,
     choose_threads,
     one_line_errors,
     print_path,
     say,
-    span,
     stop_on_signal,
 )
 from saddlescope.cli.ranks import on_all_ranks
@@ -28,6 +26,7 @@ from saddlescope.cli.sweep import (
 from saddlescope.cli.tensorboard import epoch_writer
 from saddlescope.errors import UsageError
 from saddlescope.parallel import join, launch, leads
+from saddlescope.runs import CLASSIFIERS
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from saddlescope.longtail import LongTailData
     from saddlescope.parallel import Ranks
     from saddlescope.runs import RunFolder
-    from saddlescope.training import Progress
 
 
 @one_line_errors
@@ -44,7 +42,9 @@ if TYPE_CHECKING:
 def train(
     recipe: Annotated[
         str | None,
-        typer.Argument(help="A TOML file, or package:digits-lt.", metavar="RECIPE"),
+        typer.Argument(
+            help="A TOML file, or package:digits-lt.", metavar="RECIPE", autocompletion=recipes
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -67,12 +67,20 @@ def train(
         ),
     ] = None,
     classifier: Annotated[
-        str | None, typer.Option(help="With --from: crt, lws or tau-norm.", show_default=False)
+        str | None,
+        typer.Option(
+            help="With --from: crt, lws or tau-norm.",
+            show_default=False,
+            autocompletion=one_of(CLASSIFIERS),
+        ),
     ] = None,
     tau: Annotated[float, typer.Option(min=0.0, help="Power of a length, for tau-norm.")] = 0.7,
     monitor: Annotated[
         str | None,
-        typer.Option(help="Groups whose curvature to measure along the way, such as all,tail."),
+        typer.Option(
+            help="Groups whose curvature to measure along the way, such as all,tail.",
+            autocompletion=some_of(GROUPS),
+        ),
     ] = None,
     monitor_every: Annotated[
         int, typer.Option(min=1, help="Epochs between two measurements of --monitor.")
@@ -83,6 +91,7 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")
     ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON; goes with --dry-run.")] = False,
     only: Annotated[
         str | None, typer.Option(metavar="NAME", help="Run of a sweep to train alone, here.")
     ] = None,
@@ -115,7 +124,7 @@ def train(
     """
     import torch
 
-    from saddlescope.runs import RunFolder
+    from saddlescope.runs import RunFolder, to_json
     from saddlescope.training import (
         APART,
         Branching,
@@ -128,6 +137,8 @@ def train(
     )
     from saddlescope.training import train as run_training
 
+    if json and not dry_run:
+        raise UsageError("--json is for --dry-run: a run's numbers are in its metrics.jsonl")
     if (recipe is None) == (source is None):
         raise UsageError("give a recipe, or --from with --classifier: one of the two")
     if (source is None) != (classifier is None):
@@ -143,7 +154,7 @@ def train(
             refuse_of_a_sweep(resume=resume, force=force, monitor=monitor, branch=branch)
             chosen, where_to = plan.shard(shard), output or Path("runs") / plan.name
             if dry_run:
-                say_plan(chosen, where_to, data_root=data_root)
+                say_plan(chosen, where_to, data_root=data_root, json=json)
                 return
             arguments = sweep_arguments(
                 recipe, overrides, {
@@ -180,7 +191,10 @@ def train(
         "test"
     )
     if dry_run:
-        if leads():
+        if leads() and json:
+            content = resolved.model_dump(exclude_none=True)
+            typer.echo(to_json({"folder": str(folder.path), "recipe": content}, indent=2))
+        elif leads():
             typer.echo(resolved.to_toml(), nl=False)
         say(f"would write {folder.path}")
         return
@@ -193,14 +207,13 @@ def train(
     watch = _monitor(monitor, monitor_every, data, folder, where, ranks, resume=resume)
     with (
         stop_on_signal() as should_stop,
-        Ticker(folder.name) as ticker,
         epoch_writer(folder, wanted=tensorboard and leads()) as on_epoch,
     ):
         run_training(
             resolved, data, folder,
             RunOptions(
                 device=where, resume=resume, force=force, should_stop=should_stop,
-                report=partial(_show, ticker), on_epoch=on_epoch, monitor=watch, start=start,
+                on_epoch=on_epoch, monitor=watch, start=start,
                 branching=branching, ranks=ranks,
             ),
         )  # fmt: skip
@@ -210,16 +223,6 @@ def train(
     say(f"{done}: {folder.path}")
     if leads():
         print_path(folder.path)
-
-
-def _show(ticker: Ticker, progress: "Progress") -> None:
-    ticker.update(
-        progress.share,
-        lambda: (
-            f"epoch {progress.epoch + 1}/{progress.epochs}  loss {progress.loss():.4f}  "
-            f"{progress.images_per_s:.0f} images/s  {span(progress.eta_s)} left"
-        ),
-    )
 
 
 def _monitor(

@@ -31,10 +31,8 @@ def say_view_costs(job: "SpectrumJob") -> None:
     """Say what each view will cost a row."""
     from saddlescope.measurement import VIEWS
 
-    stop = job.settings.stop
-    typical = min(stop.max_matvecs, 50 if stop.certify else 30)
     for view in job.views:
-        cost = VIEWS[view].gradients(job.settings.views, typical)
+        cost = VIEWS[view].gradients(job.settings.views, job.settings.typical_products)
         say(f"with {view}: about {cost:.0f} gradients a row")
         if VIEWS[view].once:
             say(f"with {view}: and about {VIEWS[view].once:.0f} gradients of all samples, once")

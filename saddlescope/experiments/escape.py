@@ -22,6 +22,7 @@ from saddlescope.experiments.manufactured import displace, manufacture
 from saddlescope.measurement import Target, WholeLoss, stratified
 from saddlescope.runs import METHODS, RadiusOptions
 from saddlescope.sharpness import SharpnessAware, method_radii
+from saddlescope.stages import counted
 
 ESCAPE_METHODS: Final = tuple(METHODS)
 """All five; SSE-SAM's second stage begins with step γ·t."""
@@ -124,12 +125,12 @@ def measure_escape(
     if float(_dot(v_min, gradient)) > 0:  # w − η∇L then goes along +v_min
         v_min = -v_min
     rows: list[dict[str, Any]] = []
-    for method in steps.methods:
+    for method in counted("escape", steps.methods, text=str):
         stages = method_radii(method, epochs=steps.count, options=replace(rule, gamma=steps.gamma))
         with torch.no_grad():
             torch._foreach_copy_(parameters, origin)
         optimizer = SharpnessAware(parameters, torch.optim.SGD, radii=stages.at(0), lr=steps.eta)
-        for step in range(steps.count + 1):
+        for step in counted("step", range(steps.count + 1)):
             row = {
                 "run": target.identity["run"],
                 "checkpoint": target.identity["checkpoint"],

@@ -6,6 +6,7 @@ q = ‖∇L_tail‖/‖∇L_head‖ ≪ 1; Proposition 3 can hold where in a gro
 and σ² being mean and variances of the per-sample gradients.
 """
 
+import math
 from typing import Any, Final
 
 import pandas as pd
@@ -17,6 +18,7 @@ from saddlescope.curvature import SampleBatches, call_with, tf32, untouched
 from saddlescope.errors import DataError, UsageError
 from saddlescope.measurement import Target, WholeLoss
 from saddlescope.runs import RunFolder, read_rows, record_at
+from saddlescope.stages import counted
 
 GRADIENT_COLUMNS: Final = (
     "run", "checkpoint", "epoch", "n_head", "n_tail", "gradient_norm", "gradient_norm_head",
@@ -143,7 +145,8 @@ def _moments(target: Target, indices: Tensor, batch_size: int) -> tuple[float, f
     chunk = max(1, min(batch_size, _CHUNK_NUMBERS // vector.size))
     squares = torch.zeros((), dtype=torch.float64, device=vector.device)
     with untouched(model):
-        for batch in SampleBatches(target.samples, indices, chunk):
+        batches = SampleBatches(target.samples, indices, chunk)
+        for batch in counted("batch", batches, total=math.ceil(count / chunk)):
             inputs, labels = (part.to(vector.device) for part in batch)
             for gradient in per_sample(weights, inputs, labels).values():
                 squares += gradient.square().sum(dtype=torch.float64)

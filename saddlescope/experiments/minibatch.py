@@ -16,6 +16,7 @@ from saddlescope.curvature import HessianOperator, extreme_eigenvalues
 from saddlescope.errors import UsageError
 from saddlescope.experiments.moving import kept, move_to
 from saddlescope.measurement import Target
+from saddlescope.stages import counted
 
 MINIBATCH_COLUMNS = (
     "run", "checkpoint", "gradient", "rho", "batches", "batch_size", "moment", "moment_error",
@@ -56,7 +57,7 @@ def negative_curvature_moments(
     radius = target.rule.rho
     squares: dict[str, list[tuple[float, float]]] = {"sgd": [], "sam": []}
     with kept(whole.vector) as origin:
-        for _ in range(batches):
+        for _ in counted("batch", range(batches)):
             drawn = torch.randperm(total, generator=generator)[:batch_size]
             objective = target.objective(drawn)
             _, plain = objective.value_and_gradient()

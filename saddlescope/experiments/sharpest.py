@@ -18,6 +18,7 @@ from saddlescope.curvature import HessianOperator, Objective, extreme_eigenvalue
 from saddlescope.errors import UsageError
 from saddlescope.experiments.moving import kept, move_to
 from saddlescope.measurement import Target, group_members
+from saddlescope.stages import counted
 
 SHARPEST_COLUMNS = (
     "run", "checkpoint", "name", "n", "rho", "loss", "gain_linear", "gain_first_order",
@@ -61,7 +62,8 @@ def inner_maximum(
     rule = target.rule
     radii = {"all": rule.rho, "head": rule.rho_head, "tail": rule.rho_tail}
     rows = []
-    for name, members in group_members(target.samples).items():
+    groups = group_members(target.samples).items()
+    for name, members in counted("group", groups, text=lambda group: group[0]):
         radius = radii[name] if rho is None else rho
         if radius > 0 and len(members):
             objective = target.objective(members, batch_size)
@@ -113,7 +115,7 @@ def largest_curvature(
         best, _ = _ascend(objective, origin, first, rho, steps)
         v_max = _onto(ends.eigenvectors[0].to(origin), rho)
         points = {"first order": first, "ascent": best, "+v_max": v_max, "-v_max": -v_max}
-        for name, epsilon in points.items():
+        for name, epsilon in counted("point", points.items(), text=lambda point: point[0]):
             move_to(objective.vector, origin + epsilon)
             operator = HessianOperator.from_objective(objective)
             found[name] = extreme_eigenvalues(operator, seed=seed).lambda_max.upper
@@ -131,7 +133,8 @@ def _search(
         at_first = objective.loss()
         best, most = first, at_first
         noise = [torch.randn(len(origin), generator=generator) for _ in range(starts)]
-        for begin in (first, *(_onto(n.to(origin), rho) for n in noise)):
+        begins = [first, *(_onto(n.to(origin), rho) for n in noise)]
+        for begin in counted("start", begins):
             epsilon, value = _ascend(objective, origin, begin, rho, steps)
             if value > most:
                 best, most = epsilon, value
@@ -156,7 +159,7 @@ def _ascend(
     move_to(objective.vector, origin + start)
     value, gradient = objective.value_and_gradient()
     best, most, stride = start, value, 0.5 * rho
-    for _ in range(steps):
+    for _ in counted("step", range(steps)):
         trial = best + _onto(gradient, stride)
         length = trial.norm()
         if length > rho:

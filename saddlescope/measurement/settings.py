@@ -4,8 +4,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from saddlescope.curvature import MatrixSpec, StopRule, interval_rank
+from saddlescope.curvature import TYPICAL_PRODUCTS, MatrixSpec, StopRule, interval_rank
 from saddlescope.errors import UsageError
+
+_CERTIFIED_PRODUCTS = 50
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,12 @@ class Settings:
     stop: StopRule = field(default_factory=StopRule)
     matrix: MatrixSpec = field(default_factory=MatrixSpec)
     views: ViewSettings = field(default_factory=ViewSettings)
+
+    @property
+    def typical_products(self) -> int:
+        """Return about how many products a row takes."""
+        typical = _CERTIFIED_PRODUCTS if self.stop.certify else TYPICAL_PRODUCTS
+        return min(self.stop.max_matvecs, typical)
 
     def column(self) -> str:
         """Return the `settings` column: "rtol=0.01 atol=1e-05 confidence=0.999 certify=0 …"."""

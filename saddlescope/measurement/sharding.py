@@ -52,7 +52,6 @@ def run_sharded(
     *,
     ranks: Ranks | None = None,
     on_row: OnRow | None = None,
-    progress: Callable[[Subset, int, float, float], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[dict[str, Any]]:
     """Run a job on all ranks of a board, each of which calls this; see `SpectrumJob.run`.
@@ -62,7 +61,6 @@ def run_sharded(
         board: of this rank.
         ranks: shares the samples of each row; None shares the rows.
         on_row: see `SpectrumJob.run`; on rank 0 it is called for all rows.
-        progress: see `SpectrumJob.run`; of the rows that this rank measures.
         should_stop: see `SpectrumJob.run`; one rank's yes ends the job.
 
     Returns:
@@ -88,16 +86,16 @@ def run_sharded(
         shared = replace(job.target, samples=SharedSamples(job.target.samples, ranks))
         keeper = Keeper(finished, job.save if board.rank == 0 else _nothing, job.programs())
         return replace(job, target=shared).run(
-            on_row=on_row, progress=progress, should_stop=lambda: ranks.any(stop()), keeper=keeper
+            on_row=on_row, should_stop=lambda: ranks.any(stop()), keeper=keeper
         )
     owners = assign(
         [count_samples(job.target.samples, subset) for subset in job.subsets], board.size
     )
     mine = tuple(s for s, owner in zip(job.subsets, owners, strict=True) if owner == board.rank)
     if board.rank == 0:
-        return _lead(job, board, mine, finished, on_row or _nothing, progress, stop)
+        return _lead(job, board, mine, finished, on_row or _nothing, stop)
     keeper = Keeper(finished, _Part(job, board, finished).keep, job.programs())
-    replace(job, subsets=mine).run(progress=progress, should_stop=stop, keeper=keeper)
+    replace(job, subsets=mine).run(should_stop=stop, keeper=keeper)
     rows: list[dict[str, Any]] = board.wait_for("table", should_stop=stop)
     return rows
 
@@ -108,7 +106,6 @@ def _lead(
     mine: tuple[Subset, ...],
     finished: Rows,
     on_row: OnRow,
-    progress: Callable[[Subset, int, float, float], None] | None,
     stop: Callable[[], bool],
 ) -> list[dict[str, Any]]:
     """Rank 0: measure its own rows, and put everybody's into the table."""
@@ -124,7 +121,7 @@ def _lead(
     for key in set(finished).intersection(job.row_keys()).difference(share.row_keys()):
         on_row(finished[key], True)
     try:
-        share.run(on_row=on_row, progress=progress, should_stop=stop, keeper=keeper)
+        share.run(on_row=on_row, should_stop=stop, keeper=keeper)
         while not table.keys() >= set(job.row_keys()):
             if found := arrivals.collect():
                 table.update(found)

@@ -30,6 +30,7 @@ from saddlescope.runs import (
     read_spectrum,
     record_at,
 )
+from saddlescope.stages import counted
 from saddlescope.theory.phase import (
     DISPLACEMENT_REGIONS,
     DISTANCE_REGIONS,
@@ -69,7 +70,7 @@ def place(
     """
     rows: list[dict[str, Any]] = []
     measured = False
-    for folder in folders:
+    for folder in counted("run", folders):
         try:
             with record_at(folder.path):
                 found = _placed(folder, mu)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from saddlescope.stages import counted
 from saddlescope.theory.statements import BATCH, Instances, Shape, Statement, from_plain, plain
 
 _NEIGHBOURS = 500
@@ -36,11 +37,11 @@ def find_counterexample(
         {tuple(sorted(shape.items())) for shape in drawn}, key=lambda s: [v for _, v in s]
     )
     each = max(BATCH, trials // len(shapes))
-    for items in shapes:
+    for items in counted("shape", shapes):
         shape = dict(items)
         point, slack = _worst(statement, shape, generator.random((each, statement.unknowns(shape))))
         width = 0.2
-        for _ in range(rounds):
+        for _ in counted("round", range(rounds)):
             around = point + width * generator.standard_normal((_NEIGHBOURS, len(point)))
             near, found = _worst(statement, shape, np.clip(around, 0.0, 1.0))
             if found < slack:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from saddlescope.stages import counted
+
 Array = npt.NDArray[np.float64]
 Shape = Mapping[str, int]
 Instances = Mapping[str, Array]
@@ -105,26 +107,24 @@ def check(statement: Statement, *, trials: int, seed: int = 0) -> Tally:
     met = violations = 0
     least, worst = np.inf, None
     notes: dict[str, int] = {}
-    done = 0
-    while done < trials:
+    for done in counted(statement.key, range(0, trials, BATCH), text=lambda n: f"{n:,} trials"):
         size = min(BATCH, trials - done)
         shape = statement.draw_shape(generator)
         instances = statement.decode(generator.random((size, statement.unknowns(shape))), shape)
         found = statement.judge(instances, shape)
-        done += size
-        counted = found.hypothesis
-        met += int(counted.sum())
-        violations += int((counted & (found.slack < 0)).sum())
+        meets = found.hypothesis
+        met += int(meets.sum())
+        violations += int((meets & (found.slack < 0)).sum())
         for name, true in found.notes.items():
-            notes[name] = notes.get(name, 0) + int((counted & true).sum())
-        slack = np.where(counted, found.slack, np.inf)
+            notes[name] = notes.get(name, 0) + int((meets & true).sum())
+        slack = np.where(meets, found.slack, np.inf)
         index = int(slack.argmin())
         if slack[index] < least:
             least, worst = float(slack[index]), plain(instances, index, shape)
     return Tally(
         statement=statement.key,
         variant=statement.variant,
-        trials=done,
+        trials=trials,
         hypothesis_met=met,
         violations=violations,
         min_slack=least if met else None,

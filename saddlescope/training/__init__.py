@@ -20,13 +20,13 @@ from saddlescope.training.recipe import (
     parse_recipe,
 )
 from saddlescope.training.restore import TrainedRun, load_section, restore_run
-from saddlescope.training.run import Progress, RunOptions
+from saddlescope.training.run import RunOptions
 from saddlescope.training.sweep import Plan, load_plan
 from saddlescope.training.together import train_together
 from saddlescope.training.trainer import train, training
 
 __all__ = [
-    "APART", "Branching", "Plan", "Progress", "Recipe", "RunOptions", "TrainedRun", "epoch_loss",
+    "APART", "Branching", "Plan", "Recipe", "RunOptions", "TrainedRun", "epoch_loss",
     "estimate", "fast_bfloat16", "first_difference", "in_a_sweep", "load_checkpoint", "load_plan",
     "load_recipe", "load_section", "load_weights", "packaged_recipe", "parse_recipe",
     "refuse_other_than_tensors", "require_trunk", "restore_run", "second_stage", "state_dict_of",

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from saddlescope.training.evaluate import evaluate, training_losses
 from saddlescope.training.keeping import keep, keep_finished_epoch
 from saddlescope.training.losses import epoch_loss
 from saddlescope.training.network import average_statistics
-from saddlescope.training.run import Progress, Run
+from saddlescope.training.run import Run
 from saddlescope.training.schedule import step_size
 
 _AGREE_EVERY = 16
@@ -27,32 +28,24 @@ def take_steps(run: Run) -> Iterator[None]:
     Raises:
         Interrupted: a stop was asked for; the state is on disk.
     """
-    state, options, steps = run.state, run.options, run.state.steps
+    state, steps = run.state, run.state.steps
     size, epochs = steps.recipe.optimizer.batch_size, steps.recipe.training.epochs
     # A second stage leaves BatchNorm as the first one left it.
     state.model.train(steps.recipe.decoupling is None)
     set_step_size(steps.optimizer, _eta(run))
     order = steps.order(state.epoch)
+    run.pace.begin()
     began, first = time.perf_counter(), state.position
     batches = order[first:].split(size) if first < len(order) else ()
     for indices, images in zip(batches, steps.images(batches), strict=True):
         steps.take(indices, images, log_norms=_norms_log(run))
         state.position = min(state.position + size, len(order))
-        seconds = time.perf_counter() - began
-        speed = (state.position - first) / seconds
+        run.pace.add(len(indices), kind=(steps.radii.stage(state.epoch), len(indices)))
         left = (epochs - state.epoch) * len(order) - state.position
-        options.report(
-            Progress(
-                epoch=state.epoch,
-                epochs=epochs,
-                share=1.0 - left / (epochs * len(order)),
-                loss=lambda: steps.mean_loss,
-                images_per_s=speed,
-                eta_s=left / speed,
-            )
-        )
+        share = 1.0 - left / (epochs * len(order))
+        run.stage.update(share, partial(_words, run), left=left / run.pace.speed)
         if _stops(run):
-            state.seconds += seconds
+            state.seconds += time.perf_counter() - began
             keep(run, "last")
             run.record.note(state="interrupted")
             raise Interrupted(
@@ -114,6 +107,14 @@ def finish_epoch(run: Run) -> dict[str, Any]:
     state.begin_next_epoch()
     keep_finished_epoch(run, improved=improved)
     return row
+
+
+def _words(run: Run) -> str:
+    """What a run says of itself while it is watched; reading the loss makes a device wait."""
+    state, speed = run.state, run.pace.speed
+    epochs = state.steps.recipe.training.epochs
+    words = f"epoch {state.epoch + 1}/{epochs}  loss {state.steps.mean_loss:.4f}"
+    return words if math.isnan(speed) else f"{words}  {speed:.0f} images/s"
 
 
 def _eta(run: Run) -> float:

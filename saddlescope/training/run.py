@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from saddlescope.curvature import CurvatureMonitor
 from saddlescope.errors import DataError
 from saddlescope.parallel import ALONE, Ranks
+from saddlescope.stages import Pace, Stage
 from saddlescope.training.branching import APART, Branching
 from saddlescope.training.checkpoints import load_weights
 from saddlescope.training.record import RunRecord
@@ -18,26 +19,6 @@ from saddlescope.training.state import refuse_other_shapes, state_of_a_run, whol
 from saddlescope.training.steps import Steps
 
 _FORMAT = 2
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands, for whoever shows it.
-
-    Attributes:
-        epoch, epochs: the current one, from 0, and how many there are.
-        share: of the whole run done, in [0, 1].
-        loss: mean training loss so far in this epoch; reading it makes a device wait.
-        images_per_s: in this epoch.
-        eta_s: seconds left.
-    """
-
-    epoch: int
-    epochs: int
-    share: float
-    loss: Callable[[], float]
-    images_per_s: float
-    eta_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +30,6 @@ class RunOptions:
         resume: go on with what is there; a finished run is left as it is.
         force: delete the run that is there.
         should_stop: asked after every step; True saves the state and raises.
-        report: called after every step.
         on_epoch: called with each new row of metrics.jsonl, on rank 0.
         monitor: measures curvature at the end of the epochs it is due in; its rows go to
             monitor.jsonl, and the weights are the same with and without it. Under ranks its samples
@@ -65,7 +45,6 @@ class RunOptions:
     resume: bool = False
     force: bool = False
     should_stop: Callable[[], bool] = lambda: False
-    report: Callable[[Progress], None] = lambda _: None
     on_epoch: Callable[[dict[str, Any]], None] = lambda _: None
     monitor: CurvatureMonitor | None = None
     start: Mapping[str, Tensor] | None = None
@@ -164,8 +143,12 @@ class Run:
         options: what it is told.
         state: what it has come to.
         record: what it leaves behind.
+        stage: where whoever watches is told of it.
+        pace: in images a second; steps of another stage or size are of another kind.
     """
 
     options: RunOptions
     state: RunState
     record: RunRecord
+    stage: Stage
+    pace: Pace = field(default_factory=Pace)

@@ -18,6 +18,7 @@ from saddlescope.errors import UsageError
 from saddlescope.longtail import LongTailData
 from saddlescope.runs import RunFolder, one_writer
 from saddlescope.sharpness import SharpnessAware, StepOptions
+from saddlescope.stages import Stage
 from saddlescope.training.arithmetic import arithmetic
 from saddlescope.training.captured import CapturedSteps, base_options, refuse_capture
 from saddlescope.training.epoch import finish_epoch, take_steps
@@ -68,8 +69,9 @@ def training(
         options=options,
         state=RunState(_steps(recipe, data, options), options.monitor),
         record=RunRecord(folder, recipe, data, writes=leads),
+        stage=Stage(folder.name),
     )
-    with one_writer(folder.path) if leads else contextlib.nullcontext():
+    with one_writer(folder.path) if leads else contextlib.nullcontext(), run.stage:
         take_up(run)
         while run.state.epoch < recipe.training.epochs:
             if recipe.trains:

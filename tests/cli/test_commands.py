@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import time
+import tomllib
 
 import pytest
 import torch
@@ -196,6 +197,18 @@ def test_train_dry_run_prints_a_recipe_and_writes_nothing(tmp_path):
     assert "[optimizer]" in done.stdout
     assert "438 training images" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_train_dry_run_as_json_is_the_same_recipe(tmp_path):
+    arguments = ("train", "package:digits-lt", "--dry-run", "-o", tmp_path / "run")
+    found = json.loads(command(*arguments, "--json").stdout)
+    assert found == {
+        "folder": str(tmp_path / "run"),
+        "recipe": tomllib.loads(command(*arguments).stdout),
+    }
+    refused = command("train", "package:digits-lt", "--json", "-o", tmp_path / "run")
+    assert refused.exit_code == 2
+    assert "--json is for --dry-run" in refused.stderr
 
 
 def test_data_inspect():

@@ -1,6 +1,7 @@
 """`saddlescope doctor` says what is there, and what is missing for what."""
 
 import importlib.metadata
+import json
 
 import pytest
 import torch
@@ -24,6 +25,12 @@ def test_versions_and_devices_are_those_of_this_process(run):
     if not torch.cuda.is_available():
         assert "device cuda" in run.stdout
         assert "none:" in run.stdout
+
+
+def test_as_json_it_says_the_same(run):
+    found = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)
+    width = max(map(len, found))
+    assert run.stdout.splitlines() == [f"{name:{width}}  {text}" for name, text in found.items()]
 
 
 def test_what_is_missing_is_named_with_its_purpose(monkeypatch):

@@ -71,6 +71,7 @@ train package:digits-lt -o captured --set training.captured=true --set training.
 train files.toml -o files --data-root images --workers 1 --cache cache --resume FILES CPU
 train --from run --classifier tau-norm --tau 0.5 -o tau CPU
 train sweep.toml -o sweep --only s-sgd-seed0 --dry-run CPU
+train sweep.toml -o sweep --dry-run --json CPU
 train package:digits-lt -o branched --branch run --dry-run KEYS --set method.gamma=1.0 CPU
 train sweep.toml -o sweep --jobs 2 --shard 1/2 CPU
 spectrum run --checkpoint 1 --classes 9 --groups none --split train --criterion ce --rtol 0.5 \
@@ -88,7 +89,7 @@ bench ends --cases mlp --tools saddlescope --run run --seeds 1 --repeats 1 --no-
 report run -o r.html --plain --open --force
 figure fig2 run -o out --formats svg --force
 demo -o demo --jobs 2 --device cpu --set training.epochs=0
-doctor
+doctor --json
 data inspect list --imbalance-factor 1.5 --profile exp --subset first --tail-threshold 2 \
     --train-list train.txt --test-list test.txt --sheet s.png --force --json --data-root images
 theory theorem1 --trials 20 --seed 1 --search --json

@@ -1,5 +1,8 @@
 """A sweep from the command line: the missing is run, the cut goes on, failures are named."""
 
+import csv
+import io
+import json
 import signal
 import time
 
@@ -42,6 +45,14 @@ def test_a_dry_run_lists_every_run_and_their_sum(tmp_path):
     assert "4 runs, 8 epochs" in done.stderr
     assert "12 gradients" in done.stderr  # 2·1 + 2·2 epochs' worth, twice
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_as_json_is_the_same_plan(tmp_path):
+    arguments = ("train", recipe(tmp_path), "--dry-run", "-o", tmp_path / "out")
+    rows = list(csv.DictReader(io.StringIO(command(*arguments).stdout)))
+    plan = json.loads(command(*arguments, "--json").stdout)
+    assert [{key: str(value) for key, value in row.items()} for row in plan] == rows
+    assert [row["run"] for row in plan] == NAMES
 
 
 def test_a_sweep_runs_what_is_missing_and_equals_single_runs(tmp_path):

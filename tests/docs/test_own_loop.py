@@ -41,7 +41,7 @@ logging.disable(logging.WARNING)
 import torch
 torch.compile = functools.partial(torch.compile, backend="aot_eager")  # no C++ compiler
 first, examples = json.load(sys.stdin)
-names, found = {"__name__": "example"}, {}
+names, found, measured = {"__name__": "example"}, {}, {}
 exec(first, names)
 for title, code in examples.items():
     try:
@@ -49,16 +49,18 @@ for title, code in examples.items():
         whole = lambda p: p.full_tensor() if hasattr(p, "full_tensor") else p
         weights = [whole(p).detach() for p in names["model"].parameters()]
         found[title] = [w.double().flatten().tolist() for w in weights]
+        if curves := names.pop("curves", None):
+            measured[title] = curves.monitor.frame().to_json(orient="records")
     except ModuleNotFoundError as error:
         found[title] = f"skip: {error}"
     except Exception as error:
         found[title] = f"{type(error).__name__}: {error}"
-print("FOUND" + json.dumps(found))
+print("FOUND" + json.dumps([found, measured]))
 """
 
 
 @pytest.fixture(scope="module")
-def ends(tmp_path_factory):
+def ended(tmp_path_factory):
     done = subprocess.run(
         [sys.executable, "-c", RUNNER], cwd=tmp_path_factory.mktemp("own-loop"), text=True,
         input=json.dumps([CODE.search(FIRST)[1], EXAMPLES]), capture_output=True, timeout=300,
@@ -66,6 +68,32 @@ def ends(tmp_path_factory):
     )  # fmt: skip
     assert "FOUND" in done.stdout, done.stderr
     return json.loads(done.stdout.split("FOUND")[-1])
+
+
+@pytest.fixture
+def ends(ended):
+    return ended[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("title", "unit", "step"),
+    [("Lightning, with curvature", "step", None),
+     ("Hugging Face Trainer, with curvature", "epoch", 4)],
+)  # fmt: skip
+def test_the_frameworks_measure_what_the_plain_loop_does(ended, title, unit, step):
+    if str(ended[0][title]).startswith("skip"):
+        pytest.skip(ended[0][title])
+    plain, there = (json.loads(ended[1][name]) for name in ("Curvature along the way", title))
+    assert [row["step"] for row in plain] == [0, 2, 4]
+    if step is None:
+        assert [row[unit] for row in there] == [0, 2, 4]
+    else:  # the only epoch ends after this step
+        assert [row[unit] for row in there] == [0]
+        plain = [row for row in plain if row["step"] == step]
+    for one, two in zip(plain, there, strict=True):
+        assert two["lambda_max"] == pytest.approx(one["lambda_max"], rel=1e-2)
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
 
 
 @pytest.mark.slow

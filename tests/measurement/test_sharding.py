@@ -118,15 +118,15 @@ def test_failure_elsewhere_is_noticed_in_the_middle_of_a_row(folder):
     job = SpectrumJob.plan(
         foreign_target("shared_net:network", "shared_net:dataset"), settings=Settings()
     )
-    store, products = distributed.HashStore(), []
+    store, asked = distributed.HashStore(), []
     mine, other = Board(store, 0, 2), Board(store, 1, 2)
     assert other.fail("rank 1: no more", 4)
     assert not mine.fail("rank 0: nor here", 1)
     assert not other.fail("rank 1: no more", 4)
     with pytest.raises(RankFailed, match="rank 1: no more") as raised:
-        run_sharded(job, mine, progress=lambda subset, product, *_: products.append(product))
+        run_sharded(job, mine, should_stop=lambda: asked.append(1))
     assert raised.value.exit_code == 4
-    assert products == [1]
+    assert asked == [1]  # after the first product
 
 
 @pytest.mark.parametrize("size", [2, 3])

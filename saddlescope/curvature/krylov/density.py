@@ -18,13 +18,14 @@ import torch
 from scipy.special import ndtr, stdtrit
 from torch import Tensor
 
-from saddlescope.curvature.krylov.lanczos import Lanczos, gauss_rule, random_start
+from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
 from saddlescope.curvature.memory import default_budget
 from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
 from saddlescope.curvature.seeds import derived_seed
 from saddlescope.errors import OperatorError, UsageError
 from saddlescope.palette import OTHER
 from saddlescope.results import Number, Result, draw_interval
+from saddlescope.stages import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -198,7 +199,8 @@ def spectral_density(
     _at_least_one(steps=steps, probes=probes)
     _must_fit(matrix, basis_memory, steps=steps)
     matrix.verify()
-    starts = (probe_start(matrix.size, seed, index) for index in range(probes))
+    numbers = counted("density", range(probes), text=lambda i: f"probe {i + 1}/{probes}")
+    starts = (probe_start(matrix.size, seed, index) for index in numbers)
     rules = [gauss_rule(Lanczos(matrix, start, capacity=steps)) for start in starts]
     longest = max(len(nodes) for nodes, _ in rules)
     return SpectralDensity(
@@ -242,13 +244,15 @@ def trace(
     matrix.verify()
     basis = torch.zeros((0, matrix.size), dtype=matrix.dtype, device=matrix.device)
     if deflation:
-        sketch = [matrix.matvec(_signs(matrix, seed, -1 - i)) for i in range(deflation)]
+        numbers = counted("trace", range(deflation), text=lambda _: "sketch")
+        sketch = [matrix.matvec(_signs(matrix, seed, -1 - i)) for i in numbers]
         basis = torch.linalg.qr(torch.stack(sketch, dim=1)).Q.T.contiguous()
-    exact = sum(_dot(q, matrix.matvec(q)) for q in basis)
+    rows = counted("trace", basis, text=lambda _: "exact part")
+    exact = sum(_dot(q, matrix.matvec(q)) for q in rows)
     values = np.empty(probes)
     mean = torch.zeros(matrix.size, dtype=torch.float64, device=matrix.device)
     departures = 0.0  # from the mean, squared and added up as in Welford's algorithm
-    for index in range(probes):
+    for index in counted("trace", range(probes), text=lambda i: f"probe {i + 1}/{probes}"):
         signs = _signs(matrix, seed, index)
         probe = signs - (basis @ signs) @ basis
         product = matrix.matvec(probe)
@@ -266,6 +270,20 @@ def trace(
     if probes > 1:
         error = unit * math.sqrt(2.0 * departures / (probes - 1) / probes)
     return ProbeEstimate(float(values.mean()), error, probes)
+
+
+def gauss_rule(lanczos: Lanczos) -> tuple[np.ndarray, np.ndarray]:
+    """Take all steps there is room for; return nodes and weights of the start vector's rule.
+
+    Both have shape (steps taken,); the weights are the squares of the Ritz vectors' first
+    coordinates, because the first basis vector is the start vector.
+    """
+    for _ in counted("step", range(lanczos.capacity - lanczos.steps)):
+        if lanczos.exhausted:
+            break
+        lanczos.step()
+    theta, coordinates = lanczos.eigh()
+    return theta, coordinates[0] ** 2
 
 
 def probe_start(size: int, seed: int, index: int) -> Tensor:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from saddlescope.curvature.krylov.lanczos import Lanczos, gauss_rule
+from saddlescope.curvature.krylov.density import gauss_rule
+from saddlescope.curvature.krylov.lanczos import Lanczos
 from saddlescope.curvature.operators import OperatorLike
 
 

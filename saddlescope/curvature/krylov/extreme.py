@@ -20,8 +20,10 @@ from saddlescope.curvature.krylov.noise import product_noise
 from saddlescope.curvature.krylov.outer import OuterBounds
 from saddlescope.curvature.krylov.search import Search, SearchOptions
 from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
+from saddlescope.curvature.products import TYPICAL_PRODUCTS
 from saddlescope.errors import UsageError
 from saddlescope.results import GREY, Result, draw_interval
+from saddlescope.stages import counted
 from saddlescope.stopping import StopOptions, StopRule
 
 if TYPE_CHECKING:
@@ -135,7 +137,14 @@ def extreme_eigenvalues(
     delta = fresh * start_component(matrix.size, 0.5 * (1.0 - stop.confidence))
     reason: StopReason = "max-matvecs"
     outer = OuterBounds(delta, dimension=matrix.size)
-    while lanczos.steps < stop.max_matvecs:
+    theta = np.full(2, math.nan)
+    products = counted(
+        "eigenvalues",
+        range(stop.max_matvecs),
+        expect=min(TYPICAL_PRODUCTS, matrix.size),
+        text=lambda done: f"product {done}, λ_max {theta[1]:.4g}, λ_min {theta[0]:.4g}",
+    )
+    for _ in products:
         if lanczos.full:
             lanczos.restart()
         lanczos.step()

@@ -268,18 +268,6 @@ class Lanczos:
         return coordinates @ self._basis[:held]
 
 
-def gauss_rule(lanczos: Lanczos) -> tuple[np.ndarray, np.ndarray]:
-    """Take all steps there is room for; return nodes and weights of the start vector's rule.
-
-    Both have shape (steps taken,); the weights are the squares of the Ritz vectors' first
-    coordinates, because the first basis vector is the start vector.
-    """
-    while lanczos.steps < lanczos.capacity and not lanczos.exhausted:
-        lanczos.step()
-    theta, coordinates = lanczos.eigh()
-    return theta, coordinates[0] ** 2
-
-
 def scaled_norm(vector: Tensor) -> Tensor:
     """Return ‖v‖ by squares that neither underflow nor overflow, float64, shape ().
 

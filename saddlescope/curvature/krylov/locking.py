@@ -12,6 +12,8 @@ from saddlescope.curvature.krylov.lanczos import Lanczos, scaled_norm
 from saddlescope.curvature.krylov.noise import product_noise
 from saddlescope.curvature.krylov.outer import OuterBounds
 from saddlescope.curvature.operators import SymmetricOperator
+from saddlescope.curvature.products import TYPICAL_PRODUCTS
+from saddlescope.stages import counted
 from saddlescope.stopping import StopRule
 
 
@@ -41,6 +43,12 @@ class LockedSearch:
         self.residuals = np.empty(0)
         self._scale = self._noise = 0.0
         self.products = 0
+        self._budget = counted(
+            "eigenpairs",
+            range(1, stop.max_matvecs + 1),
+            expect=k * TYPICAL_PRODUCTS,
+            text=lambda number: f"product {number}, {len(self.values)} of {k} pairs",
+        )
 
     def run(self, start: Tensor, miss: float, capacity: int) -> float:
         """Look for more in what is left, from a fresh start vector.
@@ -66,7 +74,7 @@ class LockedSearch:
         )
         outer = OuterBounds(start_component(left, miss), dimension=left)
         edge = -math.inf
-        while self.products < self._stop.max_matvecs:
+        for _ in self._budget:  # of all runs together
             if lanczos.full:
                 lanczos.restart(**{"low" if self._sign > 0 else "high": self._k})
             lanczos.step()

@@ -35,8 +35,10 @@ from saddlescope.curvature.krylov.extreme import Ends
 from saddlescope.curvature.krylov.lanczos import Lanczos, random_start, room_for, scaled_norm
 from saddlescope.curvature.krylov.outer import OuterBounds
 from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
+from saddlescope.curvature.products import TYPICAL_PRODUCTS
 from saddlescope.curvature.seeds import derived_seed
 from saddlescope.errors import UsageError
+from saddlescope.stages import counted
 from saddlescope.stopping import StopOptions, StopRule
 
 _SETTLED = 0.1
@@ -135,7 +137,9 @@ def temple_bounds(
             project=deflated.outer,
         )
         settled = False
-        while not (settled or lanczos.exhausted) and lanczos.steps < stop.max_matvecs:
+        for _ in counted("kato-temple", range(stop.max_matvecs), expect=TYPICAL_PRODUCTS):
+            if settled or lanczos.exhausted:
+                break
             if lanczos.full:
                 lanczos.restart()
             lanczos.step()

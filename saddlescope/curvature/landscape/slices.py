@@ -19,6 +19,7 @@ from saddlescope.curvature.operators import ObjectiveOperator, objective_of
 from saddlescope.errors import UsageError
 from saddlescope.palette import OTHER
 from saddlescope.results import GREY, Result
+from saddlescope.stages import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,7 +112,9 @@ def loss_slice(
     """
     offsets = np.asarray(radii, float)
     with displaced(objective_of(loss), [direction]) as loss_at:
-        losses = [loss_at((float(a),)) for a in offsets]
+        losses = [
+            loss_at((float(a),)) for a in counted("slice", offsets, text=lambda a: f"at {a:.3g}")
+        ]
     return LossSlice(offsets, np.array(losses, float))
 
 
@@ -138,7 +141,10 @@ def loss_plane(
     rows = np.asarray(radii, float)
     columns = rows if second_radii is None else np.asarray(second_radii, float)
     with displaced(objective_of(loss), [first, second]) as loss_at:
-        losses = [[loss_at((float(a), float(b))) for b in columns] for a in rows]
+        losses = [
+            [loss_at((float(a), float(b))) for b in counted("point", columns)]
+            for a in counted("plane", rows, text=lambda a: f"at {a:.3g}")
+        ]
     return LossPlane(rows, columns, np.array(losses, float).reshape(len(rows), len(columns)))
 
 

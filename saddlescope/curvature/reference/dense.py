@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from saddlescope.curvature.operators import SymmetricOperator
 from saddlescope.curvature.reference.plain import PlainHessian, Reference
 from saddlescope.errors import UsageError
+from saddlescope.stages import counted
 
 DENSE_LIMIT = 3000
 """Parameters up to which a dense Hessian is made unless another limit is given: 72 MB, minutes."""
@@ -42,7 +43,7 @@ def dense_hessian(
         )
     product = PlainHessian(model, criterion, batch)
     identity = torch.eye(size, dtype=torch.float64, device=product.device)
-    matrix = torch.stack([product(row) for row in identity])
+    matrix = torch.stack([product(row) for row in counted("row", identity)])
     return 0.5 * (matrix + matrix.T)
 
 

@@ -21,6 +21,7 @@ from saddlescope.curvature.objective import Criterion, as_samples, select_subset
 from saddlescope.curvature.tables.spectra import (
     RowOptions,
     SpectrumRow,
+    counted_rows,
     measure_operator,
     plan_programs,
     row_options,
@@ -33,19 +34,20 @@ _V_MIN_WEIGHT = 3.0
 
 
 class CurvatureMonitor:
-    """Measure chosen classes and groups every few epochs.
+    """Measure chosen classes and groups every few epochs or steps.
 
     Args:
         criterion: see `Objective`.
         dataset: see `as_samples`.
         groups: "all", or names that `dataset.groups` maps to class numbers.
         classes: class numbers, "all" or "none".
-        every: epochs between two checks; epoch 0 is one.
+        every: epochs, or steps, between two checks; number 0 is one.
+        unit: what is counted.
         warm: start each check from the last one's eigenvectors.
         **options: see `measure_subset`; the seed is that of the fresh part of the start vectors.
 
     Attributes:
-        rows: every row so far, as dicts with an `epoch`.
+        rows: every row so far, as dicts with an `epoch` or a `step`.
     """
 
     def __init__(
@@ -56,26 +58,27 @@ class CurvatureMonitor:
         groups: Sequence[str] = ("all",),
         classes: Literal["all", "none"] | Sequence[int] = "none",
         every: int = 1,
+        unit: Literal["epoch", "step"] = "epoch",
         warm: bool = True,
         **options: Unpack[RowOptions],
     ) -> None:
         if every < 1:
-            raise UsageError(f"every = {every}: expected at least 1 epoch")
+            raise UsageError(f"every = {every}: expected at least 1 {unit}")
         self.criterion = criterion
         self.samples = as_samples(dataset)
         self.subsets = select_subsets(self.samples, classes=classes, groups=groups)
-        self.every, self.warm = every, warm
+        self.every, self.unit, self.warm = every, unit, warm
         self.matrix, self.stop, self.search = row_options(options)
         self.rows: list[dict[str, Any]] = []
         self._guesses: dict[str, Tensor] = {}
 
-    def __call__(self, model: nn.Module, epoch: int) -> list[SpectrumRow]:
-        """Measure if this epoch is due; the model may be in train mode.
+    def __call__(self, model: nn.Module, number: int) -> list[SpectrumRow]:
+        """Measure if this epoch or step is due; the model may be in train mode.
 
         Returns:
-            The new rows, none if the epoch is not due.
+            The new rows, none if it is not due.
         """
-        if epoch % self.every:
+        if number % self.every:
             return []
         found = []
         with untouched(model):
@@ -89,12 +92,12 @@ class CurvatureMonitor:
                     strategy=self.matrix.strategy,
                 )
                 self.matrix = replace(self.matrix, programs=programs)
-            for subset in self.subsets:
+            for subset in counted_rows(self.samples, self.subsets):
                 key = f"{subset.kind}/{subset.name}"
                 # Another fresh part each time: the last check's vectors depend on the last one.
                 search = replace(
                     self.search,
-                    seed=self.search.seed + epoch,
+                    seed=self.search.seed + number,
                     warm_start=self._guesses.get(key),
                     eigenvectors=self.warm,
                 )
@@ -103,7 +106,7 @@ class CurvatureMonitor:
                 if self.warm and row.ends.eigenvectors is not None:
                     v_max, v_min = row.ends.eigenvectors
                     self._guesses[key] = v_max + _V_MIN_WEIGHT * v_min
-                self.rows.append({"epoch": epoch, **row.columns()})
+                self.rows.append({self.unit: number, **row.columns()})
                 found.append(row)
         return found
 

@@ -32,6 +32,7 @@ from saddlescope.curvature.tables.spectra import (
     subset_operator,
 )
 from saddlescope.errors import UsageError
+from saddlescope.stages import counted
 
 
 class NothingToResample(UsageError):  # noqa: N818 - of the samples, not a mistake of the caller's
@@ -127,9 +128,9 @@ def bootstrap_spectra(
     targets = data.targets.cpu()
     members = _members(targets, subset)
     if all(len(indices) < 2 for indices in members):
-        counted = sum(len(indices) for indices in members)
+        total = sum(len(indices) for indices in members)
         raise NothingToResample(
-            f"{subset.kind} {subset.name!r} has {counted} sample{'s' * (counted != 1)}, at most "
+            f"{subset.kind} {subset.name!r} has {total} sample{'s' * (total != 1)}, at most "
             "one a class: drawing with replacement gives the same set each time, so a bootstrap "
             "says nothing of sampling error"
         )
@@ -144,7 +145,7 @@ def bootstrap_spectra(
         derived_seed(seed, "bootstrap", subset.kind, subset.name)
     )
     draws, unconverged, matvecs, cost = np.empty((resamples, 3)), 0, 0, 0.0
-    for index in range(resamples):
+    for index in counted("bootstrap", range(resamples), text=lambda i: f"resample {i + 1}"):
         chosen = torch.cat([_draw(indices, generator) for indices in members])
         batches = SampleBatches(data, chosen, matrix.batch_size)
         resample = specified_operator(matrix, model, criterion, batches).matrix

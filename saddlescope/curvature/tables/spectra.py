@@ -44,6 +44,7 @@ from saddlescope.curvature.products import Programs, Strategy
 from saddlescope.curvature.seeds import derived_seed
 from saddlescope.curvature.tables.vanishing import ends_in_double
 from saddlescope.errors import OperatorError
+from saddlescope.stages import counted
 from saddlescope.stopping import StopRule
 
 
@@ -119,6 +120,12 @@ def plan_programs(
     rows = [count_samples(samples, subset) for subset in subsets]
     programs.expect(Objective(model, criterion, batches), rows)
     return programs
+
+
+def counted_rows(samples: Samples, subsets: Sequence[Subset]) -> Iterator[Subset]:
+    """Go over the rows of a table, for whoever watches `progress`."""
+    sizes = [count_samples(samples, subset) for subset in subsets]
+    return counted("spectrum", subsets, sizes=sizes, text=lambda s: f"{s.kind} {s.name}")
 
 
 class RowOptions(MatrixOptions, EndsOptions, total=False):
@@ -266,7 +273,7 @@ def iter_spectra(
     if matrix.programs is None:
         programs = plan_programs(model, criterion, samples, subsets, strategy=matrix.strategy)
         matrix = replace(matrix, programs=programs)
-    for subset in subsets:
+    for subset in counted_rows(samples, subsets):
         built = subset_operator(model, criterion, samples, subset, matrix)
         yield measure_operator(built, subset, stop, search)
 

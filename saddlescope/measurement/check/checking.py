@@ -37,6 +37,7 @@ from saddlescope.curvature.reference import (
 from saddlescope.errors import UsageError
 from saddlescope.measurement.check.agreement import INSTRUMENT, CheckRow, compared
 from saddlescope.measurement.target import Target
+from saddlescope.stages import counted
 
 ROUNDING = 100.0
 """Units of the dtype's rounding, relative to ‖H‖, that a product may be off without explanation:
@@ -67,7 +68,6 @@ def check_target(
     samples: int = 50,
     stop: StopRule = StopRule(),
     seed: int = 0,
-    on_row: Callable[[CheckRow, float], None] = lambda _row, _share: None,
 ) -> list[CheckRow]:
     """Compare the instrument with every reference, and test what it rests on.
 
@@ -78,7 +78,6 @@ def check_target(
         samples: of each row at most so many take part, its first ones.
         stop: of the instrument; always certified.
         seed: of all start vectors.
-        on_row: called with each row as it is finished, and the share of rows done.
 
     Raises:
         UsageError, DataError: see `select_subsets`; a model that cannot be copied to float64.
@@ -87,11 +86,10 @@ def check_target(
         raise UsageError(f"samples = {samples}: expected at least 1")
     subsets = select_subsets(target.samples, classes=classes, groups=groups)
     rows: list[CheckRow] = []
-    for subset in subsets:
+    for subset in counted("check", subsets, text=lambda s: f"{s.kind} {s.name}"):
         problem = _Comparison(target, subset, samples, stop, seed)
-        for row in problem.rows():
-            rows.append(row)
-            on_row(row, len(rows) / (_TESTS * len(subsets)))
+        tests = counted("tool", problem.rows(), total=_TESTS, text=lambda row: f"{row.tool} done")
+        rows.extend(tests)
     return rows
 
 

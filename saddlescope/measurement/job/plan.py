@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from saddlescope.curvature import TYPICAL_PRODUCTS, MemoryPlan, count_samples, measure_footprint
+from saddlescope.curvature import MemoryPlan, count_samples, measure_footprint
 from saddlescope.measurement.job.spectrum import SpectrumJob
 
-_CERTIFIED_PRODUCTS = 50
 _FIXED_GRADIENTS = 8
 """Building the operator, verifying it, and the float64 check, in gradients."""
 
@@ -55,9 +54,7 @@ def plan_rows(job: SpectrumJob) -> Iterator[PlannedRow]:
     footprint = measure_footprint(
         target.model, target.criterion, target.samples, programs=job.programs()
     )
-    stop = settings.stop
-    typical = _CERTIFIED_PRODUCTS if stop.certify else TYPICAL_PRODUCTS
-    products = min(stop.max_matvecs, typical)
+    products = settings.typical_products
     for subset in job.subsets:
         n = count_samples(target.samples, subset)
         yield PlannedRow(
@@ -69,7 +66,7 @@ def plan_rows(job: SpectrumJob) -> Iterator[PlannedRow]:
             memory=footprint.plan(
                 n,
                 batch_size=settings.matrix.batch_size,
-                max_matvecs=stop.max_matvecs,
+                max_matvecs=settings.stop.max_matvecs,
                 products=products,
             ),
         )

@@ -14,6 +14,7 @@ from saddlescope.curvature import (
     SpectrumRow,
     Subset,
     as_patterns,
+    count_samples,
     plan_programs,
     select_parameters,
     select_subsets,
@@ -41,6 +42,7 @@ from saddlescope.runs import (
     views_folder,
     write_spectrum,
 )
+from saddlescope.stages import counted
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,6 @@ class SpectrumJob:
         *,
         on_row: Callable[[dict[str, Any], bool], None] | None = None,
         on_view: Callable[[dict[str, Any], str, bool], None] | None = None,
-        progress: Callable[[Subset, int, float, float], None] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
         keeper: Keeper | None = None,
     ) -> list[dict[str, Any]]:
@@ -138,8 +139,6 @@ class SpectrumJob:
         Args:
             on_row: called with each row and whether it was already there.
             on_view: called with the row, the view and whether that was already there.
-            progress: called after each product with (subset, products, θ_max, θ_min); of a view
-                the last two are NaN.
             should_stop: asked after each product; True ends the job, finished rows kept.
             keeper: knows and keeps the rows; None is the table at `path`.
 
@@ -159,37 +158,46 @@ class SpectrumJob:
         # The same traced products for all rows and their views.
         matrix = replace(self.settings.matrix, programs=keeper.programs)
         settings = replace(self.settings, matrix=matrix)
+        still_open = {
+            pair: [view for view in kept if not kept[view].has(self._words(*pair, view))]
+            for pair in self.rows
+        }
+        costs = [
+            self._costs(pair[0], still_open[pair], reused=expected[pair] in finished)
+            for pair in self.rows
+        ]
         rows = []
-        for subset, seed in self.rows:
+        numbered = enumerate(
+            counted("spectrum", self.rows, sizes=list(map(sum, costs)), text=_row_name)
+        )
+        for number, (subset, seed) in numbered:
             work = RowWork(
                 target=self.target,
                 subset=subset,
                 seed=seed,
                 settings=settings,
                 directions=directions,
-                check=self._watch(subset, progress, should_stop),
+                check=self._watch(subset, should_stop),
                 folder=views_folder(self.path) if self.path else None,
             )
-            open_views = [
-                view for view in kept if not kept[view].has(self._words(subset, seed, view))
-            ]
-            key = expected[subset, seed]
-            reused = key in finished
-            if not reused:
-                needed = any(VIEWS[view].from_row for view in open_views)
-                finished[key] = self._columns(work.measure(eigenvectors=needed))
-                keeper.save(finished)
-            row = finished[key]
-            if on_row is not None:
-                on_row(row, reused)
-            rows.append(row)
-            for view, records in kept.items():
-                if view in open_views:
-                    words = row | self._words(subset, seed, view)
-                    order = [self._words(*pair, view) for pair in self.rows]
-                    records.put(words, VIEWS[view].compute(work), order=order)
-                if on_view is not None:
-                    on_view(row, view, view not in open_views)
+            key, open_views = expected[subset, seed], still_open[subset, seed]
+            for part in counted("row", ("", *kept), sizes=costs[number], text=str):
+                if part:
+                    if part in open_views:
+                        words = finished[key] | self._words(subset, seed, part)
+                        order = [self._words(*pair, part) for pair in self.rows]
+                        kept[part].put(words, VIEWS[part].compute(work), order=order)
+                    if on_view is not None:
+                        on_view(finished[key], part, part not in open_views)
+                    continue
+                reused = key in finished
+                if not reused:
+                    needed = any(VIEWS[view].from_row for view in open_views)
+                    finished[key] = self._columns(work.measure(eigenvectors=needed))
+                    keeper.save(finished)
+                if on_row is not None:
+                    on_row(finished[key], reused)
+                rows.append(finished[key])
         return rows
 
     def finished(self) -> Rows:
@@ -239,17 +247,22 @@ class SpectrumJob:
             strategy=self.settings.matrix.strategy,
         )
 
+    def _costs(self, subset: Subset, open_views: list[str], *, reused: bool) -> list[float]:
+        """About what a row and each of its views still take, in gradients of one sample."""
+        n, typical = count_samples(self.target.samples, subset), self.settings.typical_products
+        of_row = 0.0 if reused else 2.0 * n * typical
+        of_views = [
+            n * VIEWS[view].gradients(self.settings.views, typical) if view in open_views else 0.0
+            for view in self.views
+        ]
+        return [of_row, *(of_views if self.path else ())]
+
     def _watch(
-        self,
-        subset: Subset,
-        progress: Callable[[Subset, int, float, float], None] | None,
-        should_stop: Callable[[], bool],
+        self, subset: Subset, should_stop: Callable[[], bool]
     ) -> Callable[[int, float, float], None]:
         """What is called after each product of a row and its views."""
 
-        def after_product(products: int, largest: float, smallest: float) -> None:
-            if progress is not None:
-                progress(subset, products, largest, smallest)
+        def after_product(*_: float) -> None:
             if should_stop():
                 where = (
                     f"; finished rows are in {self.path}, run again to go on" if self.path else ""
@@ -286,6 +299,11 @@ class SpectrumJob:
             "device": parameter.device.type,
             "settings": VIEWS[view].settings(settings, rule) if view else settings.column(),
         }
+
+
+def _row_name(row: tuple[Subset, int]) -> str:
+    subset, _ = row
+    return f"{subset.kind} {subset.name}"
 
 
 def _by_key(rows: list[dict[str, Any]], asked: set[Key]) -> Rows:
