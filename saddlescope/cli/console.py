@@ -149,12 +149,6 @@ def choose_device(name: str) -> "torch.device":
     return device
 
 
-def pixels_of(inputs: Any) -> int:
-    """Pixels of an image in a batch of images, (N, C, H, W); 0 of anything else."""
-    shape = tuple(getattr(inputs, "shape", ()))
-    return int(shape[2] * shape[3]) if len(shape) == 4 else 0
-
-
 def choose_threads(threads: int | None, pixels: int) -> None:
     """Set torch's threads: as asked, else one where a thread's start costs more than it brings.
 

@@ -17,7 +17,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from saddlescope.curvature.objective import Criterion, as_samples, select_subsets, untouched
+from saddlescope.curvature.objective import (
+    BatchLoss,
+    Criterion,
+    Groups,
+    as_samples,
+    select_subsets,
+    untouched,
+)
 from saddlescope.curvature.tables.spectra import (
     RowOptions,
     SpectrumRow,
@@ -37,8 +44,8 @@ class CurvatureMonitor:
 
     Args:
         criterion: see `Objective`.
-        dataset: see `as_samples`.
-        groups: "all", or names that `dataset.groups` maps to class numbers.
+        dataset: data loader, batches, tensors or items, see `as_samples`.
+        groups: see `Grouping`: names, a key of the batch, a function of a sample, positions.
         classes: class numbers, "all" or "none".
         every: epochs between two checks; epoch 0 is one.
         warm: start each check from the last one's eigenvectors.
@@ -53,7 +60,7 @@ class CurvatureMonitor:
         criterion: Criterion,
         dataset: Any,
         *,
-        groups: Sequence[str] = ("all",),
+        groups: Groups = ("all",),
         classes: Literal["all", "none"] | Sequence[int] = "none",
         every: int = 1,
         warm: bool = True,
@@ -62,7 +69,8 @@ class CurvatureMonitor:
         if every < 1:
             raise UsageError(f"every = {every}: expected at least 1 epoch")
         self.criterion = criterion
-        self.samples = as_samples(dataset)
+        whole = isinstance(criterion, BatchLoss)
+        self.samples = as_samples(dataset, groups=groups, whole=whole)
         self.subsets = select_subsets(self.samples, classes=classes, groups=groups)
         self.every, self.warm = every, warm
         self.matrix, self.stop, self.search = row_options(options)
