@@ -14,10 +14,9 @@ from saddlescope.cli.console import (
     choose_threads,
     number_list,
     one_line_errors,
-    pixels_of,
     say,
 )
-from saddlescope.cli.targets import Criterion, Split, find_target, group_names
+from saddlescope.cli.targets import Split, asked_groups, find_target, pixels, usual_groups
 from saddlescope.errors import ExitCode
 from saddlescope.stopping import StopRule
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 def check(
     run: targets.Run = None,
     checkpoint: targets.Checkpoint = "last",
+    entry: targets.Entry = None,
     model: targets.Model = None,
     data: targets.Data = None,
     classes: Annotated[
@@ -44,7 +44,7 @@ def check(
     ] = "none",
     samples: Annotated[int, typer.Option(min=1, help="Most samples, the first of each row.")] = 50,
     split: targets.WhichSplit = Split.TRAIN,
-    criterion: targets.WhichCriterion = Criterion.CE,
+    criterion: targets.WhichCriterion = "ce",
     rtol: Annotated[
         float, typer.Option(help="Half-width of the intervals to check.")
     ] = StopRule.rtol,
@@ -74,17 +74,17 @@ def check(
     from saddlescope.runs import refuse_foreign_output, refuse_foreign_table
 
     stop = StopRule(rtol=rtol, confidence=confidence, max_matvecs=max_matvecs)
+    asked = asked_groups(groups)
     target, _ = find_target(
         run, model, data,
-        checkpoint=checkpoint, split=split.value, criterion=criterion.value,
-        data_root=data_root, device=choose_device(device),
+        checkpoint=checkpoint, split=split.value, criterion=criterion,
+        entry=entry, groups=asked, data_root=data_root, device=choose_device(device),
     )  # fmt: skip
     if output is not None:
         columns = [field.name for field in fields(CheckRow)]
         refuse_foreign_output(output, force=force, columns=columns)
         refuse_foreign_table(output, columns)
-    first = target.samples.inputs(target.samples.targets[:1] * 0)
-    choose_threads(threads, pixels_of(first))
+    choose_threads(threads, pixels(target))
     wanted: Any = classes
     if classes is None:
         wanted = [smallest_class(target)] if groups == "none" else "none"
@@ -93,7 +93,7 @@ def check(
     rows = check_target(
         target,
         classes=wanted,
-        groups=group_names(groups, target),
+        groups=usual_groups(target) if asked is None else asked,
         samples=samples,
         stop=stop,
         seed=seed,

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import typer
 
@@ -151,12 +151,6 @@ def choose_device(name: str) -> "torch.device":
     else:
         say("device: cpu")
     return device
-
-
-def pixels_of(inputs: Any) -> int:
-    """Pixels of an image in a batch of images, (N, C, H, W); 0 of anything else."""
-    shape = tuple(getattr(inputs, "shape", ()))
-    return int(shape[2] * shape[3]) if len(shape) == 4 else 0
 
 
 def choose_threads(threads: int | None, pixels: int) -> None:

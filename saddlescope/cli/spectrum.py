@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from saddlescope.cli import options, targets
-from saddlescope.cli.completion import GROUPS, one_of, some_of
+from saddlescope.cli.completion import one_of, some_of
 from saddlescope.cli.console import (
     choose_device,
     choose_threads,
     number_list,
     one_line_errors,
-    pixels_of,
     say,
     show_log,
     stop_on_signal,
 )
 from saddlescope.cli.ranks import on_all_ranks, sharing
 from saddlescope.cli.rows import print_rows
-from saddlescope.cli.targets import Criterion, Split, find_target, group_names
+from saddlescope.cli.targets import Split, asked_groups, find_target, pixels, usual_groups
 from saddlescope.cli.views import say_view, say_view_costs, say_views_saved
 from saddlescope.errors import ExitCode, UsageError
 from saddlescope.parallel import job_board, leads
@@ -45,22 +44,15 @@ class Shard(StrEnum):
 def spectrum(
     run: targets.Run = None,
     checkpoint: targets.Checkpoint = "last",
+    entry: targets.Entry = None,
     model: targets.Model = None,
     data: targets.Data = None,
     classes: Annotated[
         str, typer.Option(help="all, none, or numbers such as 0,80 or 0-9.")
     ] = "all",
-    groups: Annotated[
-        str | None,
-        typer.Option(
-            help="all, head, tail, many, medium, few; or none. By default all, and head and "
-            "tail where the data set tells them apart.",
-            show_default=False,
-            autocompletion=some_of(GROUPS),
-        ),
-    ] = None,
+    groups: targets.WhichGroups = None,
     split: targets.WhichSplit = Split.TRAIN,
-    criterion: targets.WhichCriterion = Criterion.CE,
+    criterion: targets.WhichCriterion = "ce",
     rtol: Annotated[float, typer.Option(help="Stop below this relative residual.")] = StopRule.rtol,
     certify: Annotated[
         bool, typer.Option("--certify", help="Stop when the intervals are below rtol instead.")
@@ -116,6 +108,14 @@ def spectrum(
     k: Annotated[int, typer.Option("--k", help="eigenvalues: how many at each end.")] = 10,
     radius: Annotated[float, typer.Option(help="slices, plane: how far from w they reach.")] = 0.5,
     resamples: Annotated[int, typer.Option(help="bootstrap: how many.")] = 20,
+    randomness: Annotated[
+        str,
+        typer.Option(
+            help="Data that are others when read again: frozen keeps the first reading and says "
+            "so, refuse does not measure them.",
+            autocompletion=one_of(("frozen", "refuse")),
+        ),
+    ] = "frozen",
     strategy: Annotated[
         str,
         typer.Option(
@@ -161,7 +161,7 @@ def spectrum(
         MatrixSpec(
             operator=cast("Any", operator), parameters=tuple(parameters) if parameters else None,
             weight_decay=weight_decay, batch_size=usual_batch_size(place),
-            strategy=cast("Any", strategy),
+            strategy=cast("Any", strategy), randomness=cast("Any", randomness),
         ),
         ViewSettings(steps=steps, probes=probes, k=k, radius=radius, resamples=resamples),
     )  # fmt: skip
@@ -170,17 +170,17 @@ def spectrum(
         raise UsageError(
             "--with needs one process: run it again without torchrun, finished rows are kept"
         )
+    asked = asked_groups(groups)
     target, path = find_target(
         run, model, data,
-        checkpoint=checkpoint, split=split.value, criterion=criterion.value,
-        data_root=data_root, device=place,
+        checkpoint=checkpoint, split=split.value, criterion=criterion,
+        entry=entry, groups=asked, data_root=data_root, device=place,
     )  # fmt: skip
-    first = target.samples.inputs(target.samples.targets[:1] * 0)
-    choose_threads(threads, pixels_of(first))
+    choose_threads(threads, pixels(target))
     job = SpectrumJob.plan(
         target,
         classes=wanted,
-        groups=group_names(groups, target),
+        groups=usual_groups(target) if asked is None else asked,
         settings=settings,
         seed=number_list(seed, "--seed", "numbers"),
         path=output or path,

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saddlescope.cli.completion import CHECKPOINTS, one_of
+from saddlescope.cli.completion import CHECKPOINTS, GROUPS, one_of, some_of
 from saddlescope.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
+    from saddlescope.curvature import Groups
     from saddlescope.measurement import Target
 
 
@@ -20,13 +21,6 @@ class Split(StrEnum):
 
     TRAIN = "train"
     TEST = "test"
-
-
-class Criterion(StrEnum):
-    """Which loss."""
-
-    CE = "ce"
-    TRAINING = "training"
 
 
 Run = Annotated[
@@ -45,7 +39,31 @@ Model = Annotated[
 Data = Annotated[str | None, typer.Option(help="package.module:dataset to go with --model.")]
 WhichSplit = Annotated[Split, typer.Option(help="train or test.")]
 WhichCriterion = Annotated[
-    Criterion, typer.Option(help="ce, or training for the loss the network was trained with.")
+    str,
+    typer.Option(
+        help="ce; training for the loss the network was trained with; with --model also "
+        "package.module:criterion.",
+        autocompletion=one_of(("ce", "training")),
+    ),
+]
+WhichGroups = Annotated[
+    str | None,
+    typer.Option(
+        help="all, head, tail, many, medium, few; or none. With --model also a key of the batch, "
+        "or package.module:name of a function of a sample or of lists of positions. By default "
+        "all, and head and tail where the data set tells them apart.",
+        show_default=False,
+        autocompletion=some_of(GROUPS),
+    ),
+]
+Entry = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        help="With --model: key of the checkpoint, or first part of the names, under which the "
+        "weights stand, such as state_dict_ema.",
+        show_default=False,
+    ),
 ]
 Confidence = Annotated[float, typer.Option(help="Joint probability of a row's intervals.")]
 
@@ -58,10 +76,25 @@ def find_target(
     checkpoint: str,
     split: str,
     criterion: str,
+    entry: str | None,
+    groups: "Groups | None",
     data_root: Path | None,
     device: "torch.device",
 ) -> "tuple[Target, Path | None]":
-    """Return the target asked for, and where its table belongs."""
+    """Return the target asked for, and where its table belongs.
+
+    Args:
+        run: a run folder, or None.
+        model: of a network from elsewhere, or None.
+        data: to go with it.
+        checkpoint: of the run, or a file of weights.
+        split: train or test.
+        criterion: ce, training, or a criterion's import path.
+        entry: where the weights stand in the file.
+        groups: those asked for, which the data are read with.
+        data_root: folder of the data sets.
+        device: where to compute.
+    """
     from saddlescope.measurement import foreign_target, run_target
     from saddlescope.runs import RunFolder
 
@@ -70,6 +103,8 @@ def find_target(
     if run is not None:
         if data is not None:
             raise UsageError("--data goes with --model; a run folder knows its own data")
+        if entry is not None:
+            raise UsageError("--entry goes with --model; a run folder knows its own checkpoints")
         folder = RunFolder(run)
         target = run_target(
             folder, checkpoint=checkpoint, split=split, criterion=criterion, device=device,
@@ -78,16 +113,44 @@ def find_target(
         return target, folder.spectrum_file(target.identity["checkpoint"], split)
     if data is None:
         raise UsageError("--model needs --data package.module:dataset")
-    if criterion != "ce":
+    if criterion == "training":
         raise UsageError("--criterion training is known of run folders only")
     assert model is not None
-    weights = None if checkpoint == "last" else Path(checkpoint)
-    return foreign_target(model, data, checkpoint=weights, split=split, device=device), None
+    if checkpoint == "last" and entry is not None:
+        raise UsageError("--entry needs --checkpoint: it says where in the file the weights stand")
+    target = foreign_target(
+        model,
+        data,
+        checkpoint=None if checkpoint == "last" else Path(checkpoint),
+        entry=entry,
+        criterion=criterion,
+        groups=groups or (),
+        split=split,
+        device=device,
+    )
+    return target, None
 
 
-def group_names(text: str | None, target: "Target") -> list[str]:
-    """Return the groups asked for; by default those that this data set has."""
+def asked_groups(text: str | None) -> "Groups | None":
+    """Return the groups asked for, those from import paths loaded; None where nobody asked."""
+    from saddlescope.measurement import imported
+
     if text is None:
-        known = getattr(target.samples, "groups", {})
-        return ["all", *(name for name in ("head", "tail") if name in known)]
-    return [] if text == "none" else [name.strip() for name in text.split(",")]
+        return None
+    names = [] if text == "none" else [name.strip() for name in text.split(",")]
+    return [imported(name, "--groups") if ":" in name else name for name in names]
+
+
+def usual_groups(target: "Target") -> list[str]:
+    """Return the groups that are measured where nobody asks: those that this data set has."""
+    known = getattr(target.samples, "groups", {})
+    return ["all", *(name for name in ("head", "tail") if name in known)]
+
+
+def pixels(target: "Target") -> int:
+    """Return the pixels of one of its images; 0 of samples that are none."""
+    import torch
+
+    first = target.samples.inputs(torch.zeros(1, dtype=torch.int64))
+    shape = tuple(getattr(first, "shape", ()))
+    return int(shape[2] * shape[3]) if len(shape) == 4 else 0

@@ -6,7 +6,7 @@ instrument, and the table's file.
 
 from saddlescope.measurement.check import CheckRow, check_target, contradictions, smallest_class
 from saddlescope.measurement.directions import Direction, UpdateRule, update_directions
-from saddlescope.measurement.foreign import foreign_target
+from saddlescope.measurement.foreign import foreign_target, imported
 from saddlescope.measurement.job import PlannedRow, SpectrumJob, plan_rows
 from saddlescope.measurement.settings import Settings, ViewSettings
 from saddlescope.measurement.sharding import run_sharded
@@ -30,6 +30,7 @@ __all__ = [
     "contradictions",
     "foreign_target",
     "group_members",
+    "imported",
     "plan_rows",
     "run_sharded",
     "run_target",

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from saddlescope.curvature import (
+    BatchLoss,
+    Groups,
+    SampleBatches,
     Samples,
     as_samples,
+    batch_of,
     check_call,
     described,
     exact_arithmetic,
@@ -36,21 +40,29 @@ def foreign_target(
     data: str,
     *,
     checkpoint: Path | None = None,
+    entry: str | None = None,
+    criterion: str = "ce",
+    groups: Groups = (),
     split: str = "train",
     device: torch.device | str = "cpu",
 ) -> Target:
     """Build a target from import paths.
 
     Inputs are converted to the network's floating-point type, a compiled network is measured as it
-    was written, and of a network that returns a mapping its `logits` are; each is said in the log.
+    was written, and of a network that returns `logits` in a mapping or an object these are taken;
+    each is said in the log.
 
     Args:
         model: "package.module:factory"; a module, or a function without arguments that returns
             one.
-        data: "package.module:dataset"; a data set (see `curvature.samples.as_samples`), or a
+        data: "package.module:dataset"; a data set or a data loader (see `as_samples`), or a
             function without arguments that returns one.
-        checkpoint: weights to load: `torch.save`d tensors or `.safetensors`; None keeps what the
+        checkpoint: weights to load, a file or a folder (see `load_checkpoint`); None keeps what the
             factory returns.
+        entry: where in it the weights stand, see `load_weights`.
+        criterion: "ce", or "package.module:criterion"; a function of outputs and targets, a
+            `BatchLoss`, or a class that is made without arguments.
+        groups: those that will be asked for, see `as_samples`.
         split: only a word for the table.
         device: where to compute.
 
@@ -62,21 +74,28 @@ def foreign_target(
     """
     network = _network(model)
     if checkpoint is not None:
-        load_weights(network, load_checkpoint(checkpoint), origin=str(checkpoint))
-    dataset = _load(data, "--data")
+        content = load_checkpoint(checkpoint, strict=False)
+        load_weights(network, content, origin=str(checkpoint), entry=entry)
+    used = None if criterion == "ce" else _criterion_named(criterion)
+    dataset = imported(data, "--data")
     if isinstance(dataset, type) or (callable(dataset) and not hasattr(dataset, "__getitem__")):
         dataset = _called(dataset, f"--data {data}", DataError)
     network = network.to(device).eval()
-    samples = _in_the_type_of(network, _checked(_read(dataset, data), data))
+    read = _read(dataset, data, groups=groups, whole=isinstance(used, BatchLoss))
+    samples = _in_the_type_of(network, _checked(read, data))
+    if used is None:
+        used = _cross_entropy(network, samples, model)
+    elif not isinstance(used, BatchLoss):
+        check_call(network, used, *_first(network, samples))
     return Target(
         model=network,
-        criterion=_criterion(network, samples, model),
+        criterion=used.to(device) if isinstance(used, nn.Module) else used,
         samples=samples,
         identity={
             "run": model,
             "method": "",
             "split": split,
-            "criterion": "ce",
+            "criterion": criterion,
             "epoch": None,
             "checkpoint": checkpoint.name if checkpoint else "",
             "digest": weights_digest(network.state_dict()),
@@ -85,11 +104,17 @@ def foreign_target(
 
 
 class LogitsCrossEntropy(nn.CrossEntropyLoss):
-    """Cross-entropy of what a network returns under "logits" in a mapping."""
+    """Cross-entropy of what a network returns as "logits", in a mapping or an object."""
 
-    def forward(self, outputs: Mapping[str, Tensor], targets: Tensor) -> Tensor:  # type: ignore[override]
-        """Compute the loss of `outputs["logits"]`, shape (N, C)."""
-        return super().forward(outputs["logits"], targets)
+    def forward(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Compute the loss of the logits, shape (N, C)."""
+        return super().forward(_logits(outputs), targets)
+
+
+def _logits(outputs: Any) -> Any:
+    if isinstance(outputs, Mapping):
+        return outputs.get("logits")
+    return getattr(outputs, "logits", None)
 
 
 @dataclass(frozen=True)
@@ -108,19 +133,32 @@ class _Converted:
         return getattr(self.samples, "groups", {})
 
     @property
+    def labels(self) -> Any:
+        return getattr(self.samples, "labels", {})
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(getattr(self.samples, "notes", ()))
+
+    @property
     def fixed(self) -> bool:
         return bool(getattr(self.samples, "fixed", False))
 
+    def batches(self, indices: Tensor, batch_size: int) -> Iterator[Any]:
+        for batch in SampleBatches(self.samples, indices, batch_size):
+            yield _converted(batch, self.dtype)
+
     def inputs(self, indices: Tensor) -> Any:
-        return map_tensors(
-            self.samples.inputs(indices),
-            lambda t: t.to(self.dtype) if t.is_floating_point() else t,
-        )
+        return _converted(self.samples.inputs(indices), self.dtype)
+
+
+def _converted(batch: Any, dtype: torch.dtype) -> Any:
+    return map_tensors(batch, lambda t: t.to(dtype) if t.is_floating_point() else t)
 
 
 def _network(model: str) -> nn.Module:
     """What `--model` names, as it was written."""
-    network = _load(model, "--model")
+    network = imported(model, "--model")
     if not isinstance(network, nn.Module):
         if not callable(network):
             raise UsageError(f"--model {model}: is a {type(network).__name__}, not a function")
@@ -132,7 +170,12 @@ def _network(model: str) -> nn.Module:
     return plain
 
 
-def _load(path: str, option: str) -> Any:
+def imported(path: str, option: str) -> Any:
+    """Import what "package.module:name" names, also from the current folder.
+
+    Raises:
+        UsageError: there is nothing importable under that name; says the option.
+    """
     module_name, separator, attribute = path.partition(":")
     if not separator or not module_name or not attribute:
         raise UsageError(f"{option} {path}: expected package.module:name")
@@ -178,10 +221,10 @@ def _where(error: BaseException) -> str:
     return f" ({os.path.relpath(own[-1].filename)}, line {own[-1].lineno})" if own else ""
 
 
-def _read(dataset: Any, origin: str) -> Samples:
+def _read(dataset: Any, origin: str, *, groups: Groups, whole: bool) -> Samples:
     """The data set as samples, its errors with the option in front."""
     try:
-        return as_samples(dataset)
+        return as_samples(dataset, groups=groups, whole=whole)
     except (UsageError, DataError) as error:
         raise type(error)(f"--data {origin}: {error}") from error
 
@@ -189,9 +232,31 @@ def _read(dataset: Any, origin: str) -> Samples:
 def _checked(samples: Samples, origin: str) -> Samples:
     if len(samples.targets) == 0:
         raise DataError(f"--data {origin}: the data set is empty")
-    if int(samples.targets.min()) < 0:
+    if _has_classes(samples) and int(samples.targets.min()) < 0:
         raise DataError(f"--data {origin}: class numbers must be >= 0")
     return samples
+
+
+def _has_classes(samples: Samples) -> bool:
+    return samples.targets.dim() == 1 and not samples.targets.is_floating_point()
+
+
+def _criterion_named(path: str) -> Any:
+    """What `--criterion` names; a class is made without arguments."""
+    found = imported(path, "--criterion")
+    if isinstance(found, type):
+        found = _called(found, f"--criterion {path}", UsageError)
+    if not callable(found):
+        raise UsageError(f"--criterion {path}: is a {type(found).__name__}, not a function")
+    return found
+
+
+def _first(network: nn.Module, samples: Samples) -> tuple[Any, Any]:
+    """The first sample on the network's device, as inputs and targets."""
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    batch = batch_of(samples, torch.zeros(1, dtype=torch.int64))
+    inputs, targets = map_tensors(batch, lambda tensor: tensor.to(device))
+    return inputs, targets
 
 
 def _in_the_type_of(network: nn.Module, samples: Samples) -> Samples:
@@ -204,7 +269,7 @@ def _in_the_type_of(network: nn.Module, samples: Samples) -> Samples:
             found.add(tensor.dtype)
         return tensor
 
-    map_tensors(samples.inputs(torch.zeros(1, dtype=torch.int64)), see)
+    map_tensors(batch_of(samples, torch.zeros(1, dtype=torch.int64)), see)
     if wanted is None or found <= {wanted}:
         return samples
     words = [str(dtype).removeprefix("torch.") for dtype in (*found, wanted)]
@@ -212,29 +277,33 @@ def _in_the_type_of(network: nn.Module, samples: Samples) -> Samples:
     return _Converted(samples, wanted)
 
 
-def _criterion(network: nn.Module, samples: Samples, origin: str) -> nn.CrossEntropyLoss:
+def _cross_entropy(network: nn.Module, samples: Samples, origin: str) -> nn.CrossEntropyLoss:
     """Cross-entropy for what the network returns, tried on the first sample.
 
     Raises:
         UsageError: the network fails on it, or returns something else than class scores.
-        DataError: there are classes that it has no output for.
+        DataError: there are classes that it has no output for, or no classes.
     """
-    device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    first = torch.zeros(1, dtype=torch.int64)
-    inputs = map_tensors(samples.inputs(first), lambda tensor: tensor.to(device))
+    inputs, _ = _first(network, samples)
     with untouched(network), exact_arithmetic():
         # Whatever the network returns has a sum: only its own failure is of interest yet.
         outputs = check_call(network, lambda *_: torch.zeros(()), inputs, None)
     criterion: nn.CrossEntropyLoss = nn.CrossEntropyLoss()
     scores = outputs
-    if isinstance(outputs, Mapping) and isinstance(outputs.get("logits"), Tensor):
+    if not isinstance(outputs, Tensor) and isinstance(_logits(outputs), Tensor):
         log.info("--model %s: returns %s; its 'logits' are taken", origin, described(outputs))
-        criterion, scores = LogitsCrossEntropy(), outputs["logits"]
+        criterion, scores = LogitsCrossEntropy(), _logits(outputs)
     if not isinstance(scores, Tensor) or scores.dim() != 2 or not scores.is_floating_point():
         raise UsageError(
             f"--model {origin}: returned {described(outputs)} for one sample: expected class "
-            "scores, a tensor of shape (1, number of classes), or a mapping that has them under "
-            "'logits'; name a factory whose network returns only them"
+            "scores, a tensor of shape (1, number of classes), or a mapping or an object that has "
+            "them as 'logits'; name a factory whose network returns only them, or a loss of your "
+            "own with --criterion"
+        )
+    if not _has_classes(samples):
+        raise DataError(
+            "cross-entropy needs class numbers as targets, and these are none: name another loss "
+            "with --criterion"
         )
     highest = int(samples.targets.max())
     if highest >= scores.shape[1]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saddlescope.curvature import Objective, SampleBatches, Samples
+from saddlescope.curvature import Criterion, Objective, SampleBatches, Samples
 from saddlescope.errors import UsageError
 from saddlescope.longtail import ImageSamples
 from saddlescope.measurement.directions import UpdateRule
@@ -28,7 +28,7 @@ class Target:
     """
 
     model: nn.Module
-    criterion: nn.Module
+    criterion: Criterion
     samples: Samples
     identity: dict[str, Any]
     rule: UpdateRule = field(default_factory=UpdateRule)

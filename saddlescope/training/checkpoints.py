@@ -15,8 +15,23 @@ from torch import Tensor, nn
 
 from saddlescope.errors import DataError, SaddlescopeError
 from saddlescope.runs import write_bytes
-from saddlescope.training.foreign_weights import entry_of, fitted, say_what_was_taken_off
-from saddlescope.training.sealing import opened, refuse_hostile, sealed
+from saddlescope.training.foreign_files import (
+    Unread,
+    is_safetensors,
+    read_pickled,
+    read_shards,
+    refuse_other_files,
+    weights_file,
+)
+from saddlescope.training.foreign_weights import (
+    averages,
+    chosen_entry,
+    completed,
+    entry_of,
+    fitted,
+    say_what_was_taken_off,
+)
+from saddlescope.training.sealing import opened, sealed
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
@@ -39,25 +54,38 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
         ) from None
 
 
-def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
+def load_checkpoint(
+    path: Path, *, device: torch.device | str = "cpu", strict: bool = True
+) -> dict[str, Any]:
     """Read a checkpoint of ours, or anybody's file of tensors.
 
-    Accepts what `torch.save` wrote (tensors and plain values only) and `.safetensors`. Where there
-    is a checksum, as in ours, the content is held to it.
+    Accepts what `torch.save` wrote, `.safetensors`, the index of several such files, and a folder
+    of Hugging Face, which has one of these. Where there is a checksum, as in ours, the content is
+    held to it.
+
+    Args:
+        path: the file or folder.
+        device: where the tensors go.
+        strict: refuse a file that holds other objects than tensors and plain values; False leaves
+            these out, as `Unread`: the options of a training script, hyper-parameters.
 
     Raises:
-        DataError: missing, truncated, damaged, or holding objects that would run code.
+        DataError: missing, truncated, damaged, no checkpoint, or holding objects that would run
+            code.
     """
-    if "\0" in str(path) or not path.is_file():
+    if "\0" in str(path) or not path.exists():
         raise DataError(f"{path}: no such checkpoint")
+    path = weights_file(path)
+    if path.name.endswith(".index.json"):
+        return read_shards(path, lambda part: load_checkpoint(part, device=device, strict=strict))
+    refuse_other_files(path)
     try:
-        if path.suffix == ".safetensors":
+        if is_safetensors(path):
             from safetensors.torch import load_file
 
             content: Any = load_file(path, device=str(device))
         else:
-            refuse_hostile(path)
-            content = torch.load(path, map_location=device, weights_only=True)
+            content = read_pickled(path, device, strict=strict)
     except pickle.UnpicklingError:
         raise DataError(
             f"{path}: refused: not a file of plain tensors (it is broken, or holds objects that "
@@ -69,6 +97,8 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[s
         # torch.load and safetensors raise many types for a damaged file; all mean the same.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: not readable as a checkpoint: {reason}") from None
+    if isinstance(content, Unread):
+        raise DataError(f"{path}: refused: {content}; save model.state_dict() instead of the model")
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}, not a dict of tensors")
     try:
@@ -85,6 +115,11 @@ def refuse_other_than_tensors(state: Mapping[str, Any], *, origin: str) -> None:
     """
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
+            if isinstance(value, Unread):
+                raise DataError(
+                    f"{origin}: {key!r} was not read: {value}; save model.state_dict() instead of "
+                    "the model"
+                )
             raise DataError(
                 f"{origin}: not a state dict: {str(key)[:80]!r} is a {type(value).__name__}, not a "
                 "tensor under a name"
@@ -96,18 +131,31 @@ def state_dict_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
     return entry_of(content)[1]
 
 
-def load_weights(model: nn.Module, content: Mapping[str, Any], *, origin: str) -> None:
+def load_weights(
+    model: nn.Module, content: Mapping[str, Any], *, origin: str, entry: str | None = None
+) -> None:
     """Load a checkpoint into a model, all or nothing.
 
     Entries and names as other programs write them are understood, see `foreign_weights`.
 
+    Args:
+        model: whose weights are replaced.
+        content: of the checkpoint.
+        origin: its name, for errors and the log.
+        entry: key of the content, or first part of the names, under which the weights stand; None
+            takes the usual one.
+
     Raises:
-        DataError: keys or shapes differ; names the first of them.
+        DataError: keys or shapes differ; names the first of them. Or there is no such entry.
     """
     wanted = model.state_dict()
-    entry, found = entry_of(content)
+    averaged = averages(content)
+    where, found, chosen = chosen_entry(content, entry, origin=origin)
     refuse_other_than_tensors(found, origin=origin)
     found, prefixes = fitted(found, wanted)
+    said = [] if entry or not averaged else [f"the averaged weights {averaged} are not taken"]
+    found, more = completed(found, wanted, origin=origin)
+    said += more
     missing = [key for key in wanted if key not in found]
     extra = [key for key in found if key not in wanted]
     shapes = [
@@ -129,7 +177,7 @@ def load_weights(model: nn.Module, content: Mapping[str, Any], *, origin: str) -
         model.load_state_dict(found)
     except RuntimeError as error:  # a tensor without storage, or in a layout that cannot be copied
         raise DataError(f"{origin}: {str(error).splitlines()[-1].strip()}") from None
-    say_what_was_taken_off(entry, prefixes, origin=origin)
+    say_what_was_taken_off(where, prefixes, origin=origin, said=[*chosen, *said])
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:

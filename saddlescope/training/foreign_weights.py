@@ -10,6 +10,11 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from torch import Tensor
+
+from saddlescope.errors import DataError
+from saddlescope.training.foreign_files import Unread
+
 log = logging.getLogger("saddlescope.training")
 
 ENTRIES = ("model", "state_dict", "model_state_dict", "net")
@@ -61,12 +66,108 @@ def fitted(found: Mapping[str, Any], wanted: Iterable[str]) -> tuple[dict[str, A
     return best, taken
 
 
-def say_what_was_taken_off(entry: str | None, prefixes: list[str], *, origin: str) -> None:
+def averages(content: Mapping[str, Any]) -> str:
+    """Name the entries of a checkpoint that hold averaged weights (EMA), in words; "" for none."""
+    found = [repr(key) for key in content if "ema" in str(key).split("_")]
+    return ", ".join(found)
+
+
+def chosen_entry(
+    content: Mapping[str, Any], entry: str | None, *, origin: str
+) -> tuple[str | None, dict[str, Any], list[str]]:
+    """Return the entry that is asked for, its tensors, and what to say of the choice.
+
+    Raises:
+        DataError: the checkpoint has no such entry, and no name begins with it.
+    """
+    where, found = entry_of(content)
+    if entry is None:
+        return where, found, []
+    if isinstance(content.get(entry), Mapping):
+        return entry, dict(content[entry]), []
+    if entry in content and not isinstance(content[entry], Tensor):
+        value = content[entry]
+        kind = value if isinstance(value, Unread) else type(value).__name__
+        raise DataError(f"{origin}: the entry {entry!r} holds no state dict: {kind}")
+    front = entry.removesuffix(".") + "."
+    part = {key.removeprefix(front): v for key, v in found.items() if str(key).startswith(front)}
+    if not part:
+        raise DataError(
+            f"{origin}: no entry {entry!r}, and no name that begins with {front!r}; it holds "
+            f"{', '.join(map(str, list(content)[:8]))}"
+        )
+    return where, part, [f"took the names that begin with {front!r}"]
+
+
+def completed(
+    found: dict[str, Any], wanted: Mapping[str, Tensor], *, origin: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Add tied weights, which are stored once; leave out what a wrapper keeps beside the model.
+
+    Args:
+        found: under the names of the model, or of a part of what is stored.
+        wanted: the model's own tensors.
+        origin: the checkpoint, for the error.
+
+    Returns:
+        The tensors, and what was done.
+
+    Raises:
+        DataError: the model's names stand under several first parts.
+    """
+    said: list[str] = []
+
+    def stored(front: str, name: str) -> bool:
+        return front + name in found or _twin(name, found, wanted, front) is not None
+
+    if not all(stored("", name) for name in wanted):
+        # All parts before a name of one of the model's tensors, a tied one by any of its names.
+        first = next(iter(wanted.values()))
+        names = [f".{name}" for name in wanted if wanted[name].data_ptr() == first.data_ptr()]
+        fronts = {key.removesuffix(n) + "." for n in names for key in found if key.endswith(n)}
+        whole = sorted(front for front in fronts if all(stored(front, name) for name in wanted))
+        if len(whole) > 1:
+            raise DataError(
+                f"{origin}: the model's weights stand under each of "
+                f"{', '.join(map(repr, whole))}: name one as the entry (--entry)"
+            )
+        if whole:
+            front = whole[0]
+            left = [key for key in found if not key.startswith(front)]
+            said.append(f"took {front!r} off the names")
+            if left:
+                said.append(f"left out {len(left)} more (first: {left[0]})")
+            found = {k.removeprefix(front): v for k, v in found.items() if k.startswith(front)}
+    if "n_averaged" in found and "n_averaged" not in wanted:
+        found = {key: value for key, value in found.items() if key != "n_averaged"}
+        said.append("weights averaged by AveragedModel")
+    for name in wanted:
+        if name not in found and (twin := _twin(name, found, wanted)) is not None:
+            found = found | {name: found[twin]}
+            said.append(f"{name} is tied to {twin}")
+    return found, said
+
+
+def _twin(
+    name: str, found: Mapping[str, Any], wanted: Mapping[str, Tensor], front: str = ""
+) -> str | None:
+    """Another name of the same tensor of the model, under which it is stored."""
+    own = wanted[name]
+    for other, tensor in wanted.items():
+        same = tensor.data_ptr() == own.data_ptr() != 0 and tensor.shape == own.shape
+        if same and front + other in found:
+            return front + other
+    return None
+
+
+def say_what_was_taken_off(
+    entry: str | None, prefixes: list[str], *, origin: str, said: list[str]
+) -> None:
     """Log where the tensors were found and how their names were changed, if they were."""
-    said = [] if entry in (None, "model") else [f"read the entry {entry!r}"]
-    said += [f"took {prefix!r} ({PREFIXES[prefix]}) off the names" for prefix in prefixes]
-    if said:
-        log.info("%s: %s", origin, ", ".join(said))
+    words = [] if entry in (None, "model") else [f"read the entry {entry!r}"]
+    words += [f"took {prefix!r} ({PREFIXES[prefix]}) off the names" for prefix in prefixes]
+    if words := words + said:
+        log.info("%s: %s", origin, ", ".join(words))
 
 
 def _unfit(found: Iterable[str], names: set[str]) -> int:

@@ -83,18 +83,22 @@ def _feed(digest: "hashlib.blake2b", value: Any) -> None:
         digest.update(text)
 
 
-def refuse_hostile(path: Path) -> None:
+def refuse_hostile(path: Path) -> frozenset[str]:
     """Go through the opcodes of a file of `torch.save` without executing any.
+
+    Returns:
+        The names that it calls, beside those that make tensors and plain values.
 
     Raises:
         DataError: it would nest without end, or allocate what it does not hold.
     """
+    called: set[str] = set()
     with open(path, "rb") as handle:
         if not zipfile.is_zipfile(handle):
             handle.seek(0)
             for _ in range(5):  # as before torch 1.6: magic number, version, system, content, keys
-                _scan(handle)
-            return
+                _scan(handle, called)
+            return frozenset(called)
         with zipfile.ZipFile(handle) as archive:
             size = os.fstat(handle.fileno()).st_size
             if sum(entry.file_size for entry in archive.infolist()) > 2 * size:
@@ -103,15 +107,17 @@ def refuse_hostile(path: Path) -> None:
                 if entry.filename.endswith("data.pkl"):
                     if entry.file_size > _LARGEST_PICKLE:
                         raise DataError("refused: more objects than a checkpoint has")
-                    _scan(io.BytesIO(archive.read(entry)))
+                    _scan(io.BytesIO(archive.read(entry)), called)
+    return frozenset(called)
 
 
-def _scan(handle: IO[bytes]) -> None:
-    nesting = Nesting(_refuse_call)
+def _scan(handle: IO[bytes], called: set[str]) -> None:
+    def note(name: str | None) -> None:
+        # As Python 2 called it, and as protocol 2 still does.
+        name = name and name.replace("__builtin__.", "builtins.")
+        if name is not None and name not in _CALLED and "._rebuild" not in name:
+            called.add(name)
+
+    nesting = Nesting(note)
     for opcode, argument, position in pickletools.genops(handle):
         nesting.after(opcode, argument, position)
-
-
-def _refuse_call(name: str | None) -> None:
-    if name is not None and name not in _CALLED and "._rebuild" not in name:
-        raise DataError(f"refused: it calls {name!r}, as no file of plain tensors does")

@@ -40,6 +40,12 @@ def compiled(): return torch.compile(net(), backend="aot_eager")
 def double(): return net().double()
 def gate(): return nn.Sequential(nn.Linear(6, 4), nn.Hardsigmoid(), nn.Linear(4, 3))
 def needs(width): return nn.Linear(width, 3)
+def regressor():
+    torch.manual_seed(0)
+    return nn.Linear(6, 2)
+class Output:
+    def __init__(self, logits): self.logits = logits
+def object_(): return Wrapped(Output)
 def fails(): return {}["encoder"]
 def leaves(): raise SystemExit("usage: train.py FILE")
 module = net()
@@ -55,6 +61,19 @@ class Keyed(torch.utils.data.Dataset):
 class Rows(torch.utils.data.Dataset):
     def __len__(self): return 12
     def __getitem__(self, i): return X[i], int(Y[i])
+def loader(): return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), 5)
+def shuffled(): return torch.utils.data.DataLoader(Rows(), 5, shuffle=True)
+def values(): return X, X[:, :2]
+def domains():
+    rows = [{"input": X[i], "labels": int(Y[i]), "domain": "ab"[i % 2]} for i in range(12)]
+    return torch.utils.data.DataLoader(rows, 5)
+def positive(sample): return "yes" if sample[0].sum() > 0 else "no"
+places = {"first": [0, 1, 2, 3], "rest": range(4, 12)}
+def squares(outputs, targets): return (outputs - targets).square().mean()
+def whole():
+    from saddlescope import BatchLoss
+    return BatchLoss(lambda model, batch: (model(batch[0]) - batch[1]).square().mean())
+loss = whole()
 class Broken(Rows):
     def __getitem__(self, i): return X[i], int(Y[i]) // (5 - i)
 """
@@ -96,6 +115,8 @@ def truth():
         ("mine:net", "mine:data64", "converted from float64 to float32"),
         ("mine:double", "mine:data", "converted from float32 to float64"),
         ("mine:net", "mine:Rows", ""),
+        ("mine:net", "mine:loader", ""),
+        ("mine:object_", "mine:loader", "returns Output; its 'logits' are taken"),
     ],
 )
 def test_what_simply_works(folder, model, data, said):
@@ -115,10 +136,11 @@ def test_what_simply_works(folder, model, data, said):
         ("mine:scores", "mine:data", 2, "returned dict of scores: float32 (1, 3)"),
         ("mine:one", "mine:data", 2, "returned float32 (1,) for one sample: expected class scores"),
         ("mine:net", "mine:Keyed", 2, "unexpected keyword argument 'x'"),
+        ("mine:regressor", "mine:values", 4, "cross-entropy needs class numbers as targets"),
         ("mine:net", "mine:from_one", 4, "class number 3 in the data, but --model mine:net has 3"),
         ("mine:gate", "mine:data", 1, "1 (Hardsigmoid) has no second derivative"),
         ("mine:needs", "mine:data", 2, "calling it failed: TypeError: needs() missing 1 required"),
-        ("mine:fails", "mine:data", 2, "failed: KeyError: 'encoder' (mine.py, line 26)"),
+        ("mine:fails", "mine:data", 2, "failed: KeyError: 'encoder' (mine.py, line 32)"),
         ("mine:leaves", "mine:data", 2, "failed: SystemExit: usage: train.py FILE"),
         ("mine:NUMBER", "mine:data", 2, "is a int, not a function"),
         (
@@ -146,6 +168,82 @@ def test_one_line_with_the_true_cause(folder, model, data, code, words):
     assert len(lines) == 1, done.stderr
     assert words in lines[0]
     assert done.exception is None or isinstance(done.exception, SystemExit)
+
+
+def dense_ends(model, loss, x, y):
+    operator = HessianOperator(model.double(), loss, [(x.double(), y)])
+    values = np.linalg.eigvalsh(dense_matrix(operator).numpy())
+    return values[0], values[-1]
+
+
+X = torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("criterion", ["mine:squares", "torch.nn:MSELoss", "mine:loss"])
+def test_a_criterion_of_ones_own_and_groups_of_every_kind(folder, criterion):
+    words = (
+        "--criterion",
+        criterion,
+        "--groups",
+        "all,mine:positive,mine:places",
+        "--rtol",
+        "1e-4",
+    )
+    done = spectrum("mine:regressor", "mine:values", *words)
+    assert done.exit_code == 0, done.stderr
+    rows = {row["name"]: row for row in csv.DictReader(io.StringIO(done.stdout))}
+    positive = X.sum(1) > 0
+    expected = {"all": X.sum(1) < 1e9, "no": ~positive, "yes": positive,
+                "first": torch.arange(12) < 4, "rest": torch.arange(12) >= 4}  # fmt: skip
+    assert list(rows) == list(expected)
+    torch.manual_seed(0)
+    model = nn.Linear(6, 2)
+    for name, chosen in expected.items():
+        low, high = dense_ends(model, nn.MSELoss(), X[chosen], X[chosen][:, :2].double())
+        assert rows[name]["criterion"] == criterion
+        assert int(rows[name]["n"]) == chosen.sum()
+        assert float(rows[name]["lambda_max"]) == pytest.approx(high, rel=1e-3)
+        assert float(rows[name]["lambda_min"]) == pytest.approx(low, rel=1e-2, abs=1e-5)
+
+
+def test_groups_by_a_key_of_the_batch(folder):
+    done = spectrum("mine:net", "mine:domains", "--groups", "domain", "-o", "t.csv")
+    assert done.exit_code == 0, done.stderr
+    assert [row["name"] for row in csv.DictReader(io.StringIO(done.stdout))] == ["a", "b"]
+    again = spectrum("mine:net", "mine:domains", "--groups", "domain", "-o", "t.csv")
+    assert again.stderr.count("already measured") == 2
+    plan = spectrum("mine:net", "mine:domains", "--groups", "domain", "--dry-run")
+    assert plan.exit_code == 0, plan.stderr
+    check = CliRunner().invoke(
+        app, ["check", "--model", "mine:net", "--data", "mine:domains", "--groups", "domain"]
+    )
+    assert check.exit_code == 0, check.output
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (("--data", "mine:shuffled", "--randomness", "refuse"), 1, "randomness is 'refuse'"),
+        (("--data", "mine:data", "--randomness", "no"), 2, "randomness 'no': expected 'refuse'"),
+        (("--data", "mine:data", "--groups", "colour"), 2, "group 'colour' is not defined"),
+        (("--data", "mine:loader", "--groups", "colour"), 2, "nor a key of its samples"),
+        (("--data", "mine:data", "--groups", "mine:absent"), 2, "mine has no 'absent'"),
+        (("--data", "mine:data", "--criterion", "mine:NUMBER"), 2, "is a int, not a function"),
+        (("--data", "mine:data", "--criterion", "square"), 2, "--criterion square: expected pack"),
+        (("--data", "mine:data", "--criterion", "training"), 2, "known of run folders only"),
+        (("--data", "mine:data", "--entry", "ema"), 2, "--entry needs --checkpoint"),
+        (("--data", "mine:data", "--checkpoint", "w.pt", "--entry", "ema"), 4, "no entry 'ema'"),
+        (("--data", "mine:data", "--checkpoint", "mine.py"), 4, "a text file, which holds no"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_options_that_cannot_be_meant(folder, options, code, words):
+    torch.save(nn.Linear(6, 3).state_dict(), "w.pt")
+    done = CliRunner().invoke(
+        app, ["spectrum", "--model", "mine:net", "--classes", "none", *options]
+    )
+    assert done.exit_code == code, done.output
+    assert words in " ".join(done.stderr.split())
 
 
 def test_in_a_process_of_its_own(folder):

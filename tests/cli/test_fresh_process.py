@@ -60,6 +60,9 @@ def place(tmp_path_factory):
         "import torch\n"
         "def net():\n    torch.manual_seed(0); return torch.nn.Linear(3, 2)\n"
         "data = (torch.arange(12.).reshape(4, 3), torch.tensor([0, 1, 0, 1]))\n"
+        "values = (data[0], data[0][:, :2])\n"
+        "def half(sample): return 'low' if sample[0].sum() < 20 else 'high'\n"
+        "torch.save({'state_dict': net().state_dict(), 'ema': net().state_dict()}, 'w.pt')\n"
     )
     return folder
 
@@ -80,10 +83,12 @@ spectrum run --checkpoint 1 --classes 9 --groups none --split train --criterion 
     --resamples 20 --strategy double-backward -o t.csv --json --plain --shard classes \
     --data-root images CPU
 spectrum --model mine:net --data mine:data --dry-run CPU
+spectrum --model mine:net --data mine:values --checkpoint w.pt --entry ema --classes none \
+    --criterion torch.nn:MSELoss --groups all,mine:half --randomness refuse --json CPU
 check run --checkpoint last --classes 9 --groups none --samples 2 --split train --criterion ce \
     --rtol 0.5 --confidence 0.9 --max-matvecs 20 --seed 1 -o c.csv --force --json \
     --data-root images CPU
-check --model mine:net --data mine:data CPU
+check --model mine:net --checkpoint w.pt --entry ema --data mine:data CPU
 bench ends --cases mlp --tools saddlescope --run run --seeds 1 --repeats 1 --no-every \
     --time-limit 0 -o b.json --json --data-root images CPU
 report run -o r.html --plain --open --force

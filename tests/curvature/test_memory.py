@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from saddlescope.curvature import GaussNewtonOperator, HessianOperator, Programs, memory
-from saddlescope.curvature.memory import StorageMeter, available_bytes, storage_bytes
+from saddlescope.curvature.memory import LiveMeter, StorageMeter, available_bytes, storage_bytes
 from saddlescope.curvature.operators import hessian
 from saddlescope.curvature.products import strategy
 from tests.curvature.networks import convolutional, images, split_batches
@@ -113,11 +113,64 @@ def test_kept_batches_are_not_prepared_again():
     """Beside batches that are streamed: each would be moved and normalised for every product."""
     data = split_batches(images(12), 4, 4, 4)
     operator = HessianOperator(convolutional(), nn.CrossEntropyLoss(), data)
-    kept = operator.products._kept
     whole = operator.matvec(torch.ones(operator.size, dtype=torch.float64))
-    operator.products._kept, operator.products.retained = kept[:2], 2 / 3
+    first = HessianOperator(convolutional(), nn.CrossEntropyLoss(), data[:1]).products.nbytes
+    operator = HessianOperator(
+        convolutional(), nn.CrossEntropyLoss(), data, memory_budget=2 * first
+    )
+    assert operator.retained == pytest.approx(2 / 3)
     prepared, prepare = [], operator.objective.folding.prepare
     operator.objective.folding.prepare = lambda inputs: prepared.append(1) or prepare(inputs)
     again = operator.matvec(torch.ones(operator.size, dtype=torch.float64))
     assert len(prepared) == 1
     torch.testing.assert_close(again, whole, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", [HessianOperator, GaussNewtonOperator])
+def test_micro_batches_hold_no_more_than_one_batch_of_all(kind):
+    """What is as large as the weights is there once, folded layers and the gradient too."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 64, 3), nn.BatchNorm2d(64), nn.Tanh(), nn.Conv2d(64, 64, 3),
+        nn.BatchNorm2d(64), nn.Tanh(), nn.Flatten(), nn.Linear(64 * 4, 3),
+    ).eval()  # fmt: skip
+    batch = (torch.randn(16, 2, 6, 6), torch.arange(16) % 3)
+
+    def measured(sizes, **options):
+        with LiveMeter() as meter:
+            operator = kind(model, nn.CrossEntropyLoss(), split_batches(batch, *sizes), **options)
+            product = operator.matvec(torch.ones(operator.size))
+        assert operator.retained == 1.0
+        return max(meter.record), operator.products.nbytes, product
+
+    peak, held, whole = measured([16])
+    for sizes, options in (([2] * 8, {}), ([16], {"batch_size": 2})):
+        other, less, product = measured(sizes, **options)
+        assert other <= peak + 4 * len(product)  # one gradient beside the sum of several
+        assert less < 1.05 * held
+        torch.testing.assert_close(product, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_batches_that_grow_beyond_the_budget_are_not_retained_as_one():
+    """The first is short: the others take more a sample than it did."""
+
+    class Sums(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.inner = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return torch.tanh(self.inner(x)).sum(1)
+
+    data = [(torch.randn(4, length, 4), torch.arange(4) % 3) for length in (2, 400, 400)]
+    model, loss = Sums().eval(), nn.CrossEntropyLoss()
+    first, two = (HessianOperator(model, loss, data[:n]).products.nbytes for n in (1, 2))
+    operator = HessianOperator(model, loss, data, memory_budget=max(two, 4 * first))
+    assert operator.retained == pytest.approx(2 / 3)
+    assert operator.products.nbytes <= max(two, 4 * first)
+    whole = HessianOperator(model, loss, data)
+    assert whole.retained == 1.0
+    assert whole.gradient_cost == pytest.approx(1 + 1 / 3)
+    vector = torch.ones(whole.size)
+    torch.testing.assert_close(operator.matvec(vector), whole.matvec(vector))

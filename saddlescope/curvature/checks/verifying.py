@@ -10,7 +10,6 @@ import torch
 from saddlescope.curvature.checks import causes
 from saddlescope.curvature.memory import is_out_of_memory
 from saddlescope.curvature.objective import (
-    FROZEN,
     FixedBatches,
     Objective,
     exact_arithmetic,
@@ -52,10 +51,9 @@ def verify_loss(objective: Objective, expected: float) -> None:
 
 
 def verify_source(objective: Objective) -> None:
-    """Note whether the data change from reading to reading."""
+    """Note whether the data change from reading to reading, or refuse them; see `Objective`."""
     source = objective.source
-    if isinstance(source, FixedBatches) and source.changes():
-        objective.note(FROZEN)
+    objective.judge_data(changes=isinstance(source, FixedBatches) and source.changes())
 
 
 def verify_few(objective: Objective) -> None:

@@ -10,6 +10,7 @@ Counted is what torch operations return. A library's scratch memory inside one o
 an allocator holds back, are not.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
@@ -59,6 +60,7 @@ class Precision:
         fixed: bytes that `build` leaves behind once, not once a batch: the gradient and a copy of
             the model.
         vector: bytes of the gradient.
+        joins: see `Linearisation`.
     """
 
     build: Phase
@@ -66,32 +68,44 @@ class Precision:
     counted: tuple[int, int]
     fixed: int
     vector: int
+    joins: bool
 
     def hold(self, sizes: list[int], budget: float) -> "Held":
         """Go through batches of these sizes as `BatchProducts` does."""
+        joined = 1
+        if self.joins:
+            room = budget * sizes[0] / self._counts(sizes[0])
+            joined = max(1, sum(total <= room for total in itertools.accumulate(sizes)))
+        groups = [sizes[:joined], *([size] for size in sizes[joined:])]
         counted = retained = built = 0
-        kept: list[int] = []
-        for size in sizes:
-            built = max(built, retained + self.build.peak(size))
-            counted += self._counts(size)
+        kept: list[list[int]] = []
+        for group in groups:
+            built = max(built, retained + self._built_peak(group))
+            counted += self._counts(sum(group))
             if counted > budget:
                 break
-            kept.append(size)
-            retained += self.build.end(size) - self.fixed
-        streamed = sizes[len(kept) :]
+            kept.append(group)
+            retained += self.build.end(sum(group)) - self.fixed
+        streamed = [size for group in groups[len(kept) :] for size in group]
         built = max([built, *(retained + self.build.peak(size) for size in set(streamed))])
         product = max(
-            [self.apply.peak(size) for size in set(kept)]
+            [self.apply.peak(size) for group in kept for size in group]
             + [self._streamed_peak(size) for size in set(streamed)]
         )
         # Each term is added to a sum, unless it is the only one.
         product += self.vector if len(sizes) > 1 else 0
-        left = max(0.0, budget - sum(map(self._counts, kept)))
-        return Held(sum(kept) / sum(sizes), retained, built, product, left)
+        sums = [sum(group) for group in kept]
+        left = max(0.0, budget - sum(map(self._counts, sums)))
+        return Held(sum(sums) / sum(sizes), retained, built, product, left)
 
     def _counts(self, size: int) -> int:
         small, large = self.counted
         return small + (large - small) * (size - SIZES[0])
+
+    def _built_peak(self, group: list[int]) -> int:
+        """Of batches that are linearised as one: they are gone through one after the other."""
+        largest = max(group)
+        return self.build.end(sum(group)) + self.build.peak(largest) - self.build.end(largest)
 
     def _streamed_peak(self, size: int) -> int:
         """Of a product that linearises a batch anew, and keeps no gradient."""
@@ -121,18 +135,20 @@ class Records:
         build: bytes alive after each operation while the operator is built, what remains last.
         apply: the same of a product.
         counted: bytes that the budget counts.
+        joins: see `Linearisation`.
     """
 
     build: list[int]
     apply: list[int]
     counted: int
+    joins: bool
 
     @classmethod
     def of(cls, operator: HessianOperator, build: list[int]) -> Self:
         """Record a product of an operator at hand, beside what was recorded of its building."""
         vector = torch.ones(operator.size, dtype=operator.dtype, device=operator.device)
         _, apply = recorded(lambda: operator.matvec(vector))
-        return cls(build, apply, operator.products.nbytes)
+        return cls(build, apply, operator.products.nbytes, operator.products.joins)
 
 
 def recorded(work: Callable[[], Any]) -> tuple[Any, list[int]]:
@@ -158,6 +174,7 @@ def affine(records: list[Records], *, copy: int, vector: int) -> Precision:
         (one.counted, two.counted),
         copy + vector,
         vector,
+        one.joins,
     )
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from saddlescope.curvature.forecast.allocations import SIZES, Precision, Records, affine, recorded
 from saddlescope.curvature.memory import FREE_SHARE, available_bytes, basis_capacity
-from saddlescope.curvature.objective import Criterion, as_samples
+from saddlescope.curvature.objective import BatchLoss, Criterion, as_samples, batch_of
 from saddlescope.curvature.operators import HessianOperator
 from saddlescope.curvature.products import TYPICAL_PRODUCTS, Programs, checked_samples
 from saddlescope.stopping import StopRule
@@ -162,11 +162,11 @@ def measure_footprint(
         >>> plan.basis  # 5 vectors of 8 parameters of 4 bytes
         160
     """
-    samples = as_samples(dataset)
+    samples = as_samples(dataset, whole=isinstance(criterion, BatchLoss))
 
     def make(count: int) -> HessianOperator:
         first = torch.zeros(count, dtype=torch.int64)
-        batch = (samples.inputs(first), samples.targets[first])
+        batch = batch_of(samples, first)
         return HessianOperator(model, criterion, [batch], memory_budget=1 << 62, programs=programs)
 
     make(1)  # traces, if that is to be done

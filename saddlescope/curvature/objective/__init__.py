@@ -4,6 +4,7 @@ from saddlescope.curvature.objective.batches import BatchLoss, map_tensors
 from saddlescope.curvature.objective.displacement import displaced
 from saddlescope.curvature.objective.explaining import check_call, described, explain, first_line
 from saddlescope.curvature.objective.forward import Folding, call_model
+from saddlescope.curvature.objective.grouping import Grouping, Groups
 from saddlescope.curvature.objective.objective import Batch, Criterion, Objective, ObjectiveOptions
 from saddlescope.curvature.objective.parameters import (
     Choice,
@@ -19,9 +20,11 @@ from saddlescope.curvature.objective.samples import (
     SharedSamples,
     TensorSamples,
     as_samples,
+    batch_of,
+    class_numbers,
     usual_batch_size,
 )
-from saddlescope.curvature.objective.sources import FROZEN, FixedBatches, SharedBatches
+from saddlescope.curvature.objective.sources import FROZEN, FixedBatches, Randomness, SharedBatches
 from saddlescope.curvature.objective.state import (
     Tensors,
     exact_arithmetic,

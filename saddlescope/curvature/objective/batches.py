@@ -87,30 +87,50 @@ class InDouble:
             yield map_tensors(batch, lambda t: t.double() if t.is_floating_point() else t)
 
 
-def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def map_tensors(
+    value: Any, change: Callable[[Tensor], Tensor], *, words: Callable[[Any], Any] | None = None
+) -> Any:
     """Change every tensor in a structure; what is no container stays as it is.
 
     Containers are tuples, lists, mappings (also those of Hugging Face) and dataclasses.
+
+    Args:
+        value: the structure.
+        change: of a tensor.
+        words: of a list or tuple of texts, see `is_words`.
     """
     if isinstance(value, Tensor):
         return change(value)
+
+    def inside(item: Any) -> Any:
+        return map_tensors(item, change, words=words)
+
     if type(value) is dict:
-        return {key: map_tensors(item, change) for key, item in value.items()}
+        return {key: inside(item) for key, item in value.items()}
     if isinstance(value, MutableMapping):
         changed = copy.copy(value)
         for key in list(value):
-            changed[key] = map_tensors(value[key], change)
+            changed[key] = inside(value[key])
         return changed
     if is_named_tuple(value):
-        return type(value)(*(map_tensors(item, change) for item in value))
+        return type(value)(*map(inside, value))
+    if words is not None and is_words(value):
+        return words(value)
     if isinstance(value, tuple | list):
-        return type(value)(map_tensors(item, change) for item in value)
+        return type(value)(map(inside, value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = [field.name for field in dataclasses.fields(value) if field.init]
-        return dataclasses.replace(
-            value, **{name: map_tensors(getattr(value, name), change) for name in fields}
-        )
+        return dataclasses.replace(value, **{name: inside(getattr(value, name)) for name in fields})
     return value
+
+
+def is_words(value: Any) -> bool:
+    """Return whether a value is a list or tuple of texts: a name for each sample."""
+    return (
+        isinstance(value, list | tuple)
+        and bool(value)
+        and all(isinstance(item, str) for item in value)
+    )
 
 
 def is_named_tuple(value: Any) -> bool:

@@ -1,12 +1,18 @@
 """How many samples a batch holds, what its mean is divided by, and how it is divided."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from saddlescope.curvature.objective.batches import is_named_tuple, map_tensors
+from saddlescope.curvature.objective.batches import (
+    batch_length,
+    is_named_tuple,
+    is_words,
+    map_tensors,
+)
 from saddlescope.errors import DataError
 
 
@@ -23,6 +29,14 @@ def pair(batch: Any) -> tuple[Any, Any]:
             + "; batches of another kind go with a loss of your own, BatchLoss(function)"
         )
     return batch[0], batch[1]
+
+
+def batch_count(batch: Any, *, whole: bool) -> int:
+    """Count the samples of a batch; of one that is no pair, the rows of its first tensor, or 1."""
+    if not whole:
+        return sample_count(*pair(batch))
+    length = batch_length(batch)
+    return 1 if length is None else length
 
 
 def sample_count(inputs: Any, targets: Any) -> int:
@@ -82,39 +96,6 @@ def _words(counts: set[int] | None) -> str:
     return "no" if not counts else " or ".join(map(str, sorted(counts)))
 
 
-def _divider(value: Any, count: int, *, items: bool) -> Callable[[int, int], Any] | None:
-    """How to take some samples of a structure: (first, number) -> part; None where it is unclear.
-
-    Args:
-        value: inputs, targets or a whole batch.
-        count: its number of samples.
-        items: see `_possible`.
-    """
-    if value is None:
-        return lambda *_: None
-    columns = _has_rows(value, count)
-    each = (
-        items
-        and isinstance(value, list | tuple)
-        and not is_named_tuple(value)
-        and len(value) == count
-        and all(_items(item) or isinstance(item, Tensor) for item in value)
-    )
-    if columns == each:
-        return None
-    if columns:
-        return lambda first, number: map_tensors(value, lambda t: t[first : first + number])
-    return lambda first, number: value[first : first + number]
-
-
-def _has_rows(value: Any, count: int) -> bool:
-    """Whether everything in it is a tensor with one row a sample."""
-    if isinstance(value, Tensor):
-        return value.dim() > 0 and len(value) == count
-    items = _items(value)
-    return bool(items) and all(_has_rows(item, count) for item in items)
-
-
 def divided(batch: Any, count: int, size: int, *, whole: bool = False) -> Iterator[Any]:
     """Yield a batch in parts of at most `size` samples.
 
@@ -124,22 +105,75 @@ def divided(batch: Any, count: int, size: int, *, whole: bool = False) -> Iterat
         size: of a part.
         whole: whether it is not a pair.
     """
-    takes = _dividers(batch, count, whole=whole)
     for first in range(0, count, size):
-        parts = [take(first, size) for take in takes if take is not None]
-        yield parts[0] if whole else tuple(parts)
+        yield chosen(batch, count, range(first, min(first + size, count)), whole=whole)
+
+
+def chosen(batch: Any, count: int, rows: Sequence[int], *, whole: bool = False) -> Any:
+    """Return some samples of a batch, as a batch; a range of them without a copy.
+
+    Args:
+        batch: see `divided`.
+        count: its number of samples.
+        rows: which.
+        whole: see `divided`.
+    """
+    parts = [_taken(part, count, rows, items=items) for part, items in _parts(batch, whole=whole)]
+    return parts[0] if whole else tuple(parts)
 
 
 def divisible(batch: Any, count: int, *, whole: bool = False) -> bool:
     """Return whether it is clear how to divide a batch; see `divided`."""
-    return count > 0 and all(_dividers(batch, count, whole=whole))
+    return count > 0 and all(
+        part is None or has_rows(part, count) != (items and _has_items(part, count))
+        for part, items in _parts(batch, whole=whole)
+    )
 
 
-def _dividers(batch: Any, count: int, *, whole: bool) -> list[Callable[[int, int], Any] | None]:
+def _parts(batch: Any, *, whole: bool) -> list[tuple[Any, bool]]:
+    """A batch's parts, and whether each may hold one item a sample; see `_possible`."""
     if whole:
-        return [_divider(batch, count, items=False)]
+        return [(batch, False)]
     inputs, targets = pair(batch)
-    return [_divider(inputs, count, items=False), _divider(targets, count, items=True)]
+    return [(inputs, False), (targets, True)]
+
+
+def _taken(value: Any, count: int, rows: Sequence[int], *, items: bool) -> Any:
+    if items and not has_rows(value, count) and value is not None:
+        return type(value)(value[row] for row in rows)
+    if isinstance(rows, range):
+        return map_tensors(
+            value,
+            lambda tensor: tensor[rows.start : rows.stop],
+            words=lambda column: column[rows.start : rows.stop],
+        )
+    return map_tensors(
+        value,
+        lambda tensor: tensor[torch.as_tensor(rows, device=tensor.device)],
+        words=lambda column: type(column)(column[row] for row in rows),
+    )
+
+
+def _has_items(value: Any, count: int) -> bool:
+    """Whether it is a list or tuple with one item a sample, each with tensors."""
+    return (
+        isinstance(value, list | tuple)
+        and not is_named_tuple(value)
+        and len(value) == count
+        and all(_items(item) or isinstance(item, Tensor) for item in value)
+    )
+
+
+def has_rows(value: Any, count: int) -> bool:
+    """Tell whether all in it is tensors with one row a sample, or texts: one each, or of all."""
+    if isinstance(value, Tensor):
+        return value.dim() > 0 and len(value) == count
+    if isinstance(value, str):
+        return True
+    if is_words(value):
+        return len(value) == count
+    items = _items(value)
+    return bool(items) and all(has_rows(item, count) for item in items)
 
 
 def batch_weight(criterion: Any, targets: Any, count: int, reduction: str) -> float:

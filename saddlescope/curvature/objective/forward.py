@@ -20,7 +20,8 @@ out of the model). A loss that calls the model itself is watched, and folded, fr
 import inspect
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -79,6 +80,16 @@ class Folding:
             loss is None and bool(watch.convolved) and _runs_channels_last(model, first)
         )
         self._many = watch.weights / watch.convolved if self.channels_last else math.inf
+        self._layers: _Layers | None = None
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Fold each layer once for all passes meanwhile: they go into one graph."""
+        self._layers = {}
+        try:
+            yield
+        finally:
+            self._layers = None
 
     def prepare(self, inputs: Any) -> Any:
         """Lay a batch out for the convolutions that will read it, where they gain by it."""
@@ -96,7 +107,7 @@ class Folding:
         if not self.folded:
             return self._call(model, inputs)
         try:
-            with _Fold(self.folded):
+            with _Fold(self.folded, {} if self._layers is None else self._layers):
                 return self._call(model, inputs)
         except Exception as error:
             if is_out_of_memory(error):
@@ -188,9 +199,9 @@ class _Watch(TorchFunctionMode):
 class _Fold(TorchFunctionMode):
     """Skips the folded layers and runs them, with folded weights, in place of their BatchNorm."""
 
-    def __init__(self, folded: frozenset[int]) -> None:
+    def __init__(self, folded: frozenset[int], layers: "_Layers") -> None:
         super().__init__()
-        self._folded = folded
+        self._folded, self._layers = folded, layers
         self._count = 0
         self._waiting: dict[int, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {}
         self._stubs: list[Tensor] = []  # kept alive, so that an id names one tensor
@@ -218,7 +229,8 @@ class _Fold(TorchFunctionMode):
                     raise _FoldingError
                 self._spent.add(id(value))
                 layer, given, named = self._waiting.pop(id(value))
-                return _folded_layer(layer, given, named, _BATCH_NORM.bind(*args, **kwargs))
+                norm = _BATCH_NORM.bind(*args, **kwargs)
+                return _folded_layer(layer, given, named, norm, self._layers)
         return func(*args, **kwargs)
 
 
@@ -230,18 +242,30 @@ def _folds_into(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> boo
     return not bound.get("training", False) and bound["running_mean"] is not None
 
 
+_Layers = dict[tuple[Any, ...], tuple[Tensor, Tensor, tuple[Any, ...]]]
+"""Folded weights and biases by the identities of what they are made from, which is kept alive."""
+
+
 def _folded_layer(
-    layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], norm: inspect.BoundArguments
+    layer: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    norm: inspect.BoundArguments,
+    layers: _Layers,
 ) -> Tensor:
     norm.apply_defaults()
     _, mean, variance, gamma, beta, _, _, epsilon = norm.arguments.values()
     named = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
     weight, bias = named["weight"], named.get("bias")
-    scale = torch.rsqrt(variance + epsilon)
-    scale = scale if gamma is None else gamma * scale
-    shift = -mean * scale if bias is None else (bias - mean) * scale
-    shift = shift if beta is None else shift + beta
-    scaled = weight * scale.view(-1, *[1] * (weight.dim() - 1))
+    parts = (weight, bias, mean, variance, gamma, beta)
+    key = (*map(id, parts), epsilon)
+    if key not in layers:
+        scale = torch.rsqrt(variance + epsilon)
+        scale = scale if gamma is None else gamma * scale
+        shift = -mean * scale if bias is None else (bias - mean) * scale
+        shift = shift if beta is None else shift + beta
+        layers[key] = (weight * scale.view(-1, *[1] * (weight.dim() - 1)), shift, parts)
+    scaled, shift, _ = layers[key]
     rest = {key: value for key, value in kwargs.items() if key not in ("input", "weight", "bias")}
     result: Tensor = layer(named["input"], scaled, shift, *args[3:], **rest)
     return result

@@ -13,17 +13,14 @@ CLASS_KEYS = ("labels", "label", "target", "targets")
 """Under which an item that is a mapping holds its class, the first that it has."""
 
 
-def read_item(dataset: Any, index: int) -> tuple[Any, int]:
-    """Read the inputs and the class number of an item.
-
-    An item is a pair (inputs, class), or a mapping with the class under one of `CLASS_KEYS` and
-    the model's keyword arguments beside it.
+def get_item(dataset: Any, index: int) -> Any:
+    """Read an item.
 
     Raises:
-        DataError: it cannot be read, or is neither.
+        DataError: it cannot be read.
     """
     try:
-        item = dataset[index]
+        return dataset[index]
     except SaddlescopeError:
         raise
     except Exception as error:
@@ -32,38 +29,45 @@ def read_item(dataset: Any, index: int) -> tuple[Any, int]:
             f"item {index} of {type(dataset).__name__} cannot be read: "
             f"{type(error).__name__}: {text}"
         ) from error
+
+
+def parted(item: Any, *, name: str) -> tuple[Any, Any]:
+    """Return the inputs and the target of an item or of a batch.
+
+    It is a pair (inputs, target), or a mapping with the target under one of `CLASS_KEYS` and the
+    model's keyword arguments beside it.
+
+    Args:
+        item: the item or batch.
+        name: of it, for the error.
+
+    Raises:
+        DataError: it is neither.
+    """
     if isinstance(item, Mapping):
         key = next((key for key in CLASS_KEYS if key in item), None)
         if key is None:
             raise DataError(
-                f"item {index} of {type(dataset).__name__} is a mapping of "
-                f"{', '.join(map(str, item))}: its class is expected under one of "
-                f"{', '.join(CLASS_KEYS)}"
+                f"{name} is a mapping of {', '.join(map(str, item))}: its class is expected under "
+                f"one of {', '.join(CLASS_KEYS)}"
             )
-        inputs: Any = {name: value for name, value in item.items() if name != key}
-        return inputs, _class_number(item[key], dataset, index)
+        return {name: value for name, value in item.items() if name != key}, item[key]
     if isinstance(item, tuple | list) and len(item) == 2:
-        return item[0], _class_number(item[1], dataset, index)
+        return item[0], item[1]
     what = f" of {len(item)}" if isinstance(item, tuple | list) else ""
     raise DataError(
-        f"item {index} of {type(dataset).__name__} is a {type(item).__name__}{what}: expected "
-        "(inputs, class number), or a mapping with the class under 'labels'"
+        f"{name} is a {type(item).__name__}{what}: expected (inputs, class number), or a mapping "
+        "with the class under 'labels'"
     )
 
 
-def _class_number(value: Any, dataset: Any, index: int) -> int:
+def class_number(value: Any) -> int | None:
+    """Return a class number as int; None of what is none, such as a target of regression."""
     try:
         number = int(value)
     except (TypeError, ValueError, RuntimeError):
-        number = None
-    if number is None or number != value:
-        kind = type(value).__name__
-        raise DataError(
-            f"the class of item {index} of {type(dataset).__name__} is a {kind}"
-            + (f" {value!r}" if isinstance(value, float | str) else "")
-            + ": expected one class number"
-        )
-    return number
+        return None
+    return number if number == value else None
 
 
 def collated(values: Sequence[Any], *, what: str = "inputs") -> Any:

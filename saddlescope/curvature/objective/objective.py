@@ -7,9 +7,9 @@ criterion is a class-weighted mean).
 
 import copy
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from typing import Any, TypedDict
+from typing import Any, TypedDict, get_args
 
 import torch
 from torch import Tensor, nn
@@ -26,15 +26,16 @@ from saddlescope.curvature.objective.parameters import (
     in_double,
     select_parameters,
 )
+from saddlescope.curvature.objective.recutting import Recut
 from saddlescope.curvature.objective.shares import Batch, SharedOut, moved
-from saddlescope.curvature.objective.sources import FixedBatches
+from saddlescope.curvature.objective.sources import FROZEN, ONCE, REFUSED, FixedBatches, Randomness
 from saddlescope.curvature.objective.state import (
     exact_arithmetic,
     held_attributes,
     uncompiled,
     untouched,
 )
-from saddlescope.errors import DataError, UsageError
+from saddlescope.errors import DataError, OperatorError, UsageError
 from saddlescope.parallel import ALONE, ranks_of
 
 log = logging.getLogger("saddlescope.curvature")
@@ -49,6 +50,8 @@ class ObjectiveOptions(TypedDict, total=False):
     weight_decay: float
     reduction: str | None
     memory_budget: int | None
+    batch_size: int | None
+    randomness: Randomness
 
 
 class Objective(SharedOut):
@@ -70,6 +73,10 @@ class Objective(SharedOut):
         weight_decay: factor of the optional L2 term.
         reduction: overrides what the criterion says of itself.
         memory_budget: bytes that may be kept of the samples; None takes a share of what is free.
+        batch_size: samples that are evaluated together: larger batches are divided, smaller ones
+            joined where they are alike. None leaves them as they are. Changes memory and speed.
+        randomness: what to do with data that are others when read again: "frozen" keeps the first
+            reading, and a note says so; "refuse" does not measure it.
 
     Attributes:
         model: the model; a copy where it would change its own embeddings.
@@ -94,8 +101,17 @@ class Objective(SharedOut):
         weight_decay: float = 0.0,
         reduction: str | None = None,
         memory_budget: int | None = None,
+        batch_size: int | None = None,
+        randomness: Randomness = "frozen",
     ) -> None:
+        if randomness not in get_args(Randomness):
+            raise UsageError(f"randomness {randomness!r}: expected 'refuse' or 'frozen'")
+        if batch_size is not None and batch_size < 1:
+            raise UsageError(f"batch_size = {batch_size}: expected at least 1 sample")
+        self.randomness = randomness
         self.notes: list[str] = list(getattr(batches, "notes", ()))
+        if isinstance(batches, Iterator) and randomness == "refuse":
+            raise OperatorError(f"{ONCE}, and randomness is 'refuse': give a list or a loader")
         self.criterion = criterion
         model = self.original = uncompiled(model)
         self._whole = criterion if isinstance(criterion, BatchLoss) else None
@@ -110,6 +126,9 @@ class Objective(SharedOut):
             )
         self._folding: Folding | None = None
         self.ranks = ranks_of(batches)
+        if batch_size is not None:
+            given = list(batches) if isinstance(batches, Iterator) else batches
+            batches = Recut(given, batch_size, whole=self._whole is not None)
         budget = default_budget(torch.device("cpu")) if memory_budget is None else memory_budget
         self.source: Iterable[Any] = FixedBatches(batches, budget=budget)
         self.chunk: int | None = None
@@ -179,6 +198,22 @@ class Objective(SharedOut):
             smaller._total = 1.0 if self.reduction == "sum" else weight
             return smaller
         return None
+
+    def judge_data(self, *, changes: bool) -> None:
+        """Note whether the data are others when they are read again, or refuse them.
+
+        Raises:
+            OperatorError: they are, and the randomness asked for is "refuse".
+        """
+        if self.randomness == "frozen":
+            if changes:
+                self.note(FROZEN)
+            return
+        if changes or FROZEN in self.notes:
+            raise OperatorError(REFUSED)
+        if ONCE in self.notes:
+            raise OperatorError(f"{ONCE}, and randomness is 'refuse': give a list or a loader")
+        self.note("randomness is refused: the data were the same when read again", loud=False)
 
     def note(self, text: str, *, loud: bool = True) -> None:
         """Add a sentence to the notes, once; a loud one is a warning in the log."""

@@ -9,17 +9,16 @@ from torch import nn
 
 from saddlescope.curvature.objective.batches import (
     BatchLoss,
-    batch_length,
     detached,
     map_tensors,
     normal,
 )
 from saddlescope.curvature.objective.counting import (
+    batch_count,
     batch_weight,
     divided,
     divisible,
     pair,
-    sample_count,
 )
 from saddlescope.curvature.objective.forward import Folding
 from saddlescope.curvature.objective.parameters import ParameterVector
@@ -163,11 +162,9 @@ class SharedOut:
     def _count(self, batch: Any) -> tuple[int, float]:
         """A batch's number of samples, and what its mean was divided by."""
         if isinstance(self.criterion, BatchLoss):
-            length = batch_length(batch)
-            return 1 if length is None else length, self.criterion.weigh(batch)
-        inputs, targets = pair(batch)
-        count = sample_count(inputs, targets)
-        return count, batch_weight(self.criterion, targets, count, self.reduction)
+            return batch_count(batch, whole=True), self.criterion.weigh(batch)
+        count = batch_count(batch, whole=False)
+        return count, batch_weight(self.criterion, pair(batch)[1], count, self.reduction)
 
     def _pieces(self) -> Iterator[Any]:
         """The batches, divided where they are larger than `chunk`."""

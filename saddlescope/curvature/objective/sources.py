@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,18 @@ FROZEN = (
     "augmentation): the first reading was kept, and the matrix is that of this one draw"
 )
 """The note on a source that changes."""
+
+ONCE = "the data could be read only once, so that it was not seen whether they are random"
+"""The note on an iterator."""
+
+Randomness = Literal["refuse", "frozen"]
+"""What to do with data that are others when read again: not measure them, or keep one reading."""
+
+REFUSED = (
+    "the data came in another order or with other values when they were read again (shuffling or "
+    "augmentation), and randomness is 'refuse': switch it off in the data, or take 'frozen' for "
+    "the matrix of one draw"
+)
 
 OTHER_SEED = 0x5ADD1E
 """Of the random state that data are read again from."""
@@ -72,7 +84,7 @@ class FixedBatches:
     def __init__(self, source: Iterable[Any], *, budget: int) -> None:
         self.nbytes = 0
         self._source: Iterable[Any] = source
-        self._settled = _is_fixed(source)
+        self._settled = is_fixed(source)
         self._sums: list[int] = []
         self._state = _random_state()
         if self._settled:
@@ -145,10 +157,10 @@ class FixedBatches:
             yield batch
 
 
-def _is_fixed(source: Any) -> bool:
-    """Whether every pass gives the same tensors by construction."""
+def is_fixed(source: Any) -> bool:
+    """Return whether every pass gives the same tensors by construction."""
     if isinstance(source, SharedBatches):
-        return _is_fixed(source.batches)
+        return is_fixed(source.batches)
     return isinstance(source, list | tuple | FixedBatches | Tensor) or bool(
         getattr(source, "fixed", False)
     )

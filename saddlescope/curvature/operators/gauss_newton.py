@@ -62,22 +62,23 @@ class GaussNewtonOperator(ObjectiveOperator):
 
 
 class GaussNewtonBatch:
-    """Hold the graphs of a batch: w → z, z → ∂ℓ/∂z and u → Jᵀu. A product runs through all three.
+    """Hold the graphs of one or more batches: w → z, z → ∂ℓ/∂z and u → Jᵀu, run by each product.
 
     z is cut from w before the criterion reads it, so that outputs that depend on one another
     (logits and their softmax) enter ∇²ℓ as independent.
     """
 
+    joins: ClassVar[bool] = True
     retained_cost: ClassVar[float] = 4.0 / 3.0  # J·v and Jᵀ·u, two thirds each
     streamed_cost: ClassVar[float] = 7.0 / 3.0
     exact = False
 
-    def __init__(self, objective: Objective, batch: Batch) -> None:
+    def __init__(self, objective: Objective, *batches: Batch) -> None:
         self._parameters = objective.vector.tensors
 
         def differentiate() -> list[Tensor]:
             cut = _Cut(objective.criterion)
-            self.loss = differentiable_loss(objective, batch, criterion=cut)
+            self.loss = differentiable_loss(objective, *batches, criterion=cut)
             self._outputs, self._leaves = cut.outputs, cut.leaves
             self._slopes = torch.autograd.grad(  # ∂ℓ/∂z; None where ℓ does not read an output
                 self.loss, self._leaves, create_graph=True, allow_unused=True
@@ -114,8 +115,8 @@ class _Cut:
     def __call__(self, outputs: Any, targets: Any) -> Tensor:
         flat, structure = tree_flatten(outputs)
         live = [i for i, z in enumerate(flat) if isinstance(z, Tensor) and z.requires_grad]
-        self.outputs = [flat[index] for index in live]
-        self.leaves = [output.detach().requires_grad_() for output in self.outputs]
-        for index, leaf in zip(live, self.leaves, strict=True):
-            flat[index] = leaf
+        self.outputs += [flat[index] for index in live]
+        for index in live:
+            flat[index] = flat[index].detach().requires_grad_()
+            self.leaves.append(flat[index])
         return self.criterion(tree_unflatten(flat, structure), targets)

@@ -290,7 +290,7 @@ class ObjectiveOperator(SymmetricOperator):
                 f"the loss ({self.loss:g}) or its gradient is NaN or Inf at these weights: "
                 "check the inputs and the checkpoint"
             )
-        self.gradient_cost = 1.0
+        self.gradient_cost = self.products.built
 
 
 def objective_of(loss: Objective | ObjectiveOperator) -> Objective:
@@ -312,6 +312,8 @@ class HessianOperator(ObjectiveOperator):
         reduction: overrides what the criterion says of itself.
         memory_budget: bytes for what is retained between products; None takes a share of what is
             free.
+        batch_size: samples that are evaluated together, see `Objective`.
+        randomness: "frozen" or "refuse", see `Objective`.
         programs: traced products to share with other operators; None differentiates twice.
 
     Attributes:

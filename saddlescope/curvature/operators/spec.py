@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from saddlescope.curvature.objective import Choice, ObjectiveOptions
+from saddlescope.curvature.objective import Choice, ObjectiveOptions, Randomness
 from saddlescope.curvature.products import Programs, Strategy
 from saddlescope.errors import UsageError
 from saddlescope.runs import OPERATORS, OperatorName
@@ -14,7 +14,6 @@ class MatrixOptions(ObjectiveOptions, total=False):
     """Name the fields of `MatrixSpec` as keywords of a public function."""
 
     operator: OperatorName
-    batch_size: int
     strategy: Strategy
     programs: Programs | None
 
@@ -29,9 +28,11 @@ class MatrixSpec:
             trainable ones.
         weight_decay: factor of an optional L2 term, not negative.
         reduction: overrides what the criterion says of itself, see `Objective`.
-        batch_size: samples a forward pass; changes memory and speed only.
         memory_budget: bytes for what is retained between products; None takes a share of what is
             free.
+        batch_size: samples a forward pass; changes memory and speed only. None takes batches as
+            they are given, and 256 samples of a data set.
+        randomness: "refuse" or "frozen", see `Objective`.
         strategy: "auto", "traced" or "double-backward", see `Programs`.
         programs: traced products to share with other operators, in place of the strategy's own.
 
@@ -43,8 +44,9 @@ class MatrixSpec:
     parameters: Choice | None = None
     weight_decay: float = 0.0
     reduction: str | None = None
-    batch_size: int = 256
     memory_budget: int | None = None
+    batch_size: int | None = None
+    randomness: Randomness = "frozen"
     strategy: Strategy = "auto"
     programs: Programs | None = field(default=None, compare=False, repr=False)
 
@@ -57,6 +59,11 @@ class MatrixSpec:
         if isinstance(self.parameters, Iterator):
             object.__setattr__(self, "parameters", tuple(self.parameters))
 
+    @property
+    def samples_a_pass(self) -> int:
+        """Return the batch size of a data set's samples."""
+        return 256 if self.batch_size is None else self.batch_size
+
     def of_objective(self) -> ObjectiveOptions:
         """Return the part that `Objective` takes."""
         return {
@@ -64,4 +71,6 @@ class MatrixSpec:
             "weight_decay": self.weight_decay,
             "reduction": self.reduction,
             "memory_budget": self.memory_budget,
+            "batch_size": self.batch_size,
+            "randomness": self.randomness,
         }

@@ -1,20 +1,29 @@
 """Products of an objective's curvature matrix, batch by batch, kept in memory while they fit.
 
 One budget decides: the first batches whose linearisations fit are retained, the rest are streamed.
+Those that are differentiated twice are retained as one, so that micro-batches take no more memory
+than one batch of all their samples.
 Should memory run out all the same, nothing is retained from then on; should it run out again,
 batches are halved, down to single samples. The sum stays exactly normalised, so this changes
 numbers by rounding only.
 """
 
+import itertools
 import logging
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from saddlescope.curvature.memory import available_bytes, is_out_of_memory
-from saddlescope.curvature.objective import Objective, Tensors, exact_arithmetic, untouched
+from saddlescope.curvature.objective import (
+    Batch,
+    Objective,
+    Tensors,
+    exact_arithmetic,
+    untouched,
+)
 from saddlescope.curvature.products.linearisations import Linearisation, Lineariser
 from saddlescope.curvature.products.replay import free_recordings
 from saddlescope.errors import MemoryLimitError, OperatorError
@@ -38,6 +47,8 @@ class BatchProducts:
         nbytes: what is kept.
         cost: gradients a product, by operation count.
         exact: whether every branch is that of a float64 forward pass, see `Linearisation`.
+        joins: whether batches are retained as one, see `Linearisation`.
+        built: gradients that building took: the first batch is tried alone before several are one.
     """
 
     def __init__(self, objective: Objective, *, memory_budget: int, linearise: Lineariser) -> None:
@@ -45,6 +56,7 @@ class BatchProducts:
         self._linearise = linearise
         self._budget = memory_budget
         self._kept: list[Linearisation] = []
+        self._kept_batches, self._joining, self.joins = 0, False, False
         # Of both: a step of the optimiser moves the original, and a copy would not show it.
         self._tensors = [Tensors(objective.model)]
         if objective.original is not objective.model:
@@ -77,30 +89,66 @@ class BatchProducts:
         gradient = torch.zeros(vector.size, dtype=vector.dtype, device=vector.device)
         loss = torch.zeros((), dtype=torch.float64, device=vector.device)
         kept = total = cost = streamed = 0.0
+        self._tried = 0.0
         full = self._budget <= 0
-        self.nbytes, self.exact = 0, True
+        self.nbytes, self.exact, self._kept_batches = 0, True, 0
         with untouched(objective.model), exact_arithmetic(), torch.enable_grad():
-            for batch in objective.batches():
-                made = self._linearise(objective, batch)
+            for made, group in self._linearised():
                 loss += made.loss.detach()
                 gradient += vector.flatten([g if g is None else g.detach() for g in made.gradient])
+                share = sum(batch.share for batch in group)
                 # Once full, full for good: `_product` streams what comes after the kept ones, so
                 # these must be the first.
                 full = full or self.nbytes + made.nbytes > self._budget
                 if not full:
                     self._kept.append(made)
+                    self._kept_batches += len(group)
                     self.nbytes += made.nbytes
-                    kept += batch.share
-                total += batch.share
+                    kept += share
+                total += share
                 self.exact = self.exact and made.exact
-                cost += batch.share * (made.streamed_cost if full else made.retained_cost)
-                streamed += batch.share * made.streamed_cost
+                cost += share * (made.streamed_cost if full else made.retained_cost)
+                streamed += share * made.streamed_cost
                 del made  # before the next one is made, so that two never stand side by side
         # Sums over ranks: the cost of a row is that of all of them, not of the one that asks.
-        kept, total, cost, streamed = objective.ranks.totals(kept, total, cost, streamed)
+        kept, total, cost, streamed, tried = objective.ranks.totals(
+            kept, total, cost, streamed, self._tried
+        )
         self.exact = objective.ranks.all(self.exact)
         self.retained, self.cost, self._streamed_cost = kept / total, cost / total, streamed / total
+        self.built = 1.0 + tried / total
         self.loss, self.gradient = objective.with_penalty(loss.item(), gradient)
+
+    def _linearised(self) -> Iterator[tuple[Linearisation, list[Batch]]]:
+        """Every batch linearised; the first ones as one, as many as are sure to fit."""
+        objective, batches = self.objective, self.objective.batches()
+        first = next(batches, None)
+        if first is None:
+            return
+        made, group = self._linearise(objective, first), [first]
+        self.joins = made.joins
+        if made.joins:
+            # What it takes grows at most in proportion to the samples.
+            room = self._budget * first.count / made.nbytes if made.nbytes else 0.0
+            for batch in batches:
+                if sum(one.count for one in group) + batch.count > room:
+                    batches = itertools.chain([batch], batches)
+                    break
+                group.append(batch)
+        if len(group) > 1:
+            kind: Any = type(made)
+            self._joining, self._tried = True, first.share
+            del made
+            made = kind(objective, *group)
+            self._joining = False
+            if made.nbytes > self._budget:  # of samples of another size than the first ones
+                del made
+                made, (_, *rest), group = self._linearise(objective, first), group, [first]
+                batches = itertools.chain(rest, batches)
+        yield made, group
+        del made
+        for batch in batches:
+            yield self._linearise(objective, batch), [batch]
 
     def _product(self, vector: Tensor) -> Tensor:
         parameters = self.objective.vector
@@ -113,7 +161,7 @@ class BatchProducts:
                 total = _added(total, parameters.flatten(made.apply(parts)))
         if self.retained < 1.0:
             with untouched(self.objective.model), exact_arithmetic(), torch.enable_grad():
-                for batch in self.objective.batches(after=len(self._kept)):
+                for batch in self.objective.batches(after=self._kept_batches):
                     made = self._linearise(self.objective, batch)
                     total = _added(total, parameters.flatten(made.apply(parts)))
                     del made  # before the next one is made
@@ -141,9 +189,9 @@ class BatchProducts:
         Raises:
             MemoryLimitError: single samples do not fit either.
         """
-        device, held = self.objective.vector.device, bool(self._kept)
+        device, held = self.objective.vector.device, bool(self._kept) or self._joining
         self._kept.clear()
-        self._budget = 0
+        self._kept_batches, self._budget, self._joining = 0, 0, False
         free_recordings()
         if device.type == "cuda":
             torch.cuda.empty_cache()

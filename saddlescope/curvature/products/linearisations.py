@@ -32,8 +32,10 @@ class Linearisation(Protocol):
         gradient: its gradient, a tensor or None (no dependence) a parameter.
         nbytes: memory it keeps alive.
         exact: whether its branches (the signs of ReLU inputs) are those of a float64 forward pass.
+        joins: whether it can be made of several batches at once: `type(made)(objective, *batches)`.
     """
 
+    joins: ClassVar[bool]
     retained_cost: ClassVar[float]
     streamed_cost: ClassVar[float]
     exact: bool
@@ -49,19 +51,24 @@ Lineariser = Callable[[Objective, Batch], Linearisation]
 
 
 class DoubleBackward:
-    """Keep the gradient of a batch with its graph; a product differentiates it once more."""
+    """Keep the gradient of a batch with its graph; a product differentiates it once more.
 
+    Of several batches it is one gradient and one graph: what is as large as the weights (the
+    gradient, folded layers) is there once, and not once a batch.
+    """
+
+    joins: ClassVar[bool] = True
     retained_cost: ClassVar[float] = 2.0
     streamed_cost: ClassVar[float] = 3.0
     exact = False
 
-    def __init__(self, objective: Objective, batch: Batch) -> None:
+    def __init__(self, objective: Objective, *batches: Batch) -> None:
         self._parameters = objective.vector.tensors
 
         def differentiate() -> list[Tensor]:
             # The forward pass decides which functions are on the tape, so here and not in `apply`.
             with TwiceDifferentiable():
-                self.loss = differentiable_loss(objective, batch)
+                self.loss = differentiable_loss(objective, *batches)
             try:
                 gradient = torch.autograd.grad(
                     self.loss, self._parameters, create_graph=True, allow_unused=True
@@ -98,6 +105,7 @@ class Traced:
         exact: take the branches of a float64 forward pass; see `TracedProgram`.
     """
 
+    joins: ClassVar[bool] = False
     retained_cost: ClassVar[float] = 2.0
     streamed_cost: ClassVar[float] = 3.0
 
@@ -140,14 +148,16 @@ class Traced:
 
 
 def differentiable_loss(
-    objective: Objective, batch: Batch, *, criterion: Criterion | None = None
+    objective: Objective, *batches: Batch, criterion: Criterion | None = None
 ) -> Tensor:
-    """Return the batch's term of the objective, with its graph.
+    """Return the batches' terms of the objective, with their graph, in which layers fold once.
 
     Raises:
         OperatorError: there is none.
     """
-    loss = objective.batch_loss(batch, criterion=criterion)
+    with objective.folding.shared():
+        terms = [objective.batch_loss(batch, criterion=criterion) for batch in batches]
+    loss = terms[0] if len(terms) == 1 else torch.stack(terms).sum()
     if not loss.requires_grad:
         raise OperatorError(
             "the loss does not depend on the parameters (no graph): is the model wrapped in "

@@ -17,7 +17,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from saddlescope.curvature.objective import Criterion, as_samples, select_subsets, untouched
+from saddlescope.curvature.objective import (
+    BatchLoss,
+    Criterion,
+    Groups,
+    as_samples,
+    select_subsets,
+    untouched,
+)
 from saddlescope.curvature.tables.spectra import (
     RowOptions,
     SpectrumRow,
@@ -38,8 +45,8 @@ class CurvatureMonitor:
 
     Args:
         criterion: see `Objective`.
-        dataset: see `as_samples`.
-        groups: "all", or names that `dataset.groups` maps to class numbers.
+        dataset: data loader, batches, tensors or items, see `as_samples`.
+        groups: see `Grouping`: names, a key of the batch, a function of a sample, positions.
         classes: class numbers, "all" or "none".
         every: epochs, or steps, between two checks; number 0 is one.
         unit: what is counted.
@@ -55,7 +62,7 @@ class CurvatureMonitor:
         criterion: Criterion,
         dataset: Any,
         *,
-        groups: Sequence[str] = ("all",),
+        groups: Groups = ("all",),
         classes: Literal["all", "none"] | Sequence[int] = "none",
         every: int = 1,
         unit: Literal["epoch", "step"] = "epoch",
@@ -65,7 +72,8 @@ class CurvatureMonitor:
         if every < 1:
             raise UsageError(f"every = {every}: expected at least 1 {unit}")
         self.criterion = criterion
-        self.samples = as_samples(dataset)
+        whole = isinstance(criterion, BatchLoss)
+        self.samples = as_samples(dataset, groups=groups, whole=whole)
         self.subsets = select_subsets(self.samples, classes=classes, groups=groups)
         self.every, self.unit, self.warm = every, unit, warm
         self.matrix, self.stop, self.search = row_options(options)

@@ -20,7 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from saddlescope.curvature.krylov import Ends, extreme_eigenvalues
-from saddlescope.curvature.objective import Criterion, SampleBatches, Subset, as_samples
+from saddlescope.curvature.objective import (
+    BatchLoss,
+    Criterion,
+    SampleBatches,
+    Samples,
+    Subset,
+    as_samples,
+    subset_indices,
+)
 from saddlescope.curvature.operators import specified_operator
 from saddlescope.curvature.products import Programs
 from saddlescope.curvature.seeds import derived_seed
@@ -124,9 +132,8 @@ def bootstrap_spectra(
     """
     matrix, stop, search = row_options(options)
     rank = interval_rank(resamples, level)
-    data = as_samples(samples)
-    targets = data.targets.cpu()
-    members = _members(targets, subset)
+    data = as_samples(samples, whole=isinstance(criterion, BatchLoss))
+    members = _members(data, subset)
     if all(len(indices) < 2 for indices in members):
         total = sum(len(indices) for indices in members)
         raise NothingToResample(
@@ -147,15 +154,15 @@ def bootstrap_spectra(
     draws, unconverged, matvecs, cost = np.empty((resamples, 3)), 0, 0, 0.0
     for index in counted("bootstrap", range(resamples), text=lambda i: f"resample {i + 1}"):
         chosen = torch.cat([_draw(indices, generator) for indices in members])
-        batches = SampleBatches(data, chosen, matrix.batch_size)
-        resample = specified_operator(matrix, model, criterion, batches).matrix
+        batches = SampleBatches(data, chosen, matrix.samples_a_pass)
+        resample = specified_operator(replace(matrix, batch_size=None), model, criterion, batches)
         start = derived_seed(seed, "bootstrap", index, subset.kind, subset.name)
-        ends = extreme_eigenvalues(resample, stop, replace(search, seed=start))
+        ends = extreme_eigenvalues(resample.matrix, stop, replace(search, seed=start))
         found = (ends.lambda_max.value, ends.lambda_min.value, ends.lambda_ratio.value)
         draws[index] = np.nan_to_num(found, nan=math.inf, posinf=math.inf)
         unconverged += not ends.converged
         matvecs += ends.matvecs
-        cost += resample.gradient_cost
+        cost += resample.matrix.gradient_cost
     lower, upper = np.sort(draws, axis=0)[[rank - 1, resamples - rank]]
     return BootstrapRow(
         name=subset.name,
@@ -199,11 +206,15 @@ def interval_rank(resamples: int, level: float) -> int:
     return rank
 
 
-def _members(targets: Tensor, subset: Subset) -> list[Tensor]:
-    """The indices of the subset's samples, one tensor a class."""
-    classes = torch.unique(targets).tolist() if subset.classes is None else subset.classes
-    found = [(targets == number).nonzero().squeeze(1) for number in classes]
-    return [indices for indices in found if len(indices)]
+def _members(samples: Samples, subset: Subset) -> list[Tensor]:
+    """The indices of the subset's samples, one tensor a class; one where there are no classes."""
+    indices = subset_indices(samples, subset)
+    targets = samples.targets.cpu()
+    if targets.dim() != 1 or targets.is_floating_point():
+        return [indices]
+    classes = torch.unique(targets[indices]).tolist() if subset.classes is None else subset.classes
+    found = [indices[targets[indices] == number] for number in classes]
+    return [part for part in found if len(part)]
 
 
 def _draw(indices: Tensor, generator: torch.Generator) -> Tensor:

@@ -23,12 +23,15 @@ from saddlescope.curvature.krylov import (
     extreme_eigenvalues,
 )
 from saddlescope.curvature.objective import (
+    BatchLoss,
     Criterion,
+    Groups,
     Objective,
     SampleBatches,
     Samples,
     Subset,
     as_samples,
+    batch_of,
     count_samples,
     refuse_training_mode,
     select_subsets,
@@ -116,7 +119,7 @@ def plan_programs(
     programs = Programs(strategy)
     first = torch.zeros(1, dtype=torch.int64)
     # A batch that every rank reads, not one that they share: all must decide, and in the same way.
-    batches = [(samples.inputs(first), samples.targets[first])]
+    batches = [batch_of(samples, first)]
     rows = [count_samples(samples, subset) for subset in subsets]
     programs.expect(Objective(model, criterion, batches), rows)
     return programs
@@ -166,8 +169,9 @@ def subset_operator(
         **options: single fields of `matrix`.
     """
     (matrix,) = gathered(options, matrix)
-    batches = SampleBatches(samples, subset_indices(samples, subset), matrix.batch_size)
-    return specified_operator(matrix, model, criterion, batches)
+    batches = SampleBatches(samples, subset_indices(samples, subset), matrix.samples_a_pass)
+    # Cut already, and not to be joined again.
+    return specified_operator(replace(matrix, batch_size=None), model, criterion, batches)
 
 
 def measure_operator(
@@ -262,13 +266,13 @@ def iter_spectra(
     dataset: Any,
     *,
     classes: Literal["all", "none"] | Sequence[int] = "all",
-    groups: Sequence[str] = ("all",),
+    groups: Groups = ("all",),
     **options: Unpack[RowOptions],
 ) -> Iterator[SpectrumRow]:
     """Yield the rows of `class_spectra` as they finish."""
     matrix, stop, search = row_options(options)
     refuse_training_mode(model)
-    samples = as_samples(dataset)
+    samples = as_samples(dataset, groups=groups, whole=isinstance(criterion, BatchLoss))
     subsets = select_subsets(samples, classes=classes, groups=groups)
     if matrix.programs is None:
         programs = plan_programs(model, criterion, samples, subsets, strategy=matrix.strategy)
@@ -284,7 +288,7 @@ def class_spectra(
     dataset: Any,
     *,
     classes: Literal["all", "none"] | Sequence[int] = "all",
-    groups: Sequence[str] = ("all",),
+    groups: Groups = ("all",),
     **options: Unpack[RowOptions],
 ) -> pd.DataFrame:
     """Measure λ_max, λ_min and λ_ratio with bounds, one row a group or class.
@@ -292,9 +296,9 @@ def class_spectra(
     Args:
         model: in eval mode, its parameters on the device to compute on.
         criterion: see `Objective`.
-        dataset: see `as_samples`.
+        dataset: data loader, batches, tensors or items, see `as_samples`.
         classes: class numbers, "all" or "none".
-        groups: "all", or names that `dataset.groups` maps to class numbers.
+        groups: see `Grouping`: names, a key of the batch, a function of a sample, positions.
         **options: see `measure_subset`.
 
     Returns:

@@ -17,15 +17,18 @@ from torch import Tensor
 
 from saddlescope.curvature import (
     Ends,
+    Groups,
     HessianOperator,
     Programs,
     StopRule,
     Strategy,
     Subset,
+    batch_of,
     extreme_eigenvalues,
     map_tensors,
     measured_curvature,
     select_subsets,
+    subset_indices,
 )
 from saddlescope.curvature.reference import (
     PlainHessian,
@@ -64,7 +67,7 @@ def check_target(
     target: Target,
     *,
     classes: Literal["all", "none"] | Sequence[int],
-    groups: Sequence[str] = (),
+    groups: Groups = (),
     samples: int = 50,
     stop: StopRule = StopRule(),
     seed: int = 0,
@@ -99,15 +102,12 @@ class _Comparison:
     def __init__(
         self, target: Target, subset: Subset, samples: int, stop: StopRule, seed: int
     ) -> None:
-        classes = target.samples.targets.cpu()
-        chosen = torch.ones_like(classes, dtype=torch.bool)
-        if subset.classes is not None:
-            chosen = torch.isin(classes, torch.tensor(subset.classes))
-        indices = chosen.nonzero().squeeze(1)[:samples]
+        indices = subset_indices(target.samples, subset)[:samples]
         device = next(target.model.parameters()).device
         self.batch = map_tensors(
-            (target.samples.inputs(indices), classes[indices]), lambda tensor: tensor.to(device)
+            batch_of(target.samples, indices), lambda tensor: tensor.to(device)
         )
+        self.n = len(indices)
         self.target, self.subset, self.seed = target, subset, seed
         self.stop = replace(stop, certify=True)
 
@@ -139,7 +139,7 @@ class _Comparison:
 
     def _row(self, tool: str) -> CheckRow:
         """Begin a row."""
-        return CheckRow(self.subset.kind, self.subset.name, n=len(self.batch[1]), tool=tool)
+        return CheckRow(self.subset.kind, self.subset.name, n=self.n, tool=tool)
 
     def _instrument(self, ends: Ends, seconds: float) -> CheckRow:
         largest, smallest = ends.lambda_max, ends.lambda_min

@@ -65,7 +65,7 @@ def plan_rows(job: SpectrumJob) -> Iterator[PlannedRow]:
             gradients=2 * products + _FIXED_GRADIENTS,
             memory=footprint.plan(
                 n,
-                batch_size=settings.matrix.batch_size,
+                batch_size=settings.matrix.samples_a_pass,
                 max_matvecs=settings.stop.max_matvecs,
                 products=products,
             ),

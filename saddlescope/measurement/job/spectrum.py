@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from saddlescope.curvature import (
+    Groups,
     Programs,
     SpectrumRow,
     Subset,
@@ -89,7 +90,7 @@ class SpectrumJob:
         target: Target,
         *,
         classes: Literal["all", "none"] | Sequence[int] = "all",
-        groups: Sequence[str] = ("all",),
+        groups: Groups = ("all",),
         settings: Settings,
         seed: int | Sequence[int] = 0,
         path: Path | None = None,
@@ -278,7 +279,7 @@ class SpectrumJob:
             target.criterion,
             target.samples,
             rule=target.rule,
-            batch_size=self.settings.matrix.batch_size,
+            batch_size=self.settings.matrix.samples_a_pass,
         )
 
     def _columns(self, row: SpectrumRow) -> dict[str, Any]:

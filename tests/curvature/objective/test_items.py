@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from saddlescope.curvature import class_spectra
-from saddlescope.curvature.objective.items import collated, read_item
+from saddlescope.curvature.objective.items import class_number, collated, parted
 from saddlescope.curvature.objective.samples import as_samples
 from saddlescope.errors import DataError
 
@@ -95,10 +95,7 @@ def test_the_same_samples_give_the_same_rows(kind):
         ((1.0, 2, 3), "item 0 of list is a tuple of 3: expected"),
         ("text", "item 0 of list is a str: expected"),
         ({"x": 1.0}, "is a mapping of x: its class is expected under one of labels, label"),
-        ((1.0, [1, 2]), "the class of item 0 of list is a list: expected one class number"),
-        ((1.0, 0.5), "is a float 0.5: expected one class number"),
         ((1.0, "cat"), "is a str 'cat': expected one class number"),
-        ((1.0, torch.tensor([1, 2])), "is a Tensor: expected one class number"),
     ],
 )
 def test_items_that_are_no_samples(item, message):
@@ -117,7 +114,9 @@ def test_an_item_that_cannot_be_read_names_its_index_and_the_cause():
 
 
 def test_batches_of_items():
-    assert read_item([({"a": 1.5}, np.int32(4))], 0) == ({"a": 1.5}, 4)
+    assert parted(({"a": 1.5}, np.int32(4)), name="item") == ({"a": 1.5}, 4)
+    assert class_number(np.int32(4)) == class_number(torch.tensor(4)) == 4
+    assert [class_number(value) for value in (0.5, "cat", [1, 2], torch.ones(2))] == [None] * 4
     both = collated([{"a": 1.5, "b": (IDS[0], 2)}, {"a": 2.5, "b": (IDS[1], 3)}])
     assert torch.equal(both["a"], torch.tensor([1.5, 2.5]))
     assert torch.equal(both["b"][0], IDS[:2])
