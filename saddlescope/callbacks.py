@@ -104,7 +104,8 @@ class CurvatureLog:
         def measure(_: Any, _args: Any, state: Any, _control: Any, **given: Any) -> None:
             if state.is_world_process_zero:
                 steps = self.monitor.unit == "step"
-                number = state.global_step if steps else round(state.epoch) - 1
+                # A fraction, up to rounding; `max_steps` may end within an epoch.
+                number = state.global_step if steps else math.ceil(state.epoch - 1e-6) - 1
                 self(self.network(given["model"]), number)
 
         hooks = {"step": ("on_train_begin", "on_step_end"), "epoch": ("on_epoch_end",)}

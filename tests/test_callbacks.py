@@ -160,6 +160,17 @@ def transformers_training(callback, net, *, accumulate=1, rank=0):
             callback.on_epoch_end(None, state, None, model=net)
 
 
+@pytest.mark.parametrize(
+    ("counted", "number"), [(1.0, 0), (0.5, 0), (1.9999999999, 1), (2.0000000001, 1), (2.25, 2)]
+)
+def test_an_epoch_that_max_steps_cuts_is_the_one_under_way(frameworks, counted, number):
+    seen = []
+    curves = CurvatureLog(monitor(), to=[lambda number, rows: seen.append(number)])
+    state = types.SimpleNamespace(epoch=counted, global_step=7, is_world_process_zero=True)
+    curves.transformers().on_epoch_end(None, state, None, model=model())
+    assert seen == [number]
+
+
 @pytest.mark.parametrize("training", [lightning_training, transformers_training])
 @pytest.mark.parametrize(
     ("options", "accumulate", "numbers"),
