@@ -19,7 +19,7 @@ from nbclient import NotebookClient
 HERE = Path(__file__).parent
 
 
-def execute(path: Path, *, timeout: int = 600) -> Path:
+def execute(path: Path, *, timeout: int = 3600) -> Path:
     """Execute one notebook.
 
     Args:
