@@ -16,7 +16,7 @@ from saddlescope.runs.ownership import (
 )
 from saddlescope.runs.processes import end_with_parent, own_process
 from saddlescope.runs.provenance import provenance
-from saddlescope.runs.reading import read_bytes, read_json, read_text, record_at
+from saddlescope.runs.reading import parse_toml, read_bytes, read_json, read_text, record_at
 from saddlescope.runs.schema import (
     CLASSIFIERS,
     LOSS_COLUMNS,
@@ -56,9 +56,9 @@ __all__ = [
     "ONE_STAGE", "OPERATORS", "SPECTRUM_COLUMNS", "SPECTRUM_KEY", "VIEW_COLUMNS", "VIEW_IDENTITY",
     "Columns", "Method", "OperatorName", "RadiusOptions", "RunFolder", "append_row", "atomic_path",
     "columns", "csv_text", "empty_run_folder", "end_with_parent", "find_runs", "foreign_names",
-    "in_two_stages", "one_writer", "own_process", "provenance", "read_bytes", "read_json",
-    "read_rows", "read_spectrum", "read_text", "read_view", "record_at", "refuse_foreign_output",
-    "refuse_foreign_table", "remove_leftovers", "rewrite_rows", "shown", "spectrum_csv", "to_json",
-    "typed_record", "view_columns", "view_file", "views_folder", "write_bytes", "write_json",
-    "write_spectrum", "write_text", "write_view",
+    "in_two_stages", "one_writer", "own_process", "parse_toml", "provenance", "read_bytes",
+    "read_json", "read_rows", "read_spectrum", "read_text", "read_view", "record_at",
+    "refuse_foreign_output", "refuse_foreign_table", "remove_leftovers", "rewrite_rows", "shown",
+    "spectrum_csv", "to_json", "typed_record", "view_columns", "view_file", "views_folder",
+    "write_bytes", "write_json", "write_spectrum", "write_text", "write_view",
 ]  # fmt: skip
