@@ -121,7 +121,7 @@ def _whole(name: str, command: Command, bench: Bench, rng: random.Random) -> Who
     if (bench.run, name) not in WHOLE:
         folder = bench.work.parent / f"whole-{name}" / "at"
         folder.mkdir(parents=True)
-        for warm in (True, False):  # the servers begin: that is none of its time
+        for warm in {command.warm > 0, command.warm == 1}:  # the servers begin: none of its time
             fresh.run("saddlescope", "--version", warm=warm)
         began = time.monotonic()
         _finish(command, bench, folder, rng)
