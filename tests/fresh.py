@@ -90,6 +90,7 @@ class _Server:
     def _end(self) -> None:
         self._process.stdin.close()
         self._process.wait(60)
+        self._process.stdout.close()
         shutil.rmtree(self.room, ignore_errors=True)
 
     def begin(self, **call: object) -> int:

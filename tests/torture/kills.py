@@ -26,8 +26,6 @@ from tests.torture.inputs import Bench, FaultError
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 DONE = (ExitCode.OK, ExitCode.NOT_CONVERGED)
-MOST = 12
-"""Kills on the way of one command."""
 SECONDS = 900.0
 """For anything that should end: nothing here takes that long, on whatever machine."""
 
@@ -152,8 +150,10 @@ def _cut(
         begun |= set(below(process.pid))
         # Ctrl-C comes to all that the terminal has started, in its session.
         everyone = sign == signal.SIGINT and rng.random() < 0.5
-        with contextlib.suppress(ProcessLookupError):
+        try:
             (os.killpg if everyone else os.kill)(process.pid, sign)
+        except ProcessLookupError:  # it has no session yet
+            process.send_signal(sign)
     code, where = process.wait(SECONDS), f"{sign.name} {number or 'by time'}"
     if code not in {*DONE, ExitCode.INTERRUPTED, -sign}:
         raise FaultError(f"{where}: {code}: {process.stderr[-600:]}")
@@ -167,14 +167,16 @@ def _cut(
     return sign.name if sent or code not in DONE else None
 
 
-def killed(name: str, command: Command, bench: Bench, rng: random.Random) -> list[str]:
+def killed(
+    name: str, command: Command, bench: Bench, rng: random.Random, *, most: int = 12
+) -> list[str]:
     """Kill a command on its way until it comes to its end; the signals that it was killed by."""
     whole = _whole(name, command, bench, rng)
     with tempfile.TemporaryDirectory(prefix="torture-kill-") as place:
         folder = Path(place) / "at"
         folder.mkdir()
         names = []
-        while len(names) < MOST and (sign := _cut(command, bench, folder, rng, whole)):
+        while len(names) < most and (sign := _cut(command, bench, folder, rng, whole)):
             names.append(sign)
             for path in folder.rglob("*") if command.clock else ():
                 os.utime(path, (rng.uniform(-3e9, 6e9),) * 2)
