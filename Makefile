@@ -32,7 +32,7 @@ demo: $(VENV)/.core  ## train five optimisers on digits, measure every class, wr
 test: $(VENV)/.test  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-torture: $(VENV)/.test  ## damaged input, kills, full disks, two at once: MINUTES=10 SEED=0; the last line counts
+torture: $(VENV)/.test  ## damaged input, kills, full disks, HTML, clocks: MINUTES=10 SEED=0; the last line counts
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture.campaign --minutes $(MINUTES) --seed $(SEED)
 
 lint: $(VENV)/.lint  ## ruff (lint, format, docstrings) and mypy

@@ -1,7 +1,8 @@
 """Processes that are fresh to saddlescope, without the seconds that torch takes to import.
 
 A server imports what we did not write, and nothing of saddlescope. Every process is a fork of it
-and runs a module or a script, as `python -m MODULE` or `python SCRIPT` would.
+and runs a module or a script, as `python -m MODULE` or `python SCRIPT` would. A second server has
+imported saddlescope too: its processes are not fresh to it, and begin with their work.
 """
 
 import atexit
@@ -26,11 +27,14 @@ OTHERS = (
     "PIL.Image", "pydantic", "tomli_w", "typer.main", "rich.progress",
 )  # fmt: skip
 
+OURS = tuple(f"saddlescope.{n}" for n in ("cli.main", "training", "measurement", "reporting"))
+
 SERVER = """
 import importlib, json, os, runpy, select, signal, sys
 for name in json.loads(sys.argv[1]):
     importlib.import_module(name)
-assert not [name for name in sys.modules if name.partition(".")[0] == "saddlescope"]
+ours = [name for name in sys.modules if name.partition(".")[0] == "saddlescope"]
+assert bool(ours) == (sys.argv[2] == "warm")
 running = {}
 while True:
     for ready in select.select([0, *running], [], [])[0]:
@@ -68,14 +72,15 @@ while True:
 
 
 @functools.cache
-def _server() -> "_Server":
-    return _Server()
+def _server(warm: bool) -> "_Server":
+    return _Server(warm)
 
 
 class _Server:
-    def __init__(self) -> None:
+    def __init__(self, warm: bool) -> None:
+        names = json.dumps([*OTHERS, *OURS] if warm else OTHERS)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", SERVER, json.dumps(OTHERS)],
+            [sys.executable, "-c", SERVER, names, "warm" if warm else "fresh"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
         )  # fmt: skip
         self.codes: dict[int, int] = {}
@@ -85,6 +90,7 @@ class _Server:
     def _end(self) -> None:
         self._process.stdin.close()
         self._process.wait(60)
+        self._process.stdout.close()
         shutil.rmtree(self.room, ignore_errors=True)
 
     def begin(self, **call: object) -> int:
@@ -114,10 +120,11 @@ class Fresh:
 
     pid: int
     streams: Path
+    server: _Server
 
     @property
     def returncode(self) -> int | None:
-        return _server().codes.get(self.pid)
+        return self.server.codes.get(self.pid)
 
     @property
     def stdout(self) -> str:
@@ -128,7 +135,7 @@ class Fresh:
         return (self.streams / "stderr").read_text()
 
     def poll(self) -> int | None:
-        _server().listen(0.0)
+        self.server.listen(0.0)
         return self.returncode
 
     def wait(self, timeout: float = 900.0) -> int:
@@ -136,7 +143,7 @@ class Fresh:
         while self.poll() is None:
             left = until - time.monotonic()
             assert left > 0.0, f"still running after {timeout} s: {self.stderr}"
-            _server().listen(left)
+            self.server.listen(left)
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -148,7 +155,12 @@ class Fresh:
 
 
 def start(
-    target: str | Path, *words: object, cwd: str | Path = ".", before: str = "", **variables: str
+    target: str | Path,
+    *words: object,
+    cwd: str | Path = ".",
+    before: str = "",
+    warm: bool = False,
+    **variables: str,
 ) -> Fresh:
     """Start a module or a script.
 
@@ -157,17 +169,19 @@ def start(
         *words: its arguments.
         cwd: where it runs.
         before: code that it runs first.
+        warm: with saddlescope imported, but for what a command imports itself.
         **variables: of its environment, beside ours.
     """
-    streams = Path(tempfile.mkdtemp(dir=_server().room))
+    server = _server(warm)
+    streams = Path(tempfile.mkdtemp(dir=server.room))
     places = {name: str(streams / name) for name in ("stdout", "stderr")}
     for place in places.values():
         Path(place).touch()
-    pid = _server().begin(
+    pid = server.begin(
         target=str(target), words=[str(word) for word in words], folder=str(Path(cwd).resolve()),
         environment={**os.environ, **variables}, before=before, **places,
     )  # fmt: skip
-    return Fresh(pid, streams)
+    return Fresh(pid, streams, server)
 
 
 def run(target: str | Path, *words: object, **options: Any) -> Fresh:

@@ -5,6 +5,7 @@ Pillow, by the readers of the usual formats only; what is broken, too large or m
 that names it.
 """
 
+import contextlib
 import hashlib
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +26,7 @@ from saddlescope.longtail.cache import DecodedImages
 from saddlescope.longtail.transforms import centre_crop, resized_crop_flip, shrink
 
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
+_EIGHT_BITS = [(value * 255 + 32767) // 65535 for value in range(65536)]
 _AT_A_TIME = 64
 """Images of a batch where nobody asks for a size."""
 
@@ -42,7 +44,9 @@ def decode(path: Path, *, shrink_to: int | None) -> Image.Image:
             if shrink_to is not None:
                 # Lets a JPEG be decoded at a half, a quarter or an eighth where that is enough.
                 image.draft("RGB", (2 * shrink_to, 2 * shrink_to))
-            rgb = _upright(_eight_bits(image).convert("RGB"))
+            image.load()
+            rgb = _eight_bits(image)
+            rgb = _upright(rgb if rgb.mode == "RGB" else rgb.convert("RGB"))
     except Image.DecompressionBombError:
         raise DataError(f"{path}: more pixels than a photograph has; not read") from None
     except UnidentifiedImageError:
@@ -54,23 +58,21 @@ def decode(path: Path, *, shrink_to: int | None) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """The image with 8 bits a channel: Pillow's own conversion cuts 16 of them off at 255."""
+    """The image with 8 bits a channel: Pillow's own conversion cuts 16 of them off at 255.
+
+    By Pillow's table, where arrays of 64-bit integers would take gigabytes for a small file.
+    """
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
-    if not image.mode.startswith("I"):
-        return image
-    values = np.asarray(image).astype(np.int64).clip(0, 65535)
-    grey = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
-    grey.info = image.info
-    return grey
+    return image.convert("I").point(_EIGHT_BITS, "L") if image.mode.startswith("I") else image
 
 
 def _upright(image: Image.Image) -> Image.Image:
     """The image turned as its EXIF orientation says."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # broken EXIF data raise many types, and say nothing: the pixels are there
-        return image
+    # Broken EXIF data raise many types, and say nothing: the pixels are there.
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,6 +40,9 @@ _CONTAINERS: Final = frozenset({"EMPTY_LIST", "LIST", "EMPTY_DICT", "DICT"})
 _MOST_CONTAINERS: Final = 1000
 """Lists and dictionaries of a file; the official ones have fewer than ten."""
 
+_MOST_AXES: Final = 32
+"""Of an array; the product of a hundred thousand lengths takes minutes."""
+
 _BYTES_AN_OPCODE: Final = 100
 """So many on average at least in the largest file allowed: an object of memory is 100 bytes, and an
 opcode of one byte may make one."""
@@ -151,13 +154,13 @@ class _Dtype:
     def __init__(self, code: object, *_copy_and_align: object) -> None:
         name = _text(code)
         if not re.fullmatch(r"[|<>=]?[biuf][1248]", name):
-            raise DataError(f"refused: an array of dtype {name!r}, only plain numbers are read")
+            raise DataError(f"refused: an array of dtype {name[:40]!r}, not of numbers")
         self.value = np.dtype(name)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         order = _text(state[1])
         if order not in ("|", "<", ">", "="):
-            raise DataError(f"refused: a dtype with byte order {order!r}")
+            raise DataError(f"refused: a dtype with byte order {order[:40]!r}")
         self.value = self.value.newbyteorder("=" if order == "|" else order)  # type: ignore[arg-type]
 
 
@@ -173,6 +176,8 @@ class _Array:
         _, shape, dtype, fortran, raw = state
         if not isinstance(dtype, _Dtype) or not isinstance(raw, bytes):
             raise DataError("refused: an array without plain bytes")
+        if len(shape) > _MOST_AXES:
+            raise DataError(f"refused: an array of {len(shape)} axes")
         if any(length < 0 for length in shape):
             raise DataError(f"an array of shape {shape}")
         if math.prod(shape) * dtype.value.itemsize != len(raw):
@@ -194,8 +199,9 @@ class _Encode:
         self._left = budget
 
     def __call__(self, text: str, encoding: object) -> bytes:
-        if _text(encoding) not in ("latin1", "latin-1"):
-            raise DataError(f"refused: text in the encoding {_text(encoding)!r}")
+        name = _text(encoding)
+        if name not in ("latin1", "latin-1"):
+            raise DataError(f"refused: text in the encoding {name[:40]!r}")
         self._left -= len(text)
         if self._left < 0:
             raise DataError("refused: one text is made bytes again and again")

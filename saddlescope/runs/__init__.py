@@ -17,7 +17,7 @@ from saddlescope.runs.ownership import (
 from saddlescope.runs.processes import end_with_parent, own_process
 from saddlescope.runs.provenance import provenance
 from saddlescope.runs.radii import Radii, first_epoch, method_radii
-from saddlescope.runs.reading import read_bytes, read_json, read_text, record_at
+from saddlescope.runs.reading import parse_toml, read_bytes, read_json, read_text, record_at
 from saddlescope.runs.schema import (
     CLASSIFIERS,
     LOSS_COLUMNS,
@@ -58,8 +58,9 @@ __all__ = [
     "Columns", "Method", "OperatorName", "Radii", "RadiusOptions", "RunFolder", "append_row",
     "atomic_path", "columns", "csv_text", "empty_run_folder", "end_with_parent", "find_runs",
     "first_epoch", "foreign_names", "in_two_stages", "method_radii", "one_writer", "own_process",
-    "provenance", "read_bytes", "read_json", "read_rows", "read_spectrum", "read_text", "read_view",
-    "record_at", "refuse_foreign_output", "refuse_foreign_table", "remove_leftovers",
-    "rewrite_rows", "shown", "spectrum_csv", "to_json", "typed_record", "view_columns", "view_file",
-    "views_folder", "write_bytes", "write_json", "write_spectrum", "write_text", "write_view",
+    "parse_toml", "provenance", "read_bytes", "read_json", "read_rows", "read_spectrum",
+    "read_text", "read_view", "record_at", "refuse_foreign_output", "refuse_foreign_table",
+    "remove_leftovers", "rewrite_rows", "shown", "spectrum_csv", "to_json", "typed_record",
+    "view_columns", "view_file", "views_folder", "write_bytes", "write_json", "write_spectrum",
+    "write_text", "write_view",
 ]  # fmt: skip

@@ -7,14 +7,13 @@ runs/NAME/  recipe.toml, run.json, metrics.jsonl, monitor.jsonl, norms.jsonl, lo
 
 import os
 import re
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from saddlescope.errors import DataError
-from saddlescope.runs.reading import read_json, read_text
+from saddlescope.runs.reading import parse_toml, read_json, read_text
 
 _LARGEST_RECIPE = 1 << 20
 """Bytes of a recipe.toml."""
@@ -104,8 +103,8 @@ class RunFolder:
             )
         text = read_text(self.recipe_file, limit=_LARGEST_RECIPE)
         try:
-            return tomllib.loads(text)
-        except (ValueError, RecursionError) as error:
+            return parse_toml(text)
+        except ValueError as error:
             raise DataError(f"{self.recipe_file}: not readable as TOML: {error}") from None
 
     def run(self) -> dict[str, Any]:

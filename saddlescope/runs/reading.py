@@ -5,13 +5,18 @@ A device such as /dev/zero never ends, and a named pipe waits for a writer that 
 
 import json
 import os
+import re
 import stat
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from saddlescope.errors import DataError, SaddlescopeError
+
+_MOST_DOTS = 300
+_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|\'[^\']*\'')
 
 LARGEST_TEXT = 1 << 30
 """Bytes of a log or a table; a recipe has its own bound."""
@@ -53,6 +58,22 @@ def read_text(path: str | Path, *, limit: int = LARGEST_TEXT) -> str:
         where = f"{error.reason} at byte {error.start}"
         raise DataError(f"{path}: not readable as UTF-8: {where}") from None
     return text.replace("\r\n", "\n")
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the content of a TOML file.
+
+    Raises:
+        ValueError: it is not TOML, or a key has more parts than anybody's.
+    """
+    for number, line in enumerate(text.split("\n"), start=1):
+        # tomllib takes minutes for a key of some ten thousand parts.
+        if _QUOTED.sub("", line).partition("=")[0].count(".") > _MOST_DOTS:
+            raise ValueError(f"line {number} has more than {_MOST_DOTS} dots before any =")
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
 
 
 def read_json(path: str | Path, *, limit: int = LARGEST_TEXT) -> Any:

@@ -102,7 +102,7 @@ def load_checkpoint(
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}, not a dict of tensors")
     try:
-        return opened(content, origin=str(path))
+        return opened(content, origin=str(path), size=path.stat().st_size)
     except RecursionError:
         raise DataError(f"{path}: not a checkpoint: its content holds itself") from None
 

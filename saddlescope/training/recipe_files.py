@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from saddlescope.errors import DataError, UsageError
-from saddlescope.runs import read_text
+from saddlescope.runs import parse_toml, read_text
 
 _LARGEST: Final = 1 << 20
 """Bytes of a recipe file."""
@@ -50,8 +50,8 @@ def read_recipe(source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def _toml(text: str, failed: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # also digits or levels without end
+        return parse_toml(text)
+    except ValueError as error:  # also digits or levels without end
         raise UsageError(f"{failed}: {error}") from None
 
 

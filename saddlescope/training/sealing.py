@@ -26,6 +26,12 @@ SEAL: Final = "saddlescope_checksum"
 _LARGEST_PICKLE: Final = 1 << 28
 """Bytes of the opcodes of a checkpoint; a thousand tensors take 200 kB."""
 
+_MOST_OPCODES: Final = 1_000_000
+"""Of a checkpoint: a tensor takes about 40, an object of a byte in the file 200 bytes of memory."""
+
+_MOST_COPIES: Final = 8
+"""How often a checkpoint may stand in memory, where tensors share what is in the file."""
+
 _CALLED: Final = frozenset(
     {"collections.OrderedDict", "torch.Size", "torch.device", "builtins.set", "builtins.complex"}
 )
@@ -38,12 +44,19 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, SEAL: _checksum(content)}
 
 
-def opened(content: dict[str, Any], *, origin: str) -> dict[str, Any]:
+def opened(content: dict[str, Any], *, origin: str, size: int) -> dict[str, Any]:
     """Return the content without its checksum; anybody's that has none is taken as it is.
 
+    Args:
+        content: of a checkpoint.
+        origin: of the checkpoint, for messages.
+        size: of its file in bytes.
+
     Raises:
-        DataError: it is not what was written.
+        DataError: it is not what was written, or its tensors are larger than the file by far.
     """
+    if _bytes_of(content) > _MOST_COPIES * size:
+        raise DataError(f"{origin}: refused: its tensors are many times as large as the file")
     if SEAL not in content:
         return content
     inside = {key: value for key, value in content.items() if key != SEAL}
@@ -53,6 +66,16 @@ def opened(content: dict[str, Any], *, origin: str) -> dict[str, Any]:
             "or delete it and train again"
         )
     return inside
+
+
+def _bytes_of(value: Any) -> int:
+    """Bytes of all tensors in a value as if none shared its memory with itself or with another."""
+    if isinstance(value, Tensor):
+        kept = value.device.type != "meta" and value.layout == torch.strided
+        return value.numel() * value.element_size() if kept else 0
+    if isinstance(value, Mapping):
+        return sum(map(_bytes_of, value.values()))
+    return sum(map(_bytes_of, value)) if isinstance(value, list | tuple) else 0
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
@@ -96,8 +119,8 @@ def refuse_hostile(path: Path) -> frozenset[str]:
     with open(path, "rb") as handle:
         if not zipfile.is_zipfile(handle):
             handle.seek(0)
-            for _ in range(5):  # as before torch 1.6: magic number, version, system, content, keys
-                _scan(handle, called)
+            # As before torch 1.6: magic number, version, system, content, keys.
+            _scan(called, *[handle] * 5)
             return frozenset(called)
         with zipfile.ZipFile(handle) as archive:
             size = os.fstat(handle.fileno()).st_size
@@ -107,17 +130,23 @@ def refuse_hostile(path: Path) -> frozenset[str]:
                 if entry.filename.endswith("data.pkl"):
                     if entry.file_size > _LARGEST_PICKLE:
                         raise DataError("refused: more objects than a checkpoint has")
-                    _scan(io.BytesIO(archive.read(entry)), called)
+                    with archive.open(entry) as packed:  # no more than it says to be
+                        _scan(called, io.BytesIO(packed.read(entry.file_size)))
     return frozenset(called)
 
 
-def _scan(handle: IO[bytes], called: set[str]) -> None:
+def _scan(called: set[str], *pickles: IO[bytes]) -> None:
     def note(name: str | None) -> None:
         # As Python 2 called it, and as protocol 2 still does.
         name = name and name.replace("__builtin__.", "builtins.")
         if name is not None and name not in _CALLED and "._rebuild" not in name:
             called.add(name)
 
-    nesting = Nesting(note)
-    for opcode, argument, position in pickletools.genops(handle):
-        nesting.after(opcode, argument, position)
+    left = _MOST_OPCODES
+    for handle in pickles:
+        nesting = Nesting(note)
+        for opcode, argument, position in pickletools.genops(handle):
+            left -= 1
+            if left < 0:
+                raise DataError("refused: more objects than a checkpoint has")
+            nesting.after(opcode, argument, position)

@@ -155,6 +155,22 @@ def test_what_would_end_the_interpreter_or_fill_memory_is_refused_unread(tmp_pat
         read(tmp_path, raw, max_bytes=1 << 20 if b"N" * 100 not in raw else 1 << 16)
 
 
+@pytest.mark.parametrize("where", [b"U\x02u1", b"U\x01|", b"K\x05"])
+def test_an_array_described_in_megabytes_is_refused_in_a_line(tmp_path, where):
+    """The product of 250,000 lengths took minutes, and a dtype of megabytes was quoted whole."""
+    raw = (
+        b"\x80\x02}U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b"
+        b"\x87R(K\x01(K\x05tcnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff"
+        b"\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x05abcdetb."
+    )
+    assert read(tmp_path, raw[:-1] + b"s.")["data"].tolist() == list(b"abcde")
+    text = b"T" + (10**6).to_bytes(4, "little") + b"x" * 10**6
+    long = b"\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f" * 250_000 if where == b"K\x05" else text
+    with pytest.raises(DataError, match="refused: a") as caught:
+        read(tmp_path, raw[:-1].replace(where, long, 1) + b"s.", max_bytes=31_000_000)
+    assert len(str(caught.value)) < 1000
+
+
 def test_one_text_is_not_made_bytes_again_and_again(tmp_path):
     """620 kB took 2.6 GB: a text that is written once, and encoded thousands of times."""
     once = (

@@ -94,5 +94,8 @@ def test_files_that_are_no_recipes(tmp_path):
         load_recipe(write(tmp_path, "name = "))
     with pytest.raises(UsageError, match="packaged are digits-lt"):
         packaged_recipe("nothing")
+    for long in (f"a{'.a' * 50_000} = 1", f"[a{'.a' * 50_000}]", "a" + ".'='.a" * 400 + " = 1"):
+        with pytest.raises(UsageError, match="line 2 has more than 300 dots"):
+            load_recipe(write(tmp_path, f'name = "x"\n{long}\n'))
     with pytest.raises(UsageError, match="in a circle"):
         load_recipe(write(tmp_path, 'extends = "recipe.toml"'))

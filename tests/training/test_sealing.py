@@ -3,6 +3,8 @@
 import io
 import pickle
 import random
+import struct
+import tracemalloc
 import zipfile
 
 import pytest
@@ -100,10 +102,52 @@ def test_hostile_checkpoints_are_refused_before_they_are_read(tmp_path, pickled,
         load_checkpoint(tmp_path / "c.pt")
 
 
+@pytest.mark.parametrize("spread", [False, True])
+def test_a_file_of_objects_without_end_is_refused_before_they_are_made(
+    tmp_path, monkeypatch, spread
+):
+    """One byte may stand for an object of two hundred; before torch 1.6 in five pickles."""
+    monkeypatch.setattr("saddlescope.training.sealing._MOST_OPCODES", 5000)
+    objects = b"\x80\x02}N](" + b"}" * (1500 if spread else 5000) + b"es."
+    archive(tmp_path / "c.pt", objects)
+    if spread:
+        (tmp_path / "c.pt").write_bytes(objects * 5)
+    with pytest.raises(DataError, match="more objects than a checkpoint has"):
+        load_checkpoint(tmp_path / "c.pt")
+
+
 def test_an_archive_that_unpacks_to_gigabytes_is_refused(tmp_path):
     archive(tmp_path / "c.pt", pickle.dumps({}, 2), compress=True)
     with pytest.raises(DataError, match="compressed to a fraction"):
         load_checkpoint(tmp_path / "c.pt")
+
+
+def test_an_archive_that_lies_about_its_size_is_read_no_further_than_it_says(tmp_path):
+    path, size = tmp_path / "c.pt", 40_000_000
+    archive(path, bytes(size), compress=True)
+    content = path.read_bytes().replace(bytes(10_000_000), b"")
+    path.write_bytes(content.replace(struct.pack("<I", size), struct.pack("<I", 100)))
+    with zipfile.ZipFile(path) as there, zipfile.ZipFile(tmp_path / "d.pt", "w") as target:
+        assert next(e for e in there.infolist() if e.filename.endswith("data.pkl")).file_size == 100
+        target.writestr("x", "")
+    tracemalloc.start()
+    with pytest.raises(DataError):
+        load_checkpoint(path)
+    assert tracemalloc.get_traced_memory()[1] < size // 2
+    tracemalloc.stop()
+
+
+def test_tensors_that_repeat_what_is_in_the_file_are_refused(tmp_path):
+    """One number that stands for gigabytes: its checksum alone would fill the memory."""
+    path, seal = tmp_path / "c.pt", {"saddlescope_checksum": "x"}
+    for tensor in (torch.zeros(1).expand(1 << 33), torch.zeros(1).expand(1 << 20)):
+        for content in ({"model": {"a": tensor}} | seal, {"state": [(tensor,)]}):
+            torch.save(content, path)
+            with pytest.raises(DataError, match="many times as large as the file"):
+                load_checkpoint(path)
+    tied = torch.arange(1000.0)
+    torch.save({"model": {"a": tied, "b": tied, "c": tied[None]}}, path)
+    assert torch.equal(load_checkpoint(path)["model"]["b"], tied)
 
 
 def test_content_that_holds_itself_is_refused(tmp_path):
