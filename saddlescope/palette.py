@@ -5,6 +5,7 @@ dashes and hatches repeat the distinction for print in grey. The style sheet bes
 holds everything else that figures share.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,3 +79,8 @@ def use_house_style() -> None:
     # Reports keep it off, because run names may hold anything; here labels are the caller's own.
     settings["text.parse_math"] = True
     matplotlib.rcParams.update(settings)
+    if "ipykernel" in sys.modules:
+        from matplotlib import pyplot
+
+        # A kernel draws what is no figure of pyplot's only once pyplot has loaded its backend.
+        pyplot.switch_backend(matplotlib.get_backend())

@@ -52,6 +52,8 @@ def test_what_is_kept_with_outputs_is_this_text(path):
     outputs = [out for cell in kept.cells if cell.cell_type == "code" for out in cell.outputs]
     assert any("image/png" in out.get("data", {}) for out in outputs)
     assert not [out for out in outputs if out.output_type == "error"]
+    for data in (out.get("data", {}) for out in outputs):
+        assert "image/png" in data or not data.get("text/plain", "").startswith("<Figure")
     written = path.with_suffix(".ipynb").read_text(encoding="utf-8")
     assert not re.search(r"/(?:home|root|tmp|Users|work)/", written)
 
