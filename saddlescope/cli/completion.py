@@ -1,4 +1,4 @@
-"""What the shell offers for an option's value (`saddlescope --install-completion`).
+"""Offer values of options to the shell (`saddlescope --install-completion`).
 
 Enumerations and paths are typer's own; here are names, lists of names, and recipes. The functions
 run at every press of the key: they import nothing that is not loaded already, and tests hold the

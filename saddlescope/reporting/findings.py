@@ -31,7 +31,7 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class RunVerdict:
-    """What the classes of one checkpoint say together.
+    """Hold what the classes of one checkpoint say together.
 
     Attributes:
         verdict: `negative-curvature` if that of any class, else the most cautious of the classes;

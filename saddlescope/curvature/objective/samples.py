@@ -113,7 +113,7 @@ class SharedSamples:
 
     @property
     def labels(self) -> Labels:
-        """Of groupings by key or function, the group of each sample."""
+        """Return the group of each sample, of groupings by key or function."""
         return getattr(self.samples, "labels", {})
 
     def inputs(self, indices: Tensor) -> Any:
