@@ -1,5 +1,6 @@
 """Find what several commands are to measure: a run folder, or a network from elsewhere."""
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -125,10 +126,10 @@ def find_target(
         entry=entry,
         criterion=criterion,
         groups=groups or (),
-        split=split,
         device=device,
     )
-    return target, None
+    # Only a word for the table: the data are what --data says.
+    return replace(target, identity=target.identity | {"split": split}), None
 
 
 def asked_groups(text: str | None) -> "Groups | None":

@@ -43,7 +43,6 @@ def foreign_target(
     entry: str | None = None,
     criterion: str = "ce",
     groups: Groups = (),
-    split: str = "train",
     device: torch.device | str = "cpu",
 ) -> Target:
     """Build a target from import paths.
@@ -63,7 +62,6 @@ def foreign_target(
         criterion: "ce", or "package.module:criterion"; a function of outputs and targets, a
             `BatchLoss`, or a class that is made without arguments.
         groups: those that will be asked for, see `as_samples`.
-        split: only a word for the table.
         device: where to compute.
 
     Raises:
@@ -94,7 +92,7 @@ def foreign_target(
         identity={
             "run": model,
             "method": "",
-            "split": split,
+            "split": "train",
             "criterion": criterion,
             "epoch": None,
             "checkpoint": checkpoint.name if checkpoint else "",

@@ -24,7 +24,13 @@ from saddlescope.curvature.objective.samples import (
     class_numbers,
     usual_batch_size,
 )
-from saddlescope.curvature.objective.sources import FROZEN, FixedBatches, Randomness, SharedBatches
+from saddlescope.curvature.objective.sources import (
+    FROZEN,
+    FixedBatches,
+    Randomness,
+    Reading,
+    SharedBatches,
+)
 from saddlescope.curvature.objective.state import (
     Tensors,
     exact_arithmetic,

@@ -9,7 +9,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from typing import Any, TypedDict, get_args
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,14 @@ from saddlescope.curvature.objective.parameters import (
 )
 from saddlescope.curvature.objective.recutting import Recut
 from saddlescope.curvature.objective.shares import Batch, SharedOut, moved
-from saddlescope.curvature.objective.sources import FROZEN, ONCE, REFUSED, FixedBatches, Randomness
+from saddlescope.curvature.objective.sources import (
+    FROZEN,
+    ONCE,
+    REFUSED,
+    FixedBatches,
+    Randomness,
+    Reading,
+)
 from saddlescope.curvature.objective.state import (
     exact_arithmetic,
     held_attributes,
@@ -72,11 +79,7 @@ class Objective(SharedOut):
             trainable ones.
         weight_decay: factor of the optional L2 term.
         reduction: overrides what the criterion says of itself.
-        memory_budget: bytes that may be kept of the samples; None takes a share of what is free.
-        batch_size: samples that are evaluated together: larger batches are divided, smaller ones
-            joined where they are alike. None leaves them as they are. Changes memory and speed.
-        randomness: what to do with data that are others when read again: "frozen" keeps the first
-            reading, and a note says so; "refuse" does not measure it.
+        reading: how the samples are read.
 
     Attributes:
         model: the model; a copy where it would change its own embeddings.
@@ -100,17 +103,11 @@ class Objective(SharedOut):
         parameters: Choice | None = None,
         weight_decay: float = 0.0,
         reduction: str | None = None,
-        memory_budget: int | None = None,
-        batch_size: int | None = None,
-        randomness: Randomness = "frozen",
+        reading: Reading | None = None,
     ) -> None:
-        if randomness not in get_args(Randomness):
-            raise UsageError(f"randomness {randomness!r}: expected 'refuse' or 'frozen'")
-        if batch_size is not None and batch_size < 1:
-            raise UsageError(f"batch_size = {batch_size}: expected at least 1 sample")
-        self.randomness = randomness
+        self.reading = reading = reading or Reading()
         self.notes: list[str] = list(getattr(batches, "notes", ()))
-        if isinstance(batches, Iterator) and randomness == "refuse":
+        if isinstance(batches, Iterator) and reading.randomness == "refuse":
             raise OperatorError(f"{ONCE}, and randomness is 'refuse': give a list or a loader")
         self.criterion = criterion
         model = self.original = uncompiled(model)
@@ -126,10 +123,12 @@ class Objective(SharedOut):
             )
         self._folding: Folding | None = None
         self.ranks = ranks_of(batches)
-        if batch_size is not None:
+        if reading.batch_size is not None:
             given = list(batches) if isinstance(batches, Iterator) else batches
-            batches = Recut(given, batch_size, whole=self._whole is not None)
-        budget = default_budget(torch.device("cpu")) if memory_budget is None else memory_budget
+            batches = Recut(given, reading.batch_size, whole=self._whole is not None)
+        budget = reading.memory_budget
+        if budget is None:
+            budget = default_budget(torch.device("cpu"))
         self.source: Iterable[Any] = FixedBatches(batches, budget=budget)
         self.chunk: int | None = None
         self.model = within_max_norm(model, self._call_on_all)
@@ -205,7 +204,7 @@ class Objective(SharedOut):
         Raises:
             OperatorError: they are, and the randomness asked for is "refuse".
         """
-        if self.randomness == "frozen":
+        if self.reading.randomness == "frozen":
             if changes:
                 self.note(FROZEN)
             return

@@ -8,17 +8,17 @@ reading, and each batch is held to the checksum that it had then.
 
 import random
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from saddlescope.curvature.objective.batches import map_tensors
-from saddlescope.errors import OperatorError
+from saddlescope.errors import OperatorError, UsageError
 from saddlescope.parallel import Ranks
 
 FROZEN = (
@@ -41,6 +41,39 @@ REFUSED = (
 
 OTHER_SEED = 0x5ADD1E
 """Of the random state that data are read again from."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Say how the samples of an objective are read.
+
+    Attributes:
+        memory_budget: bytes that may be kept of the samples; None takes a share of what is free.
+        batch_size: samples that are evaluated together: larger batches are divided, smaller ones
+            joined where they are alike. None leaves them as they are. Changes memory and speed.
+        randomness: what to do with data that are others when read again: "frozen" keeps the first
+            reading, and a note says so; "refuse" does not measure it.
+
+    Raises:
+        UsageError: another word for the randomness, or a batch size below 1.
+    """
+
+    memory_budget: int | None = None
+    batch_size: int | None = None
+    randomness: Randomness = "frozen"
+
+    def __post_init__(self) -> None:
+        if self.randomness not in get_args(Randomness):
+            raise UsageError(f"randomness {self.randomness!r}: expected 'refuse' or 'frozen'")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"batch_size = {self.batch_size}: expected at least 1 sample")
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> tuple["Reading", dict[str, Any]]:
+        """Take its fields out of keywords; return it and the others."""
+        names = {field.name for field in fields(cls)}
+        own = {name: value for name, value in options.items() if name in names}
+        return cls(**own), {name: options[name] for name in options if name not in names}
 
 
 @dataclass(frozen=True)

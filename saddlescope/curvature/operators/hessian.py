@@ -14,6 +14,7 @@ from saddlescope.curvature.objective import (
     Criterion,
     Objective,
     ObjectiveOptions,
+    Reading,
     SharedBatches,
     explain,
     refuse_training_mode,
@@ -64,8 +65,9 @@ class ObjectiveOperator(SymmetricOperator):
     ) -> None:
         refuse_training_mode(model)
         try:
-            objective = Objective(model, criterion, batches, **options)
-            self._build(objective, options.get("memory_budget"), programs)
+            reading, rest = Reading.of(options)
+            objective = Objective(model, criterion, batches, reading=reading, **rest)
+            self._build(objective, reading.memory_budget, programs)
         except Exception as error:
             explain(error, model, criterion, batches)
             raise
