@@ -32,9 +32,11 @@ def test_every_field_is_a_keyword_of_the_same_type(options, kind):
 
 
 def test_a_matrix_hands_an_objective_all_its_options():
-    spec = MatrixSpec(parameters=("a",), weight_decay=0.5, reduction="sum", memory_budget=7)
-    wanted = {"parameters": ("a",), "weight_decay": 0.5, "reduction": "sum", "memory_budget": 7}
-    assert spec.of_objective() == wanted
+    wanted = {
+        "parameters": ("a",), "weight_decay": 0.5, "reduction": "sum", "memory_budget": 7,
+        "batch_size": 3, "randomness": "refuse",
+    }  # fmt: skip
+    assert MatrixSpec(**wanted).of_objective() == wanted
     assert wanted.keys() == ObjectiveOptions.__annotations__.keys()
 
 

@@ -72,7 +72,7 @@ def visit(browser, report):
     def visit(**options):
         contexts.append(browser.new_context(**{"viewport": DESKTOP} | options))
         page = contexts[-1].new_page()
-        page.set_default_timeout(5000)
+        page.set_default_timeout(60_000)  # the machine may be busy
         lists.append(listen(page, report))
         page.goto(report)
         return page
