@@ -12,6 +12,9 @@ from saddlescope.runs import parse_toml, read_text
 _LARGEST: Final = 1 << 20
 """Bytes of a recipe file."""
 
+_LONGEST: Final = 250
+"""Characters of the recipe that is extended: what a file's name may have."""
+
 _DEEPEST: Final = 20
 """Recipes that extend one another, and sections in one another."""
 
@@ -41,6 +44,8 @@ def read_recipe(source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         return content
     if not isinstance(parent, str):
         raise UsageError(f"recipe {source}: extends = {str(parent)[:80]}: expected a path")
+    if len(parent) > _LONGEST:
+        raise UsageError(f"recipe {source}: extends = {parent[:80]}…: {len(parent)} characters")
     if len(seen) > _DEEPEST:
         raise UsageError(f"recipe {seen[0]}: more than {_DEEPEST} recipes extend one another")
     if not str(parent).startswith("package:"):

@@ -99,3 +99,12 @@ def test_files_that_are_no_recipes(tmp_path):
             load_recipe(write(tmp_path, f'name = "x"\n{long}\n'))
     with pytest.raises(UsageError, match="in a circle"):
         load_recipe(write(tmp_path, 'extends = "recipe.toml"'))
+
+
+@pytest.mark.parametrize("parent", ["a" * 200_000, "package:" + "[" * 5000, "b/" * 300])
+def test_a_parent_of_endless_name_is_one_short_line(tmp_path, parent):
+    (tmp_path / "r.toml").write_text(f'extends = "{parent}"')
+    with pytest.raises(UsageError) as refused:
+        load_recipe(str(tmp_path / "r.toml"))
+    assert f"{len(parent)} characters" in str(refused.value)
+    assert len(str(refused.value)) < 400
