@@ -13,6 +13,7 @@ is asked for, and none is needed by the others.
 import csv
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -121,7 +122,7 @@ class CurvatureLog:
 def _writer(place: Any, unit: str) -> Writer:
     """How rows get there."""
     if isinstance(place, str | Path):
-        return lambda number, rows: _append(Path(place), unit, number, rows)
+        return _csv_writer(Path(place), unit)
     if hasattr(place, "add_scalar"):  # TensorBoard
 
         def add(number: int, rows: Sequence[SpectrumRow]) -> None:
@@ -151,12 +152,21 @@ def _scalars(rows: Sequence[SpectrumRow]) -> dict[str, float]:
     return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
 
-def _append(path: Path, unit: str, number: int, rows: Sequence[SpectrumRow]) -> None:
-    """Add the rows to a CSV, below its header."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    columns = [{unit: number, **row.columns()} for row in rows]
-    with open(path, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(columns[0]))
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerows(columns)
+def _csv_writer(path: Path, unit: str) -> Writer:
+    """Add rows to a CSV of ours, below its header, or begin one."""
+    columns = [unit, *(field.name for field in fields(SpectrumRow) if field.name != "ends")]
+    if path.exists():
+        with open(path, newline="", encoding="utf-8", errors="replace") as file:
+            header = next(csv.reader(file), columns)
+        if header != columns:
+            raise UsageError(f"{path}: holds something else than this table; choose another name")
+
+    def append(number: int, rows: Sequence[SpectrumRow]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerows({unit: number, **row.columns()} for row in rows)
+
+    return append

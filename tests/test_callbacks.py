@@ -60,6 +60,15 @@ def test_a_csv_goes_on_below_its_header(tmp_path):
     assert read[-1] == {"epoch": "2"} | {k: str(v) for k, v in rows[-1].columns().items()}
 
 
+@pytest.mark.parametrize("content", ["a,b\n1,2\n", "step,name\n", "\x00\xff"])
+def test_a_foreign_csv_is_left_as_it_is(tmp_path, content):
+    path = tmp_path / "theirs.csv"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=r"theirs\.csv: holds something else"):
+        CurvatureLog(monitor(), to=[path])
+    assert path.read_text() == content
+
+
 def test_trackers_get_every_finite_number_by_name(tmp_path):
     said = []
     tensorboard = types.SimpleNamespace(add_scalar=lambda *what: said.append(("tb", *what)))

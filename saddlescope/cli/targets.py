@@ -1,5 +1,6 @@
 """Find what several commands are to measure: a run folder, or a network from elsewhere."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +14,7 @@ from saddlescope.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-    from saddlescope.curvature import Groups
+    from saddlescope.curvature import Grouping, Groups
     from saddlescope.measurement import Target
 
 
@@ -106,6 +107,8 @@ def find_target(
             raise UsageError("--data goes with --model; a run folder knows its own data")
         if entry is not None:
             raise UsageError("--entry goes with --model; a run folder knows its own checkpoints")
+        if not all(isinstance(group, str) for group in groups or ()):
+            raise UsageError("--groups package.module:name goes with --model; give names of groups")
         folder = RunFolder(run)
         target = run_target(
             folder, checkpoint=checkpoint, split=split, criterion=criterion, device=device,
@@ -134,12 +137,22 @@ def find_target(
 
 def asked_groups(text: str | None) -> "Groups | None":
     """Return the groups asked for, those from import paths loaded; None where nobody asked."""
-    from saddlescope.measurement import imported
-
     if text is None:
         return None
     names = [] if text == "none" else [name.strip() for name in text.split(",")]
-    return [imported(name, "--groups") if ":" in name else name for name in names]
+    return [_grouping(name) if ":" in name else name for name in names]
+
+
+def _grouping(path: str) -> "Grouping":
+    from saddlescope.measurement import imported
+
+    found: Grouping = imported(path, "--groups")
+    if not (callable(found) or isinstance(found, Mapping)):
+        raise UsageError(
+            f"--groups {path}: is a {type(found).__name__}; expected a function of a sample, or a "
+            "mapping from names to positions"
+        )
+    return found
 
 
 def usual_groups(target: "Target") -> list[str]:

@@ -6,7 +6,6 @@ Here such objects can be replaced by something that does nothing, so that nothin
 imported or called, and the tensors beside them are read.
 """
 
-import json
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from typing import Any, Final
 import torch
 
 from saddlescope.errors import DataError
+from saddlescope.runs import read_json
 from saddlescope.training.sealing import refuse_hostile
 
 NAMES: Final = (
@@ -25,6 +25,9 @@ NAMES: Final = (
     "pytorch_model.bin.index.json",
 )
 """Of the weights in a folder of Hugging Face, the first that is there."""
+
+_LARGEST_INDEX: Final = 1 << 26
+"""Bytes: one of half a million tensors has 64 MiB."""
 
 _OTHERS: Final = {
     b"GGUF": "a GGUF file, of quantised weights",
@@ -78,16 +81,18 @@ def read_shards(index: Path, read: Callable[[Path], Mapping[str, Any]]) -> dict[
         DataError: it is no such index, or a file or a tensor is missing.
     """
     try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        places = read_json(index, limit=_LARGEST_INDEX)["weight_map"]
         files = sorted(set(places.values()))
         outside = [name for name in files if Path(name).name != name]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (DataError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{index}: not an index of files with weights: expected a 'weight_map' from names to "
             f"files ({type(error).__name__})"
         ) from None
     if outside:
         raise DataError(f"{index}: refused: {outside[0]!r} is not a file beside the index")
+    if nested := [name for name in files if name.endswith(".index.json")]:
+        raise DataError(f"{index}: refused: its part {nested[0]} is an index itself")
     found: dict[str, Any] = {}
     for name in files:
         if not (index.parent / name).is_file():

@@ -268,6 +268,8 @@ def test_an_index_must_name_parts_beside_it(tmp_path):
         ('{"weight_map": {"a": "../w.safetensors"}}', "refused: '../w.safetensors' is not a file"),
         ('{"weight_map": 3}', "not an index of files with weights"),
         ("[", "not an index"),
+        ("[" * 200_000, "not an index"),
+        ('{"weight_map": {"a": "model.safetensors.index.json"}}', "is an index itself"),
         ('{"weight_map": {"a": "model-1-of-2.safetensors"}}', "a is not in model-1-of-2"),
     ):
         index.write_text(text)
