@@ -14,7 +14,7 @@ from saddlescope.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-    from saddlescope.curvature import Grouping, Groups
+    from saddlescope.curvature import Grouping
     from saddlescope.measurement import Target
 
 
@@ -79,7 +79,7 @@ def find_target(
     split: str,
     criterion: str,
     entry: str | None,
-    groups: "Groups | None",
+    groups: "list[Grouping] | None",
     data_root: Path | None,
     device: "torch.device",
 ) -> "tuple[Target, Path | None]":
@@ -135,7 +135,7 @@ def find_target(
     return replace(target, identity=target.identity | {"split": split}), None
 
 
-def asked_groups(text: str | None) -> "Groups | None":
+def asked_groups(text: str | None) -> "list[Grouping] | None":
     """Return the groups asked for, those from import paths loaded; None where nobody asked."""
     if text is None:
         return None

@@ -3,6 +3,7 @@
 import sys
 import time
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -149,6 +150,35 @@ def test_network_from_elsewhere(foreign, tmp_path, suffix, data):
     frame = class_spectra(model.eval(), torch.nn.CrossEntropyLoss(), foreign.values)
     assert [row["lambda_max"] for row in rows] == frame["lambda_max"].tolist()
     assert rows[0]["checkpoint"] == f"weights{suffix}"
+
+
+def test_a_group_of_other_samples_is_measured_anew_and_its_views(foreign, tmp_path):
+    def measured(positions):
+        job = SpectrumJob.plan(
+            foreign_target("mynet:network", "mynet:values"), settings=Settings(), classes="none",
+            groups=["all", *({name: where} for name, where in positions.items())],
+            path=tmp_path / "t.csv", views=["eigenvectors"],
+        )  # fmt: skip
+        reused, rows = {}, {}
+        for row in job.run(on_row=lambda row, old: reused.update({row["name"]: old})):
+            rows[row["name"]] = (row["n"], row["lambda_max"])
+        return rows, reused
+
+    before, _ = measured({"a": [0, 1, 2], "b": [3, 4, 5]})
+    after, reused = measured({"a": [0, 1, 3], "b": [3, 4, 5]})
+    assert reused == {"all": True, "a": False, "b": True}
+    assert after["b"] == before["b"]
+    assert after["a"] != before["a"]
+    stored = pd.read_csv(tmp_path / "t.csv", dtype={"name": str})
+    assert dict(zip(stored["name"], stored["lambda_max"], strict=True)) == pytest.approx(
+        {name: value for name, (_, value) in after.items()}
+    )
+    named = pd.read_csv(tmp_path / "t.views" / "eigenvectors.csv")["file"]
+    files = {f"eigenvectors/{p.name}" for p in (tmp_path / "t.views/eigenvectors").iterdir()}
+    assert set(named) == files
+    _, reused = measured({"a": [0, 1, 3]})
+    assert reused == {"all": True, "a": True}
+    assert len(pd.read_csv(tmp_path / "t.csv")) == 3  # what was not asked for stays
 
 
 @pytest.mark.parametrize(

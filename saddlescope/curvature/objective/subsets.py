@@ -1,5 +1,6 @@
 """Which samples a row is about: single classes, and groups of any kind, by name."""
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -35,6 +36,13 @@ class Subset:
     kind: Literal["group", "class"]
     classes: tuple[int, ...] | None
     positions: Tensor | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def members(self) -> str:
+        """Return a checksum of the positions; empty where the classes say it."""
+        if self.positions is None:
+            return ""
+        return f"{zlib.crc32(self.positions.numpy().tobytes()):08x}"
 
 
 def select_subsets(

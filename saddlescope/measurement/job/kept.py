@@ -34,10 +34,25 @@ def row_key(row: Mapping[str, Any]) -> Key:
     return tuple(row[column] for column in SPECTRUM_KEY)
 
 
-def is_outdated(row: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
-    """Tell whether a row speaks of weights that this checkpoint's file no longer holds."""
+def digest_of(weights: str, members: str) -> str:
+    """Return what tells a row's weights and, of a group by its samples, these."""
+    return f"{weights}+{members}" if members else weights
+
+
+def is_outdated(
+    row: Mapping[str, Any], identity: Mapping[str, Any], members: Mapping[str, str]
+) -> bool:
+    """Tell whether a row speaks of weights or samples that are no longer there.
+
+    Args:
+        row: on disk.
+        identity: of the target; another digest in the same file are other weights.
+        members: of each group that is asked for, see `Subset`.
+    """
     same_file = all(row[column] == identity[column] for column in ("run", "checkpoint", "split"))
-    return bool(same_file and row["digest"] != identity["digest"])
+    weights, _, own = row["digest"].partition("+")
+    other = row["kind"] == "group" and own != members.get(row["name"], own)
+    return bool(same_file and (weights != identity["digest"] or other))
 
 
 def in_order(finished: Mapping[Key, Any], job: Iterable[Key]) -> list[Any]:
@@ -54,19 +69,22 @@ class ViewRecords:
         table: of the spectrum.
         view: which.
         identity: of the target; records of other weights in the same checkpoint are dropped.
+        members: of each group, see `is_outdated`.
 
     Raises:
         DataError: the file is not one of this view.
     """
 
-    def __init__(self, table: Path, view: str, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self, table: Path, view: str, identity: Mapping[str, Any], members: Mapping[str, str]
+    ) -> None:
         self.view, self.path = view, view_file(table, view)
         self._folder = views_folder(table)
         self._outdated: set[Key] = set()
         self._stale: list[str] = []
         self._records = self._read()
         for key, records in list(self._records.items()):
-            if is_outdated(records[0], identity):
+            if is_outdated(records[0], identity, members):
                 self._outdated.add(key)
                 self._stale += [record["file"] for record in records if "file" in record]
                 del self._records[key]

@@ -27,6 +27,7 @@ from saddlescope.measurement.job.kept import (
     Key,
     Rows,
     ViewRecords,
+    digest_of,
     in_order,
     is_outdated,
     row_key,
@@ -151,7 +152,7 @@ class SpectrumJob:
         finished = dict(keeper.finished)
         expected = dict(zip(self.rows, self.row_keys(), strict=True))
         kept = {
-            view: ViewRecords(self.path, view, self.target.identity)
+            view: ViewRecords(self.path, view, self.target.identity, self._members)
             for view in self.views
             if self.path
         }
@@ -173,7 +174,7 @@ class SpectrumJob:
         )
         for number, (subset, seed) in numbered:
             work = RowWork(
-                target=self.target,
+                target=replace(self.target, identity=self._identity(subset)),
                 subset=subset,
                 seed=seed,
                 settings=settings,
@@ -194,7 +195,7 @@ class SpectrumJob:
                 reused = key in finished
                 if not reused:
                     needed = any(VIEWS[view].from_row for view in open_views)
-                    finished[key] = self._columns(work.measure(eigenvectors=needed))
+                    finished[key] = self._columns(work.measure(eigenvectors=needed), work)
                     keeper.save(finished)
                 if on_row is not None:
                     on_row(finished[key], reused)
@@ -215,8 +216,8 @@ class SpectrumJob:
             stored = _by_key(read_spectrum(self.path) if self.path.is_file() else [], asked)
             # All of them before any goes into the table.
             stored |= _by_key([row for part in parts for row in read_part(part)], asked)
-            identity = self.target.identity
-            finished = {key: row for key, row in stored.items() if not is_outdated(row, identity)}
+            now = self.target.identity, self._members
+            finished = {key: row for key, row in stored.items() if not is_outdated(row, *now)}
             self.outdated.update(stored.keys() - finished.keys())
             if parts:
                 write_spectrum(self.path, in_order(finished, self.row_keys()))
@@ -282,8 +283,16 @@ class SpectrumJob:
             batch_size=self.settings.matrix.samples_a_pass,
         )
 
-    def _columns(self, row: SpectrumRow) -> dict[str, Any]:
-        known = row.columns() | self.target.identity | {"settings": self.settings.column()}
+    @property
+    def _members(self) -> dict[str, str]:
+        return {one.name: one.members for one in self.subsets if one.kind == "group"}
+
+    def _identity(self, subset: Subset) -> dict[str, Any]:
+        identity = self.target.identity
+        return {**identity, "digest": digest_of(identity["digest"], subset.members)}
+
+    def _columns(self, row: SpectrumRow, work: RowWork) -> dict[str, Any]:
+        known = row.columns() | work.target.identity | {"settings": self.settings.column()}
         return {column: known[column] for column in SPECTRUM_COLUMNS}
 
     def _words(self, subset: Subset, seed: int, view: str | None = None) -> dict[str, Any]:
@@ -291,7 +300,7 @@ class SpectrumJob:
         parameter = next(self.target.model.parameters())
         settings, rule = self.settings, self.target.rule
         return {
-            **self.target.identity,
+            **self._identity(subset),
             **settings.key(),
             "kind": subset.kind,
             "name": subset.name,
