@@ -144,6 +144,16 @@ def test_regression(source):
         class_spectra(model, loss, source())
 
 
+def test_targets_that_happen_to_be_whole_numbers_keep_their_shape():
+    ages = torch.arange(N, dtype=torch.float64)[:, None]
+    table = class_spectra(
+        network(1), nn.MSELoss(), list(zip(X, ages, strict=True)), classes="none", rtol=1e-9
+    )
+    every = {"all": list(range(N))}
+    check(table, every, model=network(1), loss=F.mse_loss, targets=ages)
+    assert not any("halves" in note for notes in table.attrs["notes"].values() for note in notes)
+
+
 def test_batches_of_any_kind_under_a_loss_of_ones_own():
     """Ragged ones too, whose tensors cannot be joined; the loss says what a batch weighs."""
     batches = [
