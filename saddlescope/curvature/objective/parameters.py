@@ -181,6 +181,11 @@ def select_parameters(model: nn.Module, patterns: Choice | None = None) -> Param
                 f"a Hessian needs one: convert the model with .to() first"
             )
     for name, parameter in named:
+        if "DTensor" in {kind.__name__ for kind in type(parameter.data).__mro__}:
+            raise UsageError(
+                f"parameter {name} is divided among ranks (FSDP, DTensor): measure a whole copy of "
+                "the model, with the full state dict"
+            )
         if parameter.dtype.is_complex:
             raise UsageError(
                 f"parameter {name} is complex ({parameter.dtype}), and a Hessian is that of a "

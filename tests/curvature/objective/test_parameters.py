@@ -115,3 +115,20 @@ def test_it_is_the_block_of_the_matrix():
     table = class_spectra(model, loss, data[0], classes="none", parameters=model.blocks[1])
     assert table["parameters"][0] == ",".join(sorted(by_name.objective.vector.names, key=list(
         dict(model.named_parameters())).index))  # fmt: skip
+
+
+def test_parameters_that_are_divided_among_ranks_are_refused(tmp_path):
+    from torch import distributed
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1
+    )
+    try:
+        model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).eval()
+        fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+        with pytest.raises(UsageError, match=r"parameter 0\.weight is divided among ranks"):
+            select_parameters(model, None)
+    finally:
+        distributed.destroy_process_group()
