@@ -1,22 +1,31 @@
 """`saddlescope demo`: five optimisers on digits, every class measured, one report."""
 
+import math
 import multiprocessing
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from saddlescope.cli import options
 from saddlescope.cli.console import choose_device, one_line_errors, say, stop_on_signal
 from saddlescope.errors import Interrupted, SaddlescopeError
-from saddlescope.runs import METHODS, end_with_parent
+from saddlescope.runs import METHODS, RunFolder, count_lines, end_with_parent
 from saddlescope.stages import Stage, span
 
+if TYPE_CHECKING:
+    from saddlescope.training import Recipe
+
 GROUPS = ("all", "head", "tail")
+
+ROWS = len(GROUPS) + 10
+"""Of a table: the groups and the ten digits."""
 
 _STOPPED = "stopped; run the command again to go on"
 
@@ -67,7 +76,8 @@ def demo(
 
         try:
             # SSE-SAM, the longest, first: no worker is left with it at the end.
-            _carry_out(list(METHODS), begin, workers, should_stop)
+            share = partial(_share, recipes, folders)
+            _carry_out(list(METHODS), begin, workers, should_stop, share)
         except BaseException:
             for process in multiprocessing.active_children():
                 process.terminate()
@@ -86,6 +96,7 @@ def _carry_out(
     begin: Callable[[str], Future[str]],
     at_a_time: int,
     should_stop: Callable[[], bool],
+    share: Callable[[], float],
 ) -> None:
     """Begin the methods, the last one first, and say what each comes back with.
 
@@ -97,6 +108,7 @@ def _carry_out(
         SaddlescopeError: such a process is gone, or what it raised.
     """
     left, running = list(methods), dict[Future[str], str]()
+    began, first = time.perf_counter(), share()
     try:
         with Stage("demo") as stage:
             while left or running:
@@ -108,8 +120,12 @@ def _carry_out(
                     raise Interrupted(_STOPPED)
                 for future in done:
                     say(f"{METHODS[running.pop(future)].label}: {future.result()}")
-                share = 1.0 - (len(left) + len(running)) / len(methods)
-                stage.update(share, lambda: ", ".join(METHODS[m].label for m in running.values()))
+                now, passed = share(), time.perf_counter() - began
+                stage.update(
+                    now,
+                    lambda: ", ".join(METHODS[method].label for method in running.values()),
+                    left=passed * (1.0 - now) / (now - first) if now > first else math.nan,
+                )
     except BrokenProcessPool:
         if should_stop():  # Ctrl-C has come to the processes too
             raise Interrupted(_STOPPED) from None
@@ -119,7 +135,18 @@ def _carry_out(
         ) from None
 
 
-def one_method(recipe: "object", path: Path, device: str, parent: int) -> str:
+def _share(recipes: "Mapping[str, Recipe]", paths: Mapping[str, Path]) -> float:
+    """How far all methods are, in [0, 1]: training takes about two thirds of the time."""
+    share = 0.0
+    for method, recipe in recipes.items():
+        run = RunFolder(paths[method])
+        trained = count_lines(run.metrics_file) / recipe.training.epochs
+        measured = max(0, count_lines(run.spectrum_file("last", "train")) - 1) / ROWS
+        share += (2.0 * trained + measured) / 3.0
+    return min(1.0, share / len(recipes))
+
+
+def one_method(recipe: "Recipe", path: Path, device: str, parent: int) -> str:
     """Train and measure one method in a process of its own; return what to say of it."""
     try:
         return _train_and_measure(recipe, path, device)
@@ -127,17 +154,13 @@ def one_method(recipe: "object", path: Path, device: str, parent: int) -> str:
         end_with_parent(parent)  # if it has gone, nobody waits for the answer
 
 
-def _train_and_measure(recipe: "object", path: Path, device: str) -> str:
-    import time
-
+def _train_and_measure(recipe: "Recipe", path: Path, device: str) -> str:
     import torch
 
     from saddlescope.curvature import StopRule
     from saddlescope.measurement import Settings, SpectrumJob, run_target
-    from saddlescope.runs import RunFolder
-    from saddlescope.training import Recipe, RunOptions, load_section, train
+    from saddlescope.training import RunOptions, load_section, train
 
-    assert isinstance(recipe, Recipe)
     torch.set_num_threads(1)  # 8x8 images: a second thread costs more than it brings
     folder, began = RunFolder(path), time.perf_counter()
     with stop_on_signal() as should_stop:

@@ -17,7 +17,7 @@ PURPOSE = {
     "integrations": "the examples with Lightning, Hugging Face and accelerate",
     "lint": "the checks of the sources",
     "notebooks": "the studies as notebooks",
-    "tensorboard": "`training.tensorboard`",
+    "tensorboard": "`train --tensorboard`",
     "test": "the tests",
 }
 """What an extra is for."""

@@ -14,7 +14,7 @@ import typer
 from saddlescope.cli.console import print_path, say, stop_on_signal
 from saddlescope.errors import Interrupted, SaddlescopeError, UsageError
 from saddlescope.parallel import launch
-from saddlescope.runs import csv_text, own_process, to_json
+from saddlescope.runs import count_lines, csv_text, own_process, to_json
 from saddlescope.stages import Stage
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def run_sweep(
                 else:
                     failed.append(child.folder.name)
                     say(f"{child.folder.name}: failed, see {child.log}: {_last_line(child.log)}")
-            so_far = sum(_epochs_done(folder) for folder in folders.values())
+            so_far = sum(count_lines(folder.metrics_file) for folder in folders.values())
             text = f"{done} of {len(recipes)} runs finished, {len(failed)} failed"
             stage.update(so_far / sum(epochs.values()), partial(str, text))
     for name, folder in folders.items():
@@ -266,14 +266,6 @@ def _stop(children: list[_Child]) -> None:
         child.process.terminate()
     for child in children:
         child.process.wait()
-
-
-def _epochs_done(folder: "RunFolder") -> int:
-    try:
-        with open(folder.metrics_file, "rb") as handle:
-            return sum(1 for _ in handle)
-    except OSError:
-        return 0
 
 
 def _last_line(path: Path) -> str:

@@ -47,6 +47,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def count_lines(path: Path) -> int:
+    """Count the lines of a log or table that may be growing; 0 where there is none."""
+    try:
+        with open(path, "rb") as handle:
+            return sum(1 for _ in handle)
+    except OSError:
+        return 0
+
+
 def rewrite_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Replace a JSON-lines file atomically."""
     write_text(path, "".join(to_json(row) + "\n" for row in rows))

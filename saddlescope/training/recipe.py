@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from saddlescope.errors import UsageError, nearest
 from saddlescope.longtail import Thresholds, check_options
+from saddlescope.models import MODELS
 from saddlescope.runs import LOSSES, METHODS, ONE_STAGE, RadiusOptions, in_two_stages
 from saddlescope.sharpness import Radii, first_epoch, method_radii
 from saddlescope.training.recipe_files import apply_override, read_recipe
@@ -40,10 +41,12 @@ if TYPE_CHECKING:
     MethodName = str
     OneStageName = str
     LossName = str
-else:  # taken from the records: a new method or loss is a word of recipes at once
+    ModelName = str
+else:  # taken from the records: a new method, loss or network is a word of recipes at once
     MethodName = Literal[tuple(METHODS)]
     OneStageName = Literal[ONE_STAGE]
     LossName = Literal[tuple(LOSSES)]
+    ModelName = Literal[tuple(MODELS)]
 
 Count = Annotated[int, Field(ge=1, le=_LARGEST_COUNT)]
 CountOrNone = Annotated[int, Field(ge=0, le=_LARGEST_COUNT)]
@@ -81,7 +84,7 @@ class DataSection(_Section):
 class ModelSection(_Section):
     """`[model]`: which network, its last layer, and its normalisation."""
 
-    name: str
+    name: ModelName
     classifier: Literal["linear", "cosine"] = "linear"
     norm: Literal["batch", "group"] = "batch"
 

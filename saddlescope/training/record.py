@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from saddlescope.errors import UsageError
+from saddlescope.errors import DataError, UsageError
 from saddlescope.longtail import LongTailData
 from saddlescope.runs import (
     RunFolder,
@@ -100,9 +100,23 @@ class RunRecord:
             write_json(self.folder.run_file, self.folder.run() | {"state": state})
 
     def append(self, path: Path, row: Mapping[str, Any]) -> None:
-        """Add a row to one of the logs."""
+        """Add a row to one of the logs.
+
+        Raises:
+            DataError: see `require`.
+        """
         if self.writes:
+            self.require()
             append_row(path, row)
+
+    def require(self) -> None:
+        """Refuse to make a folder again that somebody has removed while the run went on.
+
+        Raises:
+            DataError: run.json is gone.
+        """
+        if not self.folder.run_file.is_file():
+            raise DataError(f"{self.folder.path}: removed while its run went on; nothing is kept")
 
     def drop_rows(self, epoch: int, step: int) -> None:
         """Remove the rows of what will run again from here on, so that none stands twice."""

@@ -68,6 +68,7 @@ def test_loss_options_are_kept():
         ("metod.rho=1", r"unknown key 'metod'; did you mean 'method'\?"),
         ("method.name=adam", r"method\.name = 'adam': input should be 'sgd'"),
         ("method.gamma=1.5", r"method\.gamma = 1\.5: input should be less than"),
+        ("model.name=resnet23", r"model\.name = .resnet23.: input should be .resnet8., .resnet20."),
         ("training.epochs=0", r"training\.epochs = 0"),
         ("training.epochs=many", r"training\.epochs = 'many': input should be a valid integer"),
         ("optimizer.eta=-1", r"optimizer\.eta = -1"),

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import time
 
@@ -173,6 +174,28 @@ def test_a_row_without_its_checkpoint_is_dropped(whole, tmp_path, data):
         handle.write('{"epoch": 2, "sta')
     train(recipe(), data, folder, RunOptions(resume=True))
     assert_same_run(whole, folder)
+
+
+@pytest.mark.parametrize("when", ["in an epoch", "between epochs"])
+def test_a_folder_that_is_removed_meanwhile_does_not_come_back(tmp_path, data, when):
+    folder, steps = RunFolder(tmp_path / "run"), iter(range(1000))
+
+    def remove():
+        shutil.rmtree(folder.path, ignore_errors=True)
+
+    def stop():
+        at = next(steps)
+        if when == "in an epoch" and at == 20:
+            remove()
+        return at == 25
+
+    options = RunOptions(
+        should_stop=stop if when == "in an epoch" else lambda: False,
+        on_epoch=lambda _: remove() if when == "between epochs" else None,
+    )
+    with pytest.raises(DataError, match=f"{folder.path}: removed while its run went on"):
+        train(recipe(), data, folder, options)
+    assert not folder.path.exists()
 
 
 def test_finished_run_is_left_alone(whole, data):
