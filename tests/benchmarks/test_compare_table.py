@@ -56,6 +56,15 @@ def ours(tmp_path_factory):
     return record
 
 
+@pytest.fixture
+def record(ours, tmp_path):
+    """A record that knows the truths, which are the dear part, and nothing else."""
+    found = Record(tmp_path / "bench.json", device="cpu")
+    for name in TABLE_CLASSES:
+        found.put(f"truth/resnet32-class-{name}", ours[f"truth/resnet32-class-{name}"])
+    return found
+
+
 def test_the_instrument_measures_all_classes_as_one_job(ours):
     found = ours["table/ten/saddlescope"]
     assert len(found["rows"]) == len(TABLE_CLASSES)
@@ -65,11 +74,10 @@ def test_the_instrument_measures_all_classes_as_one_job(ours):
 
 
 @pytest.mark.parametrize(("ordered", "chosen"), [(True, 30), (False, 20)])
-def test_one_setting_for_all_is_the_cheapest_that_is_right(ordered, chosen, ours, tmp_path):
-    truth = ours["truth/resnet32-class-99"]
+def test_one_setting_for_all_is_the_cheapest_that_is_right(ordered, chosen, record):
+    truth = record["truth/resnet32-class-99"]
     settings = ((10, False), (30, True), (20, True))
     fake = Fake((truth["lambda_max"], truth["lambda_min"]), *settings, ordered=ordered)
-    record = Record(tmp_path / "bench.json", device="cpu")
     carry_out(Plan(fake), record)
     assert record["table/setting/fake"]["setting"]["m"] == chosen
     assert all(record[f"table/ten/fake/resnet32-class-{c}"]["verified"] for c in TABLE_CLASSES)
@@ -77,8 +85,7 @@ def test_one_setting_for_all_is_the_cheapest_that_is_right(ordered, chosen, ours
     assert "table/ten/saddlescope" not in record
 
 
-def test_no_setting_is_said_and_has_no_row(tmp_path):
-    record = Record(tmp_path / "bench.json", device="cpu")
+def test_no_setting_is_said_and_has_no_row(record):
     carry_out(Plan(Fake((1.0, -1.0), (10, False), ordered=True)), record)
     assert record["table/setting/fake"]["setting"] is None
     assert "right on every class" in record["table/ten/fake/resnet32-class-99"]["reason"]

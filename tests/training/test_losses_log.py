@@ -1,6 +1,7 @@
 """Losses of head and tail at fixed weights, per-sample weights, and precision by recipe."""
 
 from dataclasses import replace
+from functools import partialmethod
 
 import pytest
 import torch
@@ -144,8 +145,14 @@ def test_precision_and_layout_change_rounding_alone(tmp_path, override):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_compiled_network_takes_the_same_steps(tmp_path):
-    """ImbSAM and SAM (ext.) run backward twice through one compiled forward."""
+def test_a_compiled_network_takes_the_same_steps(tmp_path, monkeypatch):
+    """ImbSAM and SAM (ext.) run backward twice through one compiled forward.
+
+    Its graphs are captured and differentiated ahead, but no C++ is made of them, which takes
+    minutes; that is tried from the shell, in test_fresh_process.
+    """
+    captured = partialmethod(torch.nn.Module.compile, backend="aot_eager")
+    monkeypatch.setattr(torch.nn.Module, "compile", captured)
     data = load_section(digits().data)
     options = ("training.epochs=1", "method.name=sam-ext", "model.norm=group")
     found = [

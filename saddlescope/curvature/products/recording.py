@@ -5,6 +5,7 @@ autograd builds no graphs there, and the caller's next training step fails. That
 the thread, and ends with it.
 """
 
+import functools
 import logging
 import threading
 import traceback
@@ -28,6 +29,7 @@ def record(function: Callable[..., Any], *arguments: Any) -> GraphModule:
     Raises:
         RecordingError: it does something that cannot be recorded; says what and where.
     """
+    _hold_device_guard()
     found: list[GraphModule] = []
     failed: list[Exception] = []
     device = torch.cuda.current_device() if torch.cuda.is_initialized() else None
@@ -56,6 +58,29 @@ def record(function: Callable[..., Any], *arguments: Any) -> GraphModule:
         error = failed[0]
         raise RecordingError(f"recording failed ({first_line(error)}{_place(error)})") from error
     return found[0]
+
+
+@functools.cache
+def _hold_device_guard() -> None:
+    """Keep what torch 2.11, built for CUDA on a machine without it, has a first recording make.
+
+    It belongs to that recording's thread, but all others go on using it: once the thread has ended,
+    the next recording would crash the interpreter. So a thread that never ends makes it first.
+    """
+    make = getattr(torch._C, "_ensureCUDADeviceGuardSet", None)
+    if make is None or torch.version.cuda is None or torch.cuda.is_available():
+        return
+    made = threading.Event()
+
+    def hold() -> None:
+        try:
+            make()
+        finally:
+            made.set()
+        threading.Event().wait()
+
+    threading.Thread(target=hold, name="saddlescope-device-guard", daemon=True).start()
+    made.wait()
 
 
 def first_line(error: BaseException) -> str:
