@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -72,7 +73,13 @@ def demo(
 
         def begin(method: str) -> Future[str]:
             arguments = (recipes[method], folders[method], str(where), os.getpid())
-            return pool.submit(one_method, *arguments)
+            # Ctrl-C comes to this process alone, which tells the others: they begin with imports,
+            # and one that is interrupted there prints a traceback.
+            heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                return pool.submit(one_method, *arguments)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, heard)
 
         try:
             # SSE-SAM, the longest, first: no worker is left with it at the end.
@@ -127,7 +134,7 @@ def _carry_out(
                     left=passed * (1.0 - now) / (now - first) if now > first else math.nan,
                 )
     except BrokenProcessPool:
-        if should_stop():  # Ctrl-C has come to the processes too
+        if should_stop():  # the signal has come to the processes too
             raise Interrupted(_STOPPED) from None
         raise SaddlescopeError(
             "the process of a method was killed from outside, or memory ran out; run the command "

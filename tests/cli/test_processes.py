@@ -115,6 +115,21 @@ def test_a_demo_that_is_told_to_end_or_killed_ends_with_all_its_processes(tmp_pa
         assert "run the command again to go on" in process.stderr
 
 
+@pytest.mark.slow
+def test_ctrl_c_while_the_processes_of_a_demo_import_is_one_line(tmp_path):
+    """A terminal sends it to all of them."""
+    process = fresh.start("saddlescope", "demo", "-o", tmp_path / "demo", "--jobs", "1")
+    until(lambda: len(below(process.pid)) > 1)  # multiprocessing's own, and a worker
+    for _ in range(20):
+        for child in below(process.pid):
+            os.kill(child, signal.SIGINT)
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(300) == ExitCode.INTERRUPTED
+    assert "Traceback" not in process.stderr
+    assert "run the command again to go on" in process.stderr
+
+
 def test_a_child_whose_parent_has_gone_before_it_asked_ends():
     code = (
         "import os, subprocess, sys\n"
