@@ -20,7 +20,6 @@ STRICT = """
 import warnings
 warnings.simplefilter("error")
 warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive", UserWarning)
-warnings.filterwarnings("ignore", ".torch.jit.script. is deprecated", DeprecationWarning)
 """
 
 

@@ -33,6 +33,7 @@ from saddlescope.runs import (
     view_file,
     views_folder,
 )
+from saddlescope.runs.lock import lock_file
 from tests.measurement.small import Dense, job, target
 
 CLASS = (1,)
@@ -277,6 +278,10 @@ def test_a_finished_view_is_not_computed_again(tmp_path, monkeypatch):
     path = tmp_path / "t.csv"
     job(path, **ALL).run()
     before = contents(path)
+    # As a kill leaves them that comes between the last write and letting go.
+    locks = [lock_file(written) for written in (path, *(view_file(path, view) for view in VIEWS))]
+    for lock in locks:
+        lock.touch()
 
     def refuse(work):
         raise AssertionError(f"{work.subset} computed again")
@@ -288,6 +293,7 @@ def test_a_finished_view_is_not_computed_again(tmp_path, monkeypatch):
     assert len(seen) == 3 * 2 * len(VIEWS)
     assert all(reused for _, reused in seen)
     assert contents(path) == before
+    assert not any(lock.exists() for lock in locks)
 
 
 def test_other_options_seeds_and_rows_are_kept_beside_each_other(tmp_path):

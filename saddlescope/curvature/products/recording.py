@@ -6,9 +6,11 @@ the thread, and ends with it.
 """
 
 import functools
+import importlib
 import logging
 import threading
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ def record(function: Callable[..., Any], *arguments: Any) -> GraphModule:
         RecordingError: it does something that cannot be recorded; says what and where.
     """
     _hold_device_guard()
+    _load_forward_mode()
     found: list[GraphModule] = []
     failed: list[Exception] = []
     device = torch.cuda.current_device() if torch.cuda.is_initialized() else None
@@ -81,6 +84,14 @@ def _hold_device_guard() -> None:
 
     threading.Thread(target=hold, name="saddlescope-device-guard", daemon=True).start()
     made.wait()
+
+
+@functools.cache
+def _load_forward_mode() -> None:
+    """Have torch load its rules of forward mode, without its warning of its own `torch.jit`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module("torch._decomp.decompositions_for_jvp")
 
 
 def first_line(error: BaseException) -> str:

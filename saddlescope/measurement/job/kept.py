@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,10 @@ class ViewRecords:
         self._folder = views_folder(table)
         self._outdated: set[Key] = set()
         self._stale: list[str] = []
-        self._records = self._read()
+        # Who was killed while it wrote has left a lock; the next to hold it takes it away.
+        there = self.path.is_file()
+        with one_writer(self.path, patience=LOCK_PATIENCE) if there else nullcontext():
+            self._records = self._read()
         for key, records in list(self._records.items()):
             if is_outdated(records[0], identity, members):
                 self._outdated.add(key)
