@@ -9,6 +9,7 @@ renames or removes its so-manieth.
 import contextlib
 import os
 import random
+import shutil
 import signal
 import tempfile
 import time
@@ -118,6 +119,7 @@ WHOLE: dict[tuple[Path, str], Whole] = {}
 def _whole(name: str, command: Command, bench: Bench, rng: random.Random) -> Whole:
     if (bench.run, name) not in WHOLE:
         folder = bench.work.parent / f"whole-{name}" / "at"
+        shutil.rmtree(folder.parent, ignore_errors=True)  # of one that did not come to its end
         folder.mkdir(parents=True)
         for warm in {command.warm > 0, command.warm == 1}:  # the servers begin: none of its time
             fresh.run("saddlescope", "--version", warm=warm)
