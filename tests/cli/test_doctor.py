@@ -43,7 +43,7 @@ def test_what_is_missing_is_named_with_its_purpose(monkeypatch):
 
     monkeypatch.setattr(doctor, "version", without)
     assert doctor.state("tensorboard") == (
-        "without tensorboard, for `training.tensorboard`: pip install 'saddlescope[tensorboard]'"
+        "without tensorboard, for `train --tensorboard`: pip install 'saddlescope[tensorboard]'"
     )
     answer = CliRunner().invoke(app, ["doctor"])
     assert answer.exit_code == 0
