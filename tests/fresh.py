@@ -30,11 +30,13 @@ OTHERS = (
 OURS = tuple(f"saddlescope.{n}" for n in ("cli.main", "training", "measurement", "reporting"))
 
 SERVER = """
-import importlib, json, os, runpy, select, signal, sys
+import gc, importlib, json, os, runpy, select, signal, sys
 for name in json.loads(sys.argv[1]):
     importlib.import_module(name)
 ours = [name for name in sys.modules if name.partition(".")[0] == "saddlescope"]
 assert bool(ours) == (sys.argv[2] == "warm")
+gc.collect()
+gc.freeze()  # or each process would look through, and so copy, all that it shares with this one
 running = {}
 while True:
     for ready in select.select([0, *running], [], [])[0]:
