@@ -1,6 +1,5 @@
 """`saddlescope demo`: five optimisers on digits, every class measured, one report."""
 
-import math
 import multiprocessing
 import os
 import signal
@@ -115,7 +114,6 @@ def _carry_out(
         SaddlescopeError: such a process is gone, or what it raised.
     """
     left, running = list(methods), dict[Future[str], str]()
-    began, first = time.perf_counter(), share()
     try:
         with Stage("demo") as stage:
             while left or running:
@@ -127,12 +125,7 @@ def _carry_out(
                     raise Interrupted(_STOPPED)
                 for future in done:
                     say(f"{METHODS[running.pop(future)].label}: {future.result()}")
-                now, passed = share(), time.perf_counter() - began
-                stage.update(
-                    now,
-                    lambda: ", ".join(METHODS[method].label for method in running.values()),
-                    left=passed * (1.0 - now) / (now - first) if now > first else math.nan,
-                )
+                stage.update(share(), lambda: ", ".join(METHODS[m].label for m in running.values()))
     except BrokenProcessPool:
         if should_stop():  # the signal has come to the processes too
             raise Interrupted(_STOPPED) from None

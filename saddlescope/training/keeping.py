@@ -46,7 +46,7 @@ def keep(run: Run, which: str) -> None:
     average_statistics(run.state.model, run.options.ranks)
     content = run.state.state_dict()
     if run.record.writes:
-        run.record.require()
+        run.record.refuse_removed()
         save_checkpoint(run.record.folder.checkpoint(which), content)
 
 

@@ -55,11 +55,6 @@ def training_network(
     if recipe.training.sync_bn and ranks.size > 1 and device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model, ranks.group)
     if recipe.training.compile:
-        # Not an attribute of torch until something imports it, which only some torch calls do.
-        from torch._functorch import config
-
-        # A group's backward pass may need the graph that another group's has just run through.
-        config.donated_buffer = False
         model.compile()
     return model
 

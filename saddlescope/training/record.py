@@ -103,13 +103,13 @@ class RunRecord:
         """Add a row to one of the logs.
 
         Raises:
-            DataError: see `require`.
+            DataError: see `refuse_removed`.
         """
         if self.writes:
-            self.require()
+            self.refuse_removed()
             append_row(path, row)
 
-    def require(self) -> None:
+    def refuse_removed(self) -> None:
         """Refuse to make a folder again that somebody has removed while the run went on.
 
         Raises:

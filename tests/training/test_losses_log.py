@@ -149,7 +149,8 @@ def test_a_compiled_network_takes_the_same_steps(tmp_path, monkeypatch):
     """ImbSAM and SAM (ext.) run backward twice through one compiled forward.
 
     Its graphs are captured and differentiated ahead, but no C++ is made of them, which takes
-    minutes; that is tried from the shell, in test_fresh_process.
+    minutes: test_fresh_process does that from the shell, with one backward pass, and
+    sharpness/test_cost with one a group.
     """
     captured = partialmethod(torch.nn.Module.compile, backend="aot_eager")
     monkeypatch.setattr(torch.nn.Module, "compile", captured)

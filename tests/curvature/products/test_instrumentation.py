@@ -20,10 +20,12 @@ from saddlescope.curvature import (
     class_spectra,
     extreme_eigenvalues,
 )
+from saddlescope.curvature.products import recording
 from saddlescope.curvature.products.graphs import RecordingError
 from saddlescope.curvature.products.recording import record
 from saddlescope.curvature.reference import dense_matrix
 from saddlescope.errors import OperatorError, UsageError
+from tests import fresh
 from tests.curvature.networks import convolutional, dense_hessian, images
 
 CRITERION = nn.CrossEntropyLoss()
@@ -57,7 +59,39 @@ class Awkward(nn.Module):
         return self.inner(x)
 
 
+QUIET = """
+import warnings
+warnings.simplefilter("error")
+import torch
+from saddlescope.curvature import HessianOperator, Programs
+programs = Programs("traced")
+batch = torch.ones(3, 4), torch.arange(3)
+HessianOperator(torch.nn.Linear(4, 3), torch.nn.CrossEntropyLoss(), [batch], programs=programs)
+print(programs.traced)
+"""
+
+
 class TestRecording:
+    def test_torch_warns_of_nothing_of_its_own(self, tmp_path):
+        (tmp_path / "quiet.py").write_text(QUIET)
+        done = fresh.run(tmp_path / "quiet.py")
+        assert done.stdout == "True\n", done.stdout + done.stderr
+
+    def test_what_the_first_recording_makes_belongs_to_a_thread_that_stays(self, monkeypatch):
+        """Of a torch for CUDA on a machine without it; others go on as if they were that."""
+        made_by = []
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr(
+            torch._C, "_ensureCUDADeviceGuardSet",
+            lambda: made_by.append(threading.current_thread()), raising=False,
+        )  # fmt: skip
+        recording._hold_device_guard.cache_clear()
+        for _ in range(2):
+            record(lambda x: 2 * x, torch.ones(3))
+        assert made_by[0].is_alive()
+        assert made_by[0].daemon
+
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_plain_tensors_become_inputs_of_the_recording(self, dtype):
         model = Normalised().to(dtype)
