@@ -15,7 +15,7 @@ import typer
 
 from saddlescope.cli import options
 from saddlescope.cli.console import choose_device, one_line_errors, say, stop_on_signal
-from saddlescope.errors import Interrupted, SaddlescopeError
+from saddlescope.errors import ExitCode, Interrupted, SaddlescopeError
 from saddlescope.runs import METHODS, RunFolder, count_lines, end_with_parent
 from saddlescope.stages import Stage, span
 
@@ -106,11 +106,10 @@ def _carry_out(
 ) -> None:
     """Begin the methods, the last one first, and say what each comes back with.
 
-    No more are handed over than there are processes: one that has saved its state after a signal
-    would go on with what it finds waiting.
+    No more are handed over than there are processes: those under way are the ones named.
 
     Raises:
-        Interrupted: a signal arrived here, or in the process of a method.
+        Interrupted: a signal arrived here.
         SaddlescopeError: such a process is gone, or what it raised.
     """
     left, running = list(methods), dict[Future[str], str]()
@@ -147,14 +146,23 @@ def _share(recipes: "Mapping[str, Recipe]", paths: Mapping[str, Path]) -> float:
 
 
 def one_method(recipe: "Recipe", path: Path, device: str, parent: int) -> str:
-    """Train and measure one method in a process of its own; return what to say of it."""
-    try:
-        return _train_and_measure(recipe, path, device)
-    finally:
-        end_with_parent(parent)  # if it has gone, nobody waits for the answer
+    """Train and measure one method in a process of its own; return what to say of it.
+
+    Told to end, the process ends with what it has saved. It does not go back to the pool for more:
+    another one may have been ended there while it held the lock of the queue, which none gets then.
+    """
+    with stop_on_signal() as should_stop:
+        try:
+            return _train_and_measure(recipe, path, device, should_stop)
+        finally:
+            if should_stop():
+                os._exit(ExitCode.INTERRUPTED)
+            end_with_parent(parent)  # if it has gone, nobody waits for the answer
 
 
-def _train_and_measure(recipe: "Recipe", path: Path, device: str) -> str:
+def _train_and_measure(
+    recipe: "Recipe", path: Path, device: str, should_stop: Callable[[], bool]
+) -> str:
     import torch
 
     from saddlescope.curvature import StopRule
@@ -163,19 +171,18 @@ def _train_and_measure(recipe: "Recipe", path: Path, device: str) -> str:
 
     torch.set_num_threads(1)  # 8x8 images: a second thread costs more than it brings
     folder, began = RunFolder(path), time.perf_counter()
-    with stop_on_signal() as should_stop:
-        data = load_section(recipe.data)
-        train(recipe, data, folder, RunOptions(device=device, resume=True, should_stop=should_stop))
-        trained = time.perf_counter()
-        target = run_target(folder, device=device)
-        job = SpectrumJob.plan(
-            target,
-            groups=GROUPS,
-            # Certified to 5 %: the bars of the report are then narrow enough to compare.
-            settings=Settings(StopRule(rtol=0.05, certify=True)),
-            path=folder.spectrum_file("last", "train"),
-        )
-        rows = job.run(should_stop=should_stop)
+    data = load_section(recipe.data)
+    train(recipe, data, folder, RunOptions(device=device, resume=True, should_stop=should_stop))
+    trained = time.perf_counter()
+    target = run_target(folder, device=device)
+    job = SpectrumJob.plan(
+        target,
+        groups=GROUPS,
+        # Certified to 5 %: the bars of the report are then narrow enough to compare.
+        settings=Settings(StopRule(rtol=0.05, certify=True)),
+        path=folder.spectrum_file("last", "train"),
+    )
+    rows = job.run(should_stop=should_stop)
     products = sum(row["matvecs"] for row in rows)
     return (
         f"trained in {span(trained - began)}, {len(rows)} spectra with {products} products in "

@@ -116,6 +116,20 @@ def test_a_demo_that_is_told_to_end_or_killed_ends_with_all_its_processes(tmp_pa
 
 
 @pytest.mark.slow
+def test_a_demo_whose_processes_are_all_told_to_end_ends(tmp_path):
+    """As a job queue and `timeout` do; those that are busy hear of it again from the first."""
+    words = ("demo", "-o", tmp_path / "demo", "--jobs", "2")
+    process = fresh.start("saddlescope", *words, before="import os; os.setsid()")
+    until(lambda: len(list(tmp_path.glob("demo/*/metrics.jsonl"))) == 2)
+    children = below(process.pid)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(60) == ExitCode.INTERRUPTED
+    until(lambda: all(map(is_gone, children)), 30.0)
+    assert "Traceback" not in process.stderr
+    assert "run the command again to go on" in process.stderr
+
+
+@pytest.mark.slow
 def test_ctrl_c_while_the_processes_of_a_demo_import_is_one_line(tmp_path):
     """A terminal sends it to all of them."""
     process = fresh.start("saddlescope", "demo", "-o", tmp_path / "demo", "--jobs", "1")
