@@ -24,7 +24,7 @@ ARMS: Final = {
 }
 """What the name of a run says between "study-" and "-seedN", in the order of the tables."""
 
-ROWS: Final = ("tail", "4", "7", "9")
+ROWS: Final = ("all", "0", "4", "7", "9", "tail")
 SWITCH: Final = 42
 GREY: Final = "#6b7075"
 
@@ -32,8 +32,7 @@ GREY: Final = "#6b7075"
 def at_the_end(rows: pd.DataFrame, operator: str = "hessian", split: str = "train") -> pd.DataFrame:
     """Choose the rows of last epochs, in the order of the tables."""
     last = rows[(rows.operator == operator) & (rows.split == split) & (rows.checkpoint == "last")]
-    names, arms = {name: f"{i}" for i, name in enumerate(ROWS)}, list(ARMS)
-    keys = {"place": last.name.map(names).fillna(last.name), "order": last.arm.map(arms.index)}
+    keys = {"place": last.name.map(ROWS.index), "order": last.arm.map(list(ARMS).index)}
     return last.assign(**keys).sort_values(["place", "order", "seed"])
 
 
@@ -50,11 +49,11 @@ def title(name: str) -> str:
 def ratio_figure(rows: pd.DataFrame) -> Figure:
     """Draw λ_ratio by row and method: a mark and interval a seed, a line for the geometric mean."""
     last = at_the_end(rows)
-    arms = in_order(last.arm)
+    arms, names = in_order(last.arm), [name for name in ROWS if name in set(last.name)]
     figure = Figure(figsize=(7.2, 3.2), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(arms)
-    for place, name in enumerate(ROWS):
+    for place, name in enumerate(names):
         for index, arm in enumerate(arms):
             own, style = last[(last.name == name) & (last.arm == arm)], method_style(arm)
             if own.empty:
@@ -72,9 +71,9 @@ def ratio_figure(rows: pd.DataFrame) -> Figure:
                 marker=style.marker,
                 color=style.color,
                 markersize=4.5,
-                label=ARMS[arm] if place == 0 else None,
+                label=ARMS[arm] if name == "9" else None,  # measured of every run
             )
-    axes.set_xticks(range(len(ROWS)), [title(name) for name in ROWS])
+    axes.set_xticks(range(len(names)), [title(name) for name in names])
     axes.set_ylabel("λ_ratio = |λ_max/λ_min|")
     axes.set_ylim(bottom=0)
     figure.legend(loc="outside upper center", ncols=min(len(arms), 5))
@@ -98,8 +97,9 @@ def gradient_figure(rows: pd.DataFrame) -> Figure:
 
 
 def split_figure(rows: pd.DataFrame) -> Figure:
-    """Draw λ_min as the sum of its two parts, and what is left of it at SAM's distance."""
+    """Draw λ_min (first seed) as the sum of two parts, and what is left at SAM's distance."""
     last = at_the_end(rows).dropna(subset=["min_gauss_newton"])
+    last = last[last.seed == last.seed.min()]
     figure = Figure(figsize=(7.2, 1.0 + 0.17 * len(last)), layout="constrained")
     axes = figure.subplots()
     y = np.arange(len(last))[::-1]

@@ -12,10 +12,12 @@ from typing import Any, Final
 
 import pandas as pd
 from contrasts import Contrast, contrasts
+from study_claims import SHOTS, by_arm, claim_lines
 from study_figures import ARMS, FIGURES, at_the_end, in_order, title
 
-from saddlescope.reporting import Run, house_style, load_runs, save_figure
-from saddlescope.runs import write_text
+from saddlescope.reporting import Run, house_style, load_runs, phase_figure, save_figure
+from saddlescope.runs import RunFolder, read_rows, write_text
+from saddlescope.theory import place
 
 KEPT: Final = Path(__file__).parent / "study"
 PAGE: Final = Path(__file__).parent.parent / "docs" / "study.md"
@@ -75,16 +77,25 @@ def split_columns(path: Path) -> pd.DataFrame:
 
 
 def accuracies(runs: list[Run]) -> pd.DataFrame:
-    """Return the last epoch's test accuracies in per cent, a row a run."""
+    """Return test accuracies in per cent, a row a run and evaluated epoch."""
     rows = []
     for run in runs:
         arm, seed = arm_and_seed(run.name)
-        last = run.metrics.iloc[-1]
-        shots = {
-            shot: 100 * float(last[f"acc_{shot}"]) for shot in ("avg", "many", "medium", "few")
-        }
-        rows.append({"arm": arm, "seed": seed} | shots)
+        for _, epoch in run.metrics.dropna(subset=["acc_few"]).iterrows():
+            shots = {shot: 100 * float(epoch[f"acc_{shot}"]) for shot in SHOTS}
+            rows.append({"arm": arm, "seed": seed, "epoch": int(epoch["epoch"])} | shots)
     return pd.DataFrame(rows)
+
+
+def of_last_epochs(shots: pd.DataFrame) -> pd.DataFrame:
+    """Choose the accuracies that a run ended with."""
+    return shots[shots.epoch == shots.groupby(["arm", "seed"]).epoch.transform("max")]
+
+
+def logged_losses(runs: list[Run]) -> pd.DataFrame:
+    """Return the losses of head and tail along all runs."""
+    files = [RunFolder(KEPT / run.name).losses_file for run in runs]
+    return pd.DataFrame([row for file in files for row in read_rows(file)])
 
 
 def outcomes(rows: pd.DataFrame, shots: pd.DataFrame) -> dict[str, list[Contrast]]:
@@ -98,31 +109,24 @@ def outcomes(rows: pd.DataFrame, shots: pd.DataFrame) -> dict[str, list[Contrast
                   "λ_max/L": row.lambda_max / row.loss, "|λ_min|/L": low / row.loss}  # fmt: skip
         for what, value in values.items():
             found[f"{what}, {title(name)}"] = contrasts(by_arm(row, value))
-    found["few-shot accuracy"] = contrasts(by_arm(shots, shots.few))
+    end = of_last_epochs(shots)
+    found["few-shot accuracy"] = contrasts(by_arm(end, end.few))
     return found
 
 
-def by_arm(rows: pd.DataFrame, values: pd.Series) -> dict[str, dict[int, float]]:
-    """Sort values by arm and seed."""
-    found: dict[str, dict[int, float]] = {}
-    for arm, seed, value in zip(rows.arm, rows.seed, values, strict=True):
-        found.setdefault(arm, {})[int(seed)] = float(value)
-    return found
-
-
-def table(header: list[str], body: list[list[str]]) -> str:
-    """Format a Markdown table, everything but its first column to the right."""
-    rule = ["---"] + ["---:"] * (len(header) - 1)
+def table(header: list[str], body: list[list[str]], *, words: int = 1) -> str:
+    """Format a Markdown table, everything but its first columns, of words, to the right."""
+    rule = ["---"] * words + ["---:"] * (len(header) - words)
     lines = [" | ".join(line).replace("|λ_min|", "\\|λ_min\\|") for line in (header, rule, *body)]
     return "\n".join(f"| {line} |" for line in lines)
 
 
 def accuracy_text(shots: pd.DataFrame) -> str:
     """Write test accuracies: means over seeds, and every seed's few-shot accuracy."""
-    body = []
-    for arm in in_order(shots.arm):
-        own = shots[shots.arm == arm].sort_values("seed")
-        means = [f"{own[shot].mean():.1f}" for shot in ("avg", "many", "medium", "few")]
+    body, end = [], of_last_epochs(shots)
+    for arm in in_order(end.arm):
+        own = end[end.arm == arm].sort_values("seed")
+        means = [f"{own[shot].mean():.1f}" for shot in SHOTS]
         seeds = [f"{few:.1f} ({seed})" for few, seed in zip(own.few, own.seed, strict=True)]
         body.append([ARMS[arm], *means, ", ".join(seeds)])
     header = ["test accuracy (%), last epoch", "all", "many", "medium", "few", "few (seed)"]
@@ -196,7 +200,7 @@ def verdict_text(rows: pd.DataFrame) -> str:
         for key, statement, held, values in lines
     ]
     header = ["", "statement", "rows that hold", "smallest … largest"]
-    return "### What was written down of single networks\n\n" + table(header, body)
+    return "### What was written down of single networks\n\n" + table(header, body, words=2)
 
 
 def spread(values: pd.Series) -> str:
@@ -221,13 +225,23 @@ def contrast_text(rows: pd.DataFrame, shots: pd.DataFrame) -> str:
             body.append(line + [""] * (7 - len(line)))
     header = ["outcome", "contrast", "seeds", "ratio of geometric means", "95 %",
               "p (least possible)", "p, Holm"]  # fmt: skip
-    return "### Contrasts\n\n" + table(header, body) if body else ""
+    return "### Contrasts\n\n" + table(header, body, words=2) if body else ""
 
 
-def written(rows: pd.DataFrame, shots: pd.DataFrame) -> str:
+def claims_text(rows: pd.DataFrame, shots: pd.DataFrame, losses: pd.DataFrame) -> str:
+    """Write what compares methods: H3, H5 and the paper's claims."""
+    header = ["", "statement", "holds in", "means over seeds"]
+    body = claim_lines(rows, shots, losses)
+    return "### What was written down of methods, and the paper's claims\n\n" + table(
+        header, body, words=2
+    )
+
+
+def written(rows: pd.DataFrame, shots: pd.DataFrame, losses: pd.DataFrame) -> str:
     """Return what stands between the marks of the page."""
     blocks = accuracy_text(shots), spectrum_text(rows), verdict_text(rows)
-    return "\n\n".join((*blocks, contrast_text(rows, shots))).strip()
+    claims = claims_text(rows, shots, losses)
+    return "\n\n".join((*blocks, claims, contrast_text(rows, shots))).strip()
 
 
 def main() -> None:
@@ -251,9 +265,12 @@ def main() -> None:
             figure = draw(rows)
             if figure is not None:
                 save_figure(figure, IMAGES, f"study-{name}", formats=("svg",))
+        placed = place([RunFolder(KEPT / run.name) for run in runs])
+        if not placed.empty:
+            save_figure(phase_figure(placed), IMAGES, "study-phase", formats=("svg",))
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
     after = rest.partition(MARKS[1])[2]
-    page = f"{before}{MARKS[0]}\n\n{written(rows, shots)}\n\n{MARKS[1]}{after}"
+    page = f"{before}{MARKS[0]}\n\n{written(rows, shots, logged_losses(runs))}\n\n{MARKS[1]}{after}"
     write_text(PAGE, page)
     print(f"{len(runs)} runs: {PAGE.name}, results.csv, contrasts.csv, figures")
 

@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "analysis"))
 import study_results
+from study_claims import claim_lines
 from study_figures import FIGURES
 
 from saddlescope.reporting import load_runs
@@ -19,7 +20,8 @@ def kept():
     runs, problems = load_runs([study_results.KEPT])
     assert runs
     assert not problems
-    return study_results.gather(runs), study_results.accuracies(runs)
+    losses = study_results.logged_losses(runs)
+    return study_results.gather(runs), study_results.accuracies(runs), losses
 
 
 def five_methods(rows, shots, seeds=(1, 2, 3)):
@@ -29,14 +31,15 @@ def five_methods(rows, shots, seeds=(1, 2, 3)):
     for place, arm in enumerate(list(study_results.ARMS)[:5]):
         for seed in seeds:
             factor = 2.0**place * np.exp(0.01 * rng.normal())
-            one = rows[rows.arm == "sgd"].assign(arm=arm, seed=seed)
+            one = rows[(rows.arm == "sgd") & (rows.seed == 1)].assign(arm=arm, seed=seed)
             one[["lambda_ratio", "lambda_ratio_lower", "lambda_ratio_upper"]] *= factor
             for column in ("lambda_max", "lambda_min", "loss"):
                 one[column] *= np.exp(0.01 * rng.normal())
             way = one.assign(checkpoint="29", epoch=29)
             tables += [one, way]
-            few = 40.0 + place + rng.normal()
-            accuracy.append(shots[shots.arm == "sgd"].assign(arm=arm, seed=seed, few=few))
+            own = shots[(shots.arm == "sgd") & (shots.seed == 1)]
+            few = 40.0 + place + 0.1 * rng.normal()
+            accuracy.append(own.assign(arm=arm, seed=seed, few=few))
     return pd.concat(tables, ignore_index=True), pd.concat(accuracy, ignore_index=True)
 
 
@@ -49,7 +52,7 @@ def test_the_page_holds_what_the_runs_say(kept):
 
 
 def test_contrasts_find_the_factor_between_methods(kept):
-    rows, shots = five_methods(*kept)
+    rows, shots = five_methods(*kept[:2])
     found = study_results.outcomes(rows, shots)["λ_ratio, class 9"]
     ratios = {(one.method, one.other): one.ratio for one in found}
     assert ratios["sam", "sgd"] == pytest.approx(2.0, rel=0.03)
@@ -57,8 +60,36 @@ def test_contrasts_find_the_factor_between_methods(kept):
     assert ratios["sse-sam", "imbsam"] == pytest.approx(4.0, rel=0.03)
 
 
+def test_claims_between_methods_are_counted_by_seed(kept):
+    """Values rise by a factor, or a point, from SGD, SAM, ImbSAM, SAM (ext.) to SSE-SAM."""
+    rows, shots = five_methods(*kept[:2])
+    lines = {(key, text): rest for key, text, *rest in claim_lines(rows, shots, kept[2])}
+    held, means = lines["P4", "few: SSE-SAM > ImbSAM > SAM"]
+    assert held == "3 of 3"
+    assert [word.rsplit(" ", 1)[0] for word in means.split(", ")] == ["SAM", "ImbSAM", "SSE-SAM"]
+    assert lines["P3", "λ_ratio, class 9: ImbSAM > SSE-SAM > SAM (ext.)"][0] == "0 of 3"
+    assert lines["P3", "λ_ratio, class 9: ImbSAM > SGD and SAM"][0] == "3 of 3"
+    late = shots[(shots.epoch >= 42) & (shots.arm == "sam")]
+    assert lines["P5", "few after the switch: SSE-SAM > ImbSAM"][0] == f"{len(late)} of {len(late)}"
+    for method, factor in (("SAM", 2.0), ("SSE-SAM", 16.0)):
+        text = f"{method}: λ_ratio of tail and class 9 not above SGD's, few-shot above"
+        holds, values = lines["H3", text]
+        assert holds == "no"
+        assert float(values.split()[1].rstrip(",")) == pytest.approx(factor, rel=0.03)
+
+
+def test_a_second_stage_is_compared_where_both_have_ended(kept):
+    rows, shots = five_methods(*kept[:2])
+    own = shots[shots.arm == "sse-sam"]
+    for gap, verdict in ((0.5, "yes"), (-1.5, "no")):
+        branch = own.assign(arm="sgd-then-imbsam", few=own.few + gap)
+        lines = claim_lines(rows, pd.concat([shots, branch]), kept[2])
+        assert [line[2:] for line in lines if line[0] == "H5"] == [[verdict, f"{gap:+.1f} points"]]
+    assert not [line for line in claim_lines(rows, shots, kept[2]) if line[0] == "H5"]
+
+
 def test_a_row_that_fails_is_counted(kept):
-    rows, _ = kept
+    rows = kept[0]
     before = study_results.verdict_text(rows)
     worse = rows.assign(lambda_min_upper=np.where(rows.name == "9", 1.0, rows.lambda_min_upper))
     count = len(study_results.at_the_end(rows))
@@ -69,7 +100,7 @@ def test_a_row_that_fails_is_counted(kept):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_shows_every_method(kept, name):
-    rows, _ = five_methods(*kept)
+    rows, _ = five_methods(*kept[:2])
     figure = FIGURES[name](rows)
     assert figure is not None
     texts = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
