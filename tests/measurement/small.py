@@ -7,9 +7,10 @@ from torch import nn
 from torch.func import functional_call
 
 from saddlescope.curvature import StopRule, TensorSamples
-from saddlescope.measurement import Settings, SpectrumJob, Target, UpdateRule
+from saddlescope.measurement import Settings, SpectrumJob, Target, UpdateRule, ViewSettings
 
 GROUPS = {"head": (0,), "tail": (1, 2)}
+QUICK = ViewSettings(steps=6, probes=3, k=2, points=5, plane_points=3, resamples=3, level=0.5)
 
 
 def target(*, dtype=torch.float64, digest="abc", rule=None, n=41):
