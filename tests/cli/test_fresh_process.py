@@ -115,7 +115,7 @@ theory eq2 run --checkpoint last --rho 0.1 --steps 1 --starts 0 --seed 1 --json 
     --data-root images CPU
 theory theorem6 run --most 5 --delta 0.1 --ball --seed 1 --json --data-root images CPU
 """
-COMPILED = (*ONE, "training.compile=true", "training.precision=bf16")
+COMPILED = (*ONE, "training.compile=true", "training.precision=bf16", "model.name=two-layer-linear")
 STANDS_FOR = {
     "KEYS": settings(ALL_KEYS), "FILES": settings(FILE_KEYS), "COMPILED": settings(COMPILED),
     "CPU": ["--device", "cpu", "--threads", "1"],

@@ -104,7 +104,7 @@ def test_bound_never_misses_when_the_start_component_is_as_assumed(seed, kind, c
 def test_intervals_miss_no_more_often_than_stated_with_restarts():
     misses = trials = 0
     for kind in KINDS:
-        for seed in range(100):
+        for seed in range(50):
             spectrum = random_spectrum(kind, 60, np.random.default_rng(seed))
             ends = extreme_eigenvalues(
                 Diagonal(spectrum), confidence=0.9, seed=seed, max_matvecs=30,

@@ -139,7 +139,7 @@ def test_resampling_pushes_both_ends_outwards():
 
 def test_coverage_of_a_known_curvature():
     """Of 90 % intervals for 2·E x² = 2 from 40 normal x about 85 % hit: x² is skewed."""
-    hits, trials = 0, 60
+    hits, trials = 0, 30
     for seed in range(trials):
         samples = scalars(40, seed)
         row = bootstrap_spectra(
@@ -147,8 +147,8 @@ def test_coverage_of_a_known_curvature():
         )
         assert row.lambda_max == pytest.approx(row.lambda_min, rel=1e-12)
         hits += row.lambda_max_bootstrap_lower <= 2.0 <= row.lambda_max_bootstrap_upper
-    # Three standard deviations of a binomial proportion on either side of 0.85 and 0.9.
-    assert 0.73 <= hits / trials <= 0.98
+    # Three standard deviations of a binomial proportion below 0.85.
+    assert hits / trials >= 0.65
 
 
 def test_groups_are_drawn_within_their_classes():
