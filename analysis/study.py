@@ -5,7 +5,7 @@
 Every step goes on where it was cut: the same command, again, does what is missing. Finished runs
 are kept in analysis/study, one folder each, with everything but the checkpoints of their way:
 recipe, logs, tables, and the weights of the last epoch, so that anybody can measure the networks
-without training them. What they say is then written down by study_results.py.
+without training them: `--only measure` does what is missing of them too. What they say is then written down by study_results.py.
 """
 
 import argparse
@@ -99,8 +99,11 @@ def main() -> None:
         subprocess.run([sys.executable, "-P", "-m", "saddlescope", *words], check=True)
     runs = finished(options.runs)
     if "measure" in steps:
+        here = {run.name for run in runs}
+        # A run that was trained elsewhere has its weights where it is kept: its tables grow there.
+        kept = [run for run in finished(KEPT) if run.name not in here]
         with ThreadPoolExecutor(options.jobs) as pool:
-            list(pool.map(lambda run: measure(run, options.data_root), runs))
+            list(pool.map(lambda run: measure(run, options.data_root), [*runs, *kept]))
     if "keep" in steps:
         for run in runs:
             keep(run)
