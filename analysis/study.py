@@ -5,7 +5,8 @@
 Every step goes on where it was cut: the same command, again, does what is missing. Finished runs
 are kept in analysis/study, one folder each, with everything but the checkpoints of their way:
 recipe, logs, tables, and the weights of the last epoch, so that anybody can measure the networks
-without training them: `--only measure` does what is missing of them too. What they say is then written down by study_results.py.
+without training them: `--only measure` does what is missing of them too. What they say is then
+written down by study_results.py.
 """
 
 import argparse

@@ -97,7 +97,7 @@ def test_the_command_follows_a_run(tmp_path):
         == 0
     )
     file = tmp_path / "escape.csv"
-    options = ("--steps", 1, "--methods", "sgd,imbsam", "--threads", 1, "-o", file)
+    options = ("--steps", 1, "--methods", "sgd,imbsam", "--samples", 40, "--threads", 1, "-o", file)
     done = command("theory", "escape", run, *options)
     assert done.exit_code == 0, done.output
     header, *rows = done.stdout.splitlines()
