@@ -4,8 +4,8 @@ Every pass is a `backward()` into `.grad`: DistributedDataParallel, FSDP, activa
 and hooks listen to that, and to nothing else.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
@@ -69,18 +69,26 @@ def others(losses: Iterable[Tensor], parameters: Iterable[Tensor]) -> list[Tenso
     Those inside a reentrant checkpoint are not part of a graph before its backward pass.
     """
     own = {id(parameter) for parameter in parameters}
+    leaves = (getattr(node, "variable", None) for node in _nodes(losses))
+    return [leaf for leaf in leaves if leaf is not None and id(leaf) not in own]
+
+
+def is_compiled(losses: Iterable[Tensor]) -> bool:
+    """Tell whether the graphs of these losses run through what `torch.compile` has made."""
+    return any(node.name() == "CompiledFunctionBackward" for node in _nodes(losses))
+
+
+def _nodes(losses: Iterable[Tensor]) -> Iterator[Any]:
+    """Every node of the graphs of these losses, once."""
     nodes = [loss.grad_fn for loss in losses if loss.grad_fn is not None]
-    seen, found = set(nodes), []
+    seen = set(nodes)
     while nodes:
         node = nodes.pop()
-        leaf = getattr(node, "variable", None)
-        if leaf is not None and id(leaf) not in own:
-            found.append(leaf)
+        yield node
         for following, _ in node.next_functions:
             if following is not None and following not in seen:
                 seen.add(following)
                 nodes.append(following)
-    return found
 
 
 class Untouched:

@@ -5,7 +5,8 @@ The rule: for groups g with losses L_g and radii ρ_g, the base optimiser receiv
     Σ_g ∇L_g(w + ε_g),   ε_g = ρ_g·∇L_g(w)/‖∇L_g(w)‖   (global L2 norm, no weight decay).
 
 `passes` takes the fewest passes the rule allows: forward/backward SGD 1/1, SAM 2/2, ImbSAM 2/3, SAM
-(ext.) 3/4. `ascent` has the relatives of the rule, `exchange` the processes that share a batch.
+(ext.) 3/4; of a compiled network as many forward as backward. `ascent` has the relatives of the
+rule, `exchange` the processes that share a batch.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -212,7 +213,7 @@ class SharpnessAware(Wrapper):
         """What the caller returned at w, the base optimiser's gradient, and what to remember."""
         radii, exchange = self.radii, self._exchange
         memory = Memory(parameters, self.state, self.ascent)
-        passes = Passes(parameters, calls, radii, exchange, scaler)
+        passes = Passes(parameters, calls, radii, exchange, scaler, self._model)
         found = passes.at_w()
         nothing: Gradients = [None] * len(parameters)
         names = list(found.ascents)

@@ -3,18 +3,32 @@
 One forward pass of each micro-batch at w serves every group, groups with ρ = 0 share one backward
 pass, and each perturbed group costs one backward pass at w and one forward and one backward pass at
 w + ε for each micro-batch. No graph outlives its micro-batch.
+
+A compiled network is run forward anew for each backward pass: compiled code may write over what it
+has saved, and a second pass over it then returns a wrong gradient. torch refuses that, but neither
+where `donated_buffer` was switched off after the code was compiled, nor where the code comes from
+inductor's cache, whose key does not hold that setting (torch 2.13).
 """
 
-import sys
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from saddlescope.sharpness.buffers import KeptBuffers
 from saddlescope.sharpness.exchange import Exchange
-from saddlescope.sharpness.gradients import Gradients, Untouched, add, clear, others, put, take
+from saddlescope.sharpness.gradients import (
+    Gradients,
+    Untouched,
+    add,
+    clear,
+    is_compiled,
+    others,
+    put,
+    take,
+)
 from saddlescope.sharpness.losses import Losses, backward, by_group, loss_of, only
 
 
@@ -51,6 +65,7 @@ class Passes:
         radii: of every group.
         exchange: who shares the batch.
         scaler: a GradScaler, or None.
+        model: whose buffers only the first forward pass at w may change; None for none.
     """
 
     parameters: Sequence[Tensor]
@@ -58,6 +73,7 @@ class Passes:
     radii: Mapping[Hashable, float]
     exchange: Exchange
     scaler: Any = None
+    model: nn.Module | None = None
 
     def at_w(self) -> Found:
         """Return the gradients at w.
@@ -68,8 +84,6 @@ class Passes:
         found = Found()
         perturbed = any(self.radii.values())
         several = len(self.radii) > 1
-        if several and perturbed:
-            _allow_several_backwards()
         for index, call in enumerate(self.calls):
             with self.exchange.passes(
                 len(self.radii), ascent=perturbed, last=index == len(self.calls) - 1
@@ -84,19 +98,25 @@ class Passes:
                 with torch.enable_grad():  # a mapping may compute when it is asked
                     losses = dict(by_group(result, self.radii))
                 names = [name for name in losses if self.radii[name] > 0.0]
-                plain = [loss_of(losses, name) for name in losses if self.radii[name] == 0.0]
-                ascents = {name: loss_of(losses, name) for name in names}
-                untouched = Untouched(others(ascents.values(), self.parameters))
-                for position, (name, loss) in enumerate(ascents.items()):
-                    last = not plain and position == len(names) - 1
-                    backward([loss], scaler=self.scaler, retain=not last)
-                    if several:
-                        found.ascents[name] = add(found.ascents.get(name), take(self.parameters))
-                untouched.put_back()
-                if plain:
-                    backward(plain, scaler=self.scaler)
-                    if several:
+                plain = [name for name in losses if self.radii[name] == 0.0]
+                turns = [[name] for name in names] + ([plain] if plain else [])
+                at = {name: loss_of(losses, name) for name in losses}
+                anew = len(turns) > 1 and is_compiled(at.values())
+                untouched = Untouched(others((at[name] for name in names), self.parameters))
+                for turn, members in enumerate(turns):
+                    if members is plain:
+                        untouched.put_back()
+                    if anew and turn > 0:
+                        at = self._again(call, members)
+                    retain = not anew and turn < len(turns) - 1
+                    backward([at[name] for name in members], scaler=self.scaler, retain=retain)
+                    if several and members is plain:
                         found.update = add(found.update, take(self.parameters))
+                    elif several:
+                        (name,) = members
+                        found.ascents[name] = add(found.ascents.get(name), take(self.parameters))
+                if not plain:
+                    untouched.put_back()
                 found.present.append(names)
                 found.answer = _sum_up(
                     found.answer, losses if isinstance(result, Mapping) else result
@@ -148,6 +168,15 @@ class Passes:
         )
         return result, own
 
+    def _again(self, call: Losses, names: Sequence[Hashable]) -> dict[Hashable, Tensor]:
+        """Losses of these groups from another forward pass at w, which leaves no traces."""
+        buffers = KeptBuffers(self.model)
+        with torch.enable_grad():
+            result = call()
+            losses = {name: loss_of(result, name) for name in names}
+        buffers.put_back()
+        return losses
+
     def _keep(self, found: Found, name: Hashable, gradients: Gradients) -> None:
         if self.radii[name] > 0.0:
             found.ascents[name] = gradients
@@ -177,12 +206,3 @@ def _sum_up(total: Any, answer: Any) -> Any:
             for name in {**total, **answer}
         }  # fmt: skip
     return total + answer
-
-
-def _allow_several_backwards() -> None:
-    """Let a network that will be compiled keep its buffers for a second backward pass."""
-    if "torch._dynamo" in sys.modules:
-        from torch._functorch import config
-
-        if config.donated_buffer:
-            config.donated_buffer = False

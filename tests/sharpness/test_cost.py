@@ -1,7 +1,4 @@
-"""No step makes a device wait, and a compiled network serves several groups."""
-
-import subprocess
-import sys
+"""No step makes a device wait."""
 
 import pytest
 import torch
@@ -75,37 +72,3 @@ def test_the_count_sees_a_wait():
     with Waits() as waits:
         float(torch.ones(()))
     assert waits.found == ["_local_scalar_dense"]
-
-
-@pytest.mark.slow
-def test_several_groups_of_a_network_that_was_compiled_before():
-    """In a process of its own, since a global setting of torch's is what it is about."""
-    code = """
-import torch
-from torch import nn
-from saddlescope.sharpness import SharpnessAware
-ends = []
-for compiled in (False, True):
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
-    x = torch.randn(8, 4)
-    run = torch.compile(net, backend="aot_eager") if compiled else net
-    if compiled:
-        run(x).sum().backward()
-        net.zero_grad()
-    optimizer = SharpnessAware(net.parameters(), torch.optim.SGD, lr=0.1,
-                               radii={"head": 0.1, "tail": 0.5})
-    def losses():
-        outputs = run(x).square()
-        return {"head": outputs[:4].mean(), "tail": outputs[4:].mean()}
-    for _ in range(2):
-        optimizer.step(losses)
-    ends.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
-print("apart by", float((ends[0] - ends[1]).norm()) < 1e-5)
-"""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], text=True, capture_output=True, check=False
-    )
-    if "InvalidCxxCompiler" in done.stdout + done.stderr:
-        pytest.skip("torch.compile finds no C++ compiler")
-    assert done.stdout.startswith("apart by True"), done.stdout + done.stderr
