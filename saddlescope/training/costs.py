@@ -47,6 +47,8 @@ def estimate(recipe: Recipe, *, begun: int = 0, data_root: Path | None = None) -
     images, classes = _size(data, data_root)
     radii = recipe.method.radii(training.epochs)
     passes = [radii.passes(epoch) for epoch in range(begun, training.epochs)]
+    if training.compile:  # what compiled code has saved serves one backward pass
+        passes = [(backwards, backwards) for _, backwards in passes]
     kept = 2  # last and best
     if training.checkpoint_every:
         kept += training.epochs // training.checkpoint_every

@@ -101,6 +101,10 @@ def test_the_estimate_counts_passes_by_stage(tmp_path):
     assert found.steps == 10 * -(-438 // recipe.optimizer.batch_size)
     # Stage 1 takes 3 forward and 4 backward passes, stage 2 takes 2 and 3.
     assert found.gradients == pytest.approx(7 * (3 + 8) / 3 + 3 * (2 + 6) / 3)
+    compiled = recipe.model_copy(
+        update={"training": recipe.training.model_copy(update={"compile": True})}
+    )
+    assert estimate(compiled).gradients == pytest.approx(7 * 4 + 3 * 3)
 
 
 @pytest.mark.parametrize(
