@@ -88,10 +88,14 @@ def by_arm(rows: pd.DataFrame, values: pd.Series) -> dict[str, dict[int, float]]
     return found
 
 
+def of_last_epochs(shots: pd.DataFrame) -> pd.DataFrame:
+    """Choose the accuracies that a run ended with."""
+    return shots[shots.epoch == shots.groupby(["arm", "seed"]).epoch.transform("max")]
+
+
 def _outcomes(rows: pd.DataFrame, shots: pd.DataFrame) -> dict[str, Values]:
     """Collect what is compared: λ_ratio of each row, accuracy at the end and after the switch."""
-    last, late = at_the_end(rows), shots[shots.epoch >= SWITCH]
-    end = shots[shots.epoch == shots.groupby(["arm", "seed"]).epoch.transform("max")]
+    last, late, end = at_the_end(rows), shots[shots.epoch >= SWITCH], of_last_epochs(shots)
     found: dict[str, Values] = {}
     for shot in SHOTS:
         found[shot] = by_arm(end, end[shot])

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pandas as pd
 from contrasts import Contrast, contrasts
-from study_claims import SHOTS, by_arm, claim_lines
+from study_claims import SHOTS, by_arm, claim_lines, of_last_epochs
 from study_figures import ARMS, FIGURES, at_the_end, in_order, title
 
 from saddlescope.reporting import Run, house_style, load_runs, phase_figure, save_figure
@@ -85,11 +85,6 @@ def accuracies(runs: list[Run]) -> pd.DataFrame:
             shots = {shot: 100 * float(epoch[f"acc_{shot}"]) for shot in SHOTS}
             rows.append({"arm": arm, "seed": seed, "epoch": int(epoch["epoch"])} | shots)
     return pd.DataFrame(rows)
-
-
-def of_last_epochs(shots: pd.DataFrame) -> pd.DataFrame:
-    """Choose the accuracies that a run ended with."""
-    return shots[shots.epoch == shots.groupby(["arm", "seed"]).epoch.transform("max")]
 
 
 def logged_losses(runs: list[Run]) -> pd.DataFrame:

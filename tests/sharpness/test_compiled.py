@@ -49,10 +49,10 @@ def retained(monkeypatch):
     return found
 
 
-def train(radii, backend, *, bn_statistics="clean", micro=1):
+def train(radii, backend, *, micro):
     net = network()
     run = torch.compile(net, backend=backend) if backend else net
-    options = StepOptions(model=net, bn_statistics=bn_statistics)
+    options = StepOptions(model=net, bn_statistics="clean")
     optimizer = SharpnessAware(net.parameters(), torch.optim.SGD, lr=0.1, radii=radii, step=options)
 
     def losses(part):
