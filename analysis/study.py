@@ -33,7 +33,8 @@ def commands(run: RunFolder, data_root: str) -> Iterator[list[str]]:
     always = ["spectrum", str(run.path), "--data-root", data_root, "--threads", "1"]
     rows = ["--groups", "tail", "--classes", "4,7,9"]
     seed = int(run.run()["seed"])
-    yield [*always, *rows, "--with", "split"]
+    views = ["split,slices", "--radius", "0.2"] if seed == 1 else ["split"]
+    yield [*always, *rows, "--with", *views]
     yield [*always, *rows, "--operator", "hessian-minus-gauss-newton"]
     yield [*always, *rows, "--operator", "norm-weighted"]
     for checkpoint in ALONG:
@@ -44,6 +45,22 @@ def commands(run: RunFolder, data_root: str) -> Iterator[list[str]]:
         yield [*always, "--groups", "", "--classes", "0"]
     if seed == 1:
         yield [*always, "--groups", "all", "--classes", "none"]
+    if run.name == "study-sgd-seed1":
+        yield from _escapes(run, data_root)
+
+
+def _escapes(run: RunFolder, data_root: str) -> Iterator[list[str]]:
+    """Yield what follows each method's steps: from the network, and from a saddle made of it."""
+    always = ["theory", "escape", str(run.path), "--data-root", data_root, "--threads", "1"]
+    always += ["--samples", "500", "--eta", "0.01", "--methods", "sgd,sam,imbsam,sam-ext,sse-sam"]
+    starts = {
+        "checkpoint": ["--steps", "20"],
+        "rank-deficient": ["--steps", "60", "--start", "rank-deficient", "--offset", "0.01"],
+    }
+    for start, words in starts.items():
+        path = run.path / f"escape-{start}.csv"
+        if not path.is_file():
+            yield [*always, *words, "-o", str(path)]
 
 
 def finished(runs: Path) -> list[RunFolder]:
@@ -52,13 +69,22 @@ def finished(runs: Path) -> list[RunFolder]:
     return [run for run in found if run.run_file.is_file() and run.run()["state"] == "finished"]
 
 
+def call(words: list[str], *, may_be: tuple[int, ...] = (0,), output: int | None = None) -> None:
+    """Run a command of saddlescope; one that Ctrl-C reaches too is let save what it has."""
+    process = subprocess.Popen([sys.executable, "-P", "-m", "saddlescope", *words], stdout=output)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
+    if code not in may_be:
+        sys.exit(f"study: saddlescope {' '.join(words)} ended with {code}")
+
+
 def measure(run: RunFolder, data_root: str) -> None:
     """Measure what is missing of a run; a row that does not converge is kept all the same."""
     for words in commands(run, data_root):
-        done = subprocess.run([sys.executable, "-P", "-m", "saddlescope", *words], check=False,
-                              stdout=subprocess.DEVNULL)  # fmt: skip
-        if done.returncode not in (0, 3):
-            sys.exit(f"saddlescope {' '.join(words)} ended with {done.returncode}")
+        call(words, may_be=(0, 3), output=subprocess.DEVNULL)
 
 
 def keep(run: RunFolder) -> None:
@@ -78,7 +104,7 @@ def keep(run: RunFolder) -> None:
     # A tensor of a module that lies channels last is not one block of memory.
     flat = {name: tensor.contiguous() for name, tensor in weights.items()}
     write_bytes(target.checkpoints / "last.safetensors", save(flat))
-    for path in sorted((run.path / "spectrum").rglob("*")):
+    for path in sorted([*run.path.glob("escape-*"), *(run.path / "spectrum").rglob("*")]):
         if path.suffix in (".csv", ".json"):
             write_bytes(target.path / path.relative_to(run.path), path.read_bytes())
 
@@ -97,7 +123,7 @@ def main() -> None:
     if "train" in steps:
         words = ["train", str(RECIPE), "-o", str(options.runs), "--jobs", str(options.jobs),
                  "--threads", "1", "--device", "cpu", "--data-root", options.data_root]  # fmt: skip
-        subprocess.run([sys.executable, "-P", "-m", "saddlescope", *words], check=True)
+        call(words)
     runs = finished(options.runs)
     if "measure" in steps:
         here = {run.name for run in runs}
@@ -113,4 +139,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("study: stopped; the same command goes on", file=sys.stderr)
+        sys.exit(130)

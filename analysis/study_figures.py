@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from saddlescope.reporting import method_style
+from saddlescope.palette import OTHER, MethodStyle, method_style
 
 ARMS: Final = {
     "sgd": "SGD",
@@ -24,9 +24,21 @@ ARMS: Final = {
 }
 """What the name of a run says between "study-" and "-seedN", in the order of the tables."""
 
+OWN_STYLES: Final = {
+    "sgd-then-imbsam": OTHER,
+    "sam-ext-then-sgd": MethodStyle("#6a4c93", "#a98fd0", "X", (0, (3, 1.5, 1, 1.5)), "oo"),
+    "epochs204-sgd": MethodStyle("#8c6d31", "#c9a95f", "*", (0, (1, 2)), "--"),
+}
+"""Of the arms that are no method of the paper."""
+
 ROWS: Final = ("all", "0", "4", "7", "9", "tail")
 SWITCH: Final = 42
 GREY: Final = "#6b7075"
+
+
+def arm_style(arm: str) -> MethodStyle:
+    """Return the style of an arm."""
+    return OWN_STYLES.get(arm) or method_style(arm)
 
 
 def at_the_end(rows: pd.DataFrame, operator: str = "hessian", split: str = "train") -> pd.DataFrame:
@@ -55,7 +67,7 @@ def ratio_figure(rows: pd.DataFrame) -> Figure:
     width = 0.8 / len(arms)
     for place, name in enumerate(names):
         for index, arm in enumerate(arms):
-            own, style = last[(last.name == name) & (last.arm == arm)], method_style(arm)
+            own, style = last[(last.name == name) & (last.arm == arm)], arm_style(arm)
             if own.empty:
                 continue
             centre = place + (index - (len(arms) - 1) / 2) * width
@@ -160,26 +172,73 @@ def loss_figure(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+def slices_figure(rows: pd.DataFrame) -> Figure | None:
+    """Draw the loss of class 9 and of the tail along v_max and v_min, downhill to the right."""
+    if "slice_min" not in rows:
+        return None
+    last = at_the_end(rows).dropna(subset=["slice_min"])
+    last = last[last.seed == last.seed.min()]
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    grid = figure.subplots(2, 2, sharex=True, sharey=True)
+    for line, name in zip(grid, ("9", "tail"), strict=True):
+        own = last[last.name == name]
+        for axes, end in zip(line, ("max", "min"), strict=True):
+            for row in _records(own):
+                style = arm_style(row.arm)
+                drawn = {"color": style.color, "linestyle": style.dashes, "label": ARMS[row.arm]}
+                losses, w = row[f"slice_{end}"], len(row.slice_radii) // 2
+                turn = -1 if losses[w - 1] < losses[w + 1] else 1  # an eigenvector has no sign
+                axes.plot(row.slice_radii, losses[::turn], **drawn)
+            for radius in (-0.05, 0.05):
+                axes.axvline(radius, color=GREY, lw=0.8, linestyle=":")
+            _logarithmic(axes, "y", between=())
+            axes.set_title(f"{title(name)}, along v_{end}")
+        line[0].set(ylabel="loss", ylim=(1e-3, None))
+    for axes in grid[-1]:
+        axes.set_xlabel("distance from w; dotted: 0.05, SAM's ρ")
+    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
+    return figure
+
+
+def escape_figure(steps: pd.DataFrame) -> Figure:
+    """Draw how far whole-batch steps of each method go along v_min, from each start."""
+    starts = {"checkpoint": "from the trained network", "rank-deficient": "from a saddle of it"}
+    there = [start for start in starts if start in set(steps.start)]
+    figure = Figure(figsize=(3.6 * len(there), 3.2), layout="constrained")
+    for axes, start in zip(np.atleast_1d(figure.subplots(1, len(there))), there, strict=True):
+        own = steps[steps.start == start]
+        for arm in ARMS:
+            along, style = own[own.method == arm].sort_values("step"), arm_style(arm)
+            if not along.empty:
+                drawn = {"color": style.color, "linestyle": style.dashes, "label": ARMS[arm]}
+                axes.plot(along.step, along.along.abs(), **drawn)
+        axes.set(title=starts[start], xlabel="step", ylabel="|⟨v_min, w_t − w_0⟩|")
+        _logarithmic(axes, "y", between=())
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=5)
+    return figure
+
+
 def _records(rows: pd.DataFrame) -> list[pd.Series]:
     return [row for _, row in rows.rename(columns={"name": "label"}).iterrows()]
 
 
 def _points(axes: Axes, rows: pd.DataFrame, x: str, y: str) -> None:
     for arm in in_order(rows.arm):
-        own, style = rows[rows.arm == arm], method_style(arm)
+        own, style = rows[rows.arm == arm], arm_style(arm)
         drawn = {"color": style.color, "marker": style.marker, "label": ARMS[arm]}
         axes.plot(own[x], own[y], linestyle="none", alpha=0.85, **drawn)
 
 
 def _line(axes: Axes, rows: pd.DataFrame, column: str, arm: str) -> None:
-    style = method_style(arm)
+    style = arm_style(arm)
     drawn = {"color": style.color, "marker": style.marker, "label": ARMS[arm]}
     axes.plot(rows.epoch, rows[column], linestyle=style.dashes, markersize=4, **drawn)
 
 
-def _logarithmic(axes: Axes, which: str) -> None:
-    """Make an axis logarithmic, with plain numbers at 1, 2 and 5 of each decade."""
-    getattr(axes, f"set_{which}scale")("log", subs=[2, 5])
+def _logarithmic(axes: Axes, which: str, between: tuple[int, ...] = (2, 5)) -> None:
+    """Make an axis logarithmic, with plain numbers at each decade and between."""
+    getattr(axes, f"set_{which}scale")("log", subs=between)
     axis = axes.xaxis if which == "x" else axes.yaxis
     plain = FuncFormatter(lambda value, _: f"{value:g}")
     axis.set_major_formatter(plain)
@@ -192,5 +251,6 @@ FIGURES: Final[dict[str, Callable[[pd.DataFrame], Figure | None]]] = {
     "split": split_figure,
     "way": way_figure,
     "loss": loss_figure,
+    "slices": slices_figure,
 }
 """Name of a file, after "study-", to what draws it; None where nothing is measured yet."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pandas as pd
 from contrasts import Contrast, contrasts
 from study_claims import SHOTS, by_arm, claim_lines, of_last_epochs
-from study_figures import ARMS, FIGURES, at_the_end, in_order, title
+from study_figures import ARMS, FIGURES, at_the_end, escape_figure, in_order, title
 
 from saddlescope.reporting import Run, house_style, load_runs, phase_figure, save_figure
 from saddlescope.runs import RunFolder, read_rows, write_text
@@ -26,7 +26,8 @@ MARKS: Final = ("<!-- written by analysis/study_results.py -->", "<!-- end -->")
 RHO: Final = 0.05
 
 FIRST: Final = ("arm", "seed", "name", "n", "operator", "split", "epoch", "checkpoint")
-LEFT_OUT: Final = ("run", "method", "digest", "device", "settings", "kind", "parameters")
+LEFT_OUT: Final = ("run", "method", "digest", "device", "settings", "kind", "parameters",
+                   "slice_radii", "slice_max", "slice_min")  # fmt: skip
 
 
 def arm_and_seed(name: str) -> tuple[str, int]:
@@ -45,9 +46,10 @@ def gather(runs: list[Run]) -> pd.DataFrame:
         for path in sorted((KEPT / run.name / "spectrum").glob("*.csv")):
             rows = pd.read_csv(path, dtype={"name": str, "checkpoint": str})
             rows = rows.assign(arm=arm, seed=seed)
-            split = path.with_suffix(".views") / "split.json"
-            if split.is_file():
-                rows = rows.merge(split_columns(split), on=["name", "operator"], how="left")
+            for view, columns in (("split", split_columns), ("slices", slice_columns)):
+                kept = path.with_suffix(".views") / f"{view}.json"
+                if kept.is_file():
+                    rows = rows.merge(columns(kept), on=["name", "operator"], how="left")
             tables.append(rows)
     found = pd.concat(tables, ignore_index=True)
     found["step"] = RHO * found["lambda_min"].abs() / found["gradient_norm"]
@@ -55,11 +57,23 @@ def gather(runs: list[Run]) -> pd.DataFrame:
     return found
 
 
+def by_direction(path: Path) -> pd.DataFrame:
+    """Lay the records of a row's directions side by side."""
+    records = pd.read_json(path, dtype={"name": str})
+    return records.pivot(index=["name", "operator"], columns="direction")
+
+
+def slice_columns(path: Path) -> pd.DataFrame:
+    """Read the losses along v_max and v_min of each row, a list in a cell."""
+    wide = by_direction(path)
+    columns = {"slice_radii": wide["radii"]["v_min"], "slice_max": wide["losses"]["v_max"],
+               "slice_min": wide["losses"]["v_min"]}  # fmt: skip
+    return pd.DataFrame(columns).reset_index()
+
+
 def split_columns(path: Path) -> pd.DataFrame:
-    """Lay the records of a row's three directions side by side."""
-    wide = pd.read_json(path, dtype={"name": str}).pivot(
-        index=["name", "operator"], columns="direction"
-    )
+    """Read what is known of each row along its three directions."""
+    wide = by_direction(path)
     columns = {
         "min_gauss_newton": wide["gauss_newton"]["v_min"],
         "min_remainder": wide["remainder"]["v_min"],
@@ -263,6 +277,9 @@ def main() -> None:
         placed = place([RunFolder(KEPT / run.name) for run in runs])
         if not placed.empty:
             save_figure(phase_figure(placed), IMAGES, "study-phase", formats=("svg",))
+        steps = [pd.read_csv(path) for path in sorted(KEPT.glob("*/escape-*.csv"))]
+        if steps:
+            save_figure(escape_figure(pd.concat(steps)), IMAGES, "study-escape", formats=("svg",))
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
     after = rest.partition(MARKS[1])[2]
     page = f"{before}{MARKS[0]}\n\n{written(rows, shots, logged_losses(runs))}\n\n{MARKS[1]}{after}"

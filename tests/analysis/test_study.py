@@ -8,11 +8,16 @@ import pandas as pd
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "analysis"))
+import study
 import study_results
+import typer.main
 from study_claims import claim_lines
-from study_figures import FIGURES
+from study_figures import FIGURES, escape_figure
 
+from saddlescope.cli.main import app
+from saddlescope.experiments import ESCAPE_COLUMNS
 from saddlescope.reporting import load_runs
+from saddlescope.runs import METHODS, RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +116,36 @@ def test_every_figure_shows_every_method(kept, name):
         texts += [label.get_text() for label in axes.get_yticklabels()]
     for method in ("SGD", "SAM", "ImbSAM", "SAM (ext.)", "SSE-SAM"):
         assert any(method in text for text in texts), (name, method)
+
+
+def test_escapes_are_drawn_by_start_and_method():
+    steps = pd.DataFrame(
+        [
+            dict.fromkeys(ESCAPE_COLUMNS, 1.0)
+            | {"start": start, "method": method, "step": step, "along": -(2.0**step)}
+            for start in ("checkpoint", "rank-deficient")
+            for method in METHODS
+            for step in range(3)
+        ]
+    )
+    figure = escape_figure(steps)
+    assert len(figure.axes) == 2
+    for axes in figure.axes:
+        assert [line.get_ydata().tolist() for line in axes.lines] == [[1.0, 2.0, 4.0]] * 5
+    assert len(escape_figure(steps[steps.start == "checkpoint"]).axes) == 1
+
+
+@pytest.mark.parametrize("name", ["study-sgd-seed1", "study-sgd-seed2"])
+def test_every_measurement_is_a_command_that_saddlescope_takes(name, monkeypatch):
+    run = RunFolder(study.KEPT / name)
+    monkeypatch.setattr(RunFolder, "checkpoint", lambda *_: run.run_file)  # all of them are there
+    found = list(study.commands(run, "FOLDER"))
+    assert len(found) == len({tuple(words) for words in found}) >= 10
+    for words in found:
+        command = typer.main.get_command(app)
+        while words and hasattr(command, "commands"):
+            command, words = command.commands[words[0]], words[1:]
+        command.make_context(command.name, list(words))  # raises on an unknown option or value
 
 
 def test_a_stray_folder_is_named():
