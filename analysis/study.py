@@ -32,14 +32,16 @@ def commands(run: RunFolder, data_root: str) -> Iterator[list[str]]:
     """Yield the measurements of a run, what decides the hypotheses first."""
     always = ["spectrum", str(run.path), "--data-root", data_root, "--threads", "1"]
     rows = ["--groups", "tail", "--classes", "4,7,9"]
+    small = [*rows[:-1], "7,9"]
     seed = int(run.run()["seed"])
-    views = ["split,slices", "--radius", "0.2"] if seed == 1 else ["split"]
-    yield [*always, *rows, "--with", *views]
+    if seed == 1:
+        yield [*always, *small, "--with", "split,slices", "--radius", "0.2"]
+    yield [*always, *rows, "--with", "split"]
     yield [*always, *rows, "--operator", "hessian-minus-gauss-newton"]
     yield [*always, *rows, "--operator", "norm-weighted"]
     for checkpoint in ALONG:
         if run.checkpoint(checkpoint).is_file():
-            yield [*always, "--groups", "tail", "--classes", "7,9", "--checkpoint", checkpoint]
+            yield [*always, *small, "--checkpoint", checkpoint]
     yield [*always, *rows, "--split", "test"]
     if seed <= 3:
         yield [*always, "--groups", "", "--classes", "0"]
