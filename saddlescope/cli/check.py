@@ -40,7 +40,10 @@ def check(
     ] = None,
     groups: Annotated[
         str,
-        typer.Option(help="Groups to check as well, or none.", autocompletion=some_of(GROUPS)),
+        typer.Option(
+            help="Groups to check as well, named as for spectrum; or none.",
+            autocompletion=some_of(GROUPS),
+        ),
     ] = "none",
     samples: Annotated[int, typer.Option(min=1, help="Most samples, the first of each row.")] = 50,
     split: targets.WhichSplit = Split.TRAIN,
