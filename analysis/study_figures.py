@@ -108,6 +108,19 @@ def gradient_figure(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+def matched_figure(rows: pd.DataFrame) -> Figure:
+    """Draw λ_ratio against the loss of every row, so that methods are seen at equal losses."""
+    last = at_the_end(rows)
+    figure = Figure(figsize=(4.6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    _points(axes, last, "loss", "lambda_ratio")
+    axes.set(xlabel="loss L of the row", ylabel="λ_ratio")
+    _logarithmic(axes, "x")
+    _logarithmic(axes, "y", between=(2, 3, 4))
+    axes.legend()
+    return figure
+
+
 def split_figure(rows: pd.DataFrame) -> Figure:
     """Draw λ_min (first seed) as the sum of two parts, and what is left at SAM's distance."""
     last = at_the_end(rows).dropna(subset=["min_gauss_newton"])
@@ -248,6 +261,7 @@ def _logarithmic(axes: Axes, which: str, between: tuple[int, ...] = (2, 5)) -> N
 FIGURES: Final[dict[str, Callable[[pd.DataFrame], Figure | None]]] = {
     "ratio": ratio_figure,
     "gradient": gradient_figure,
+    "matched": matched_figure,
     "split": split_figure,
     "way": way_figure,
     "loss": loss_figure,

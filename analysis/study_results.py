@@ -102,9 +102,9 @@ def accuracies(runs: list[Run]) -> pd.DataFrame:
 
 
 def logged_losses(runs: list[Run]) -> pd.DataFrame:
-    """Return the losses of head and tail along all runs."""
+    """Return the losses of head and tail along all runs; what two runs share counts once."""
     files = [RunFolder(KEPT / run.name).losses_file for run in runs]
-    return pd.DataFrame([row for file in files for row in read_rows(file)])
+    return pd.DataFrame([row for file in files for row in read_rows(file)]).drop_duplicates()
 
 
 def outcomes(rows: pd.DataFrame, shots: pd.DataFrame) -> dict[str, list[Contrast]]:
@@ -208,6 +208,9 @@ def verdict_text(rows: pd.DataFrame) -> str:
         [key, statement, f"{held.sum()} of {len(held)}", values]
         for key, statement, held, values in lines
     ]
+    ranks = f"{last.lambda_ratio.corr(last.loss, method='spearman'):.2f}"
+    seen = "rank correlation of λ_ratio with L (looked at afterwards)"
+    body.append(["", seen, f"{len(last)} rows", ranks])
     header = ["", "statement", "rows that hold", "smallest … largest"]
     return "### What was written down of single networks\n\n" + table(header, body, words=2)
 
