@@ -141,11 +141,13 @@ def split_figure(rows: pd.DataFrame) -> Figure:
 
 
 def way_figure(rows: pd.DataFrame) -> Figure | None:
-    """Draw λ_max, |λ_min| and λ_ratio along the way of seed 1, with the switch."""
-    way = rows[(rows.operator == "hessian") & (rows.split == "train") & (rows.seed == 1)]
+    """Draw λ_max, |λ_min| and λ_ratio along a run of each method, with SSE-SAM's switch."""
+    way = rows[(rows.operator == "hessian") & (rows.split == "train")]
     way = way[way.arm.isin(list(ARMS)[:5])].assign(absolute=lambda table: table.lambda_min.abs())
-    if (way.checkpoint == "last").all():
+    followed = way[way.checkpoint != "last"].groupby("arm").seed.min()
+    if followed.empty:
         return None
+    way = way[way.seed == way.arm.map(followed)]
     quantities = {"lambda_max": "λ_max", "absolute": "|λ_min|", "lambda_ratio": "λ_ratio"}
     names = ("tail", "7", "9")
     figure = Figure(figsize=(7.2, 5.4), layout="constrained")

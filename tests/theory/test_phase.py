@@ -1,12 +1,14 @@
 """The phase diagram: formula against simulated steps, checkpoints placed, and the figure."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from saddlescope.cli.main import app
 from saddlescope.cli.theory import _STATEMENTS
 from saddlescope.errors import ExitCode
+from saddlescope.reporting import phase_figure
 from saddlescope.runs import RunFolder, read_spectrum
 from saddlescope.theory import (
     STATEMENTS,
@@ -164,3 +166,18 @@ def test_bad_input_is_one_line(arguments, code, words):
     assert done.exit_code == code
     assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_no_point_lies_outside_the_figure():
+    """With momentum a step is η/(1 − β), and a = 33 was measured in mid-training."""
+    rows = [
+        {"a": a, "b": b, "kind": kind, "name": name, "run": "r", "split": "train", "epoch": 0}
+        for a, b in ((33.0, 1e-5), (1e-9, 4e7), (1.0, np.inf))
+        for kind, name in (("group", "tail"), ("class", "9"))
+    ]
+    for axes in phase_figure(pd.DataFrame(rows)).axes:
+        (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+        assert left <= 1e-9
+        assert right >= 33.0
+        assert low <= 1e-5
+        assert high >= 4e7

@@ -23,7 +23,7 @@ _DISTANCE_WORDS = (
 )
 _DISPLACEMENT_WORDS = ("smaller than SGD's", "larger than SGD's")
 _A, _B = (-7.0, 1.0), (-3.0, 6.0)
-"""Powers of ten shown."""
+"""Powers of ten shown, and more where a point lies beyond."""
 _MARKS = {"all": "o", "head": "^", "tail": "v"}
 
 
@@ -43,7 +43,10 @@ def phase_figure(placed: pd.DataFrame | None = None, *, mu: float = 1.0) -> Figu
         theorem1_border,
     )
 
-    a, b = (np.logspace(*ends, 400) for ends in (_A, _B))
+    a, b = (
+        np.logspace(*_powers(ends, None if placed is None else placed[column]), 400)
+        for ends, column in ((_A, "a"), (_B, "b"))
+    )
     grid_a, grid_b = np.meshgrid(a, b)
     figure = Figure(figsize=(11.0, 6.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -99,6 +102,14 @@ phase = Picture(
     section="theory",
     without_runs=True,
 )
+
+
+def _powers(ends: tuple[float, float], values: pd.Series | None) -> tuple[float, float]:
+    """Widen a range of powers of ten until it holds every value that has a logarithm."""
+    if values is None:
+        return ends
+    found = np.log10(values[(values > 0.0) & np.isfinite(values)].to_numpy(float))
+    return float(np.floor(min(ends[0], *found))), float(np.ceil(max(ends[1], *found)))
 
 
 def _power(value: float, _: int) -> str:
