@@ -24,6 +24,8 @@ PAGE: Final = Path(__file__).parent.parent / "docs" / "study.md"
 IMAGES: Final = PAGE.parent / "images"
 MARKS: Final = ("<!-- written by analysis/study_results.py -->", "<!-- end -->")
 RHO: Final = 0.05
+DECIDING: Final = ("λ_ratio", "few-shot")
+"""How the outcomes begin that decide; the others explain."""
 
 FIRST: Final = ("arm", "seed", "name", "n", "operator", "split", "epoch", "checkpoint")
 LEFT_OUT: Final = ("run", "method", "digest", "device", "settings", "kind", "parameters",
@@ -221,23 +223,29 @@ def spread(values: pd.Series) -> str:
 
 
 def contrast_text(rows: pd.DataFrame, shots: pd.DataFrame) -> str:
-    """Write the six contrasts of each outcome."""
-    body = []
+    """Write the contrasts of the outcomes that decide, and the ratios of those that explain."""
+    body, explained = [], pd.DataFrame()
     for outcome, found in outcomes(rows, shots).items():
         for one in found:
-            line = [
-                outcome,
-                f"{ARMS[one.method]} / {ARMS[one.other]}",
-                f"{one.seeds}",
-                f"{one.ratio:.2f}",
-            ]
+            contrast, ratio = f"{ARMS[one.method]} / {ARMS[one.other]}", f"{one.ratio:.2f}"
+            if not outcome.startswith(DECIDING):
+                explained.loc[contrast, outcome] = ratio
+                continue
+            line = [outcome, contrast, f"{one.seeds}", ratio]
             if one.seeds > 1:
                 line += [f"[{one.lower:.2f}, {one.upper:.2f}]", f"{one.p:.3f} ({one.least_p:.3f})",
                          f"{one.p_holm:.3f}"]  # fmt: skip
             body.append(line + [""] * (7 - len(line)))
     header = ["outcome", "contrast", "seeds", "ratio of geometric means", "95 %",
               "p (least possible)", "p, Holm"]  # fmt: skip
-    return "### Contrasts\n\n" + table(header, body, words=2) if body else ""
+    if not body:
+        return ""
+    ratios = [[contrast, *row] for contrast, row in explained.fillna("").iterrows()]
+    return (
+        f"### Contrasts\n\n{table(header, body, words=2)}\n\n"
+        "Ratios of geometric means of what explains them (intervals in `contrasts.csv`):\n\n"
+        + table(["contrast", *explained.columns], ratios)
+    )
 
 
 def claims_text(rows: pd.DataFrame, shots: pd.DataFrame, losses: pd.DataFrame) -> str:
