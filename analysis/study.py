@@ -54,15 +54,15 @@ def commands(run: RunFolder, data_root: str) -> Iterator[list[str]]:
 def _escapes(run: RunFolder, data_root: str) -> Iterator[list[str]]:
     """Yield what follows each method's steps: from the network, and from a saddle made of it."""
     always = ["theory", "escape", str(run.path), "--data-root", data_root, "--threads", "1"]
-    always += ["--samples", "500", "--eta", "0.01", "--methods", "sgd,sam,imbsam,sam-ext,sse-sam"]
+    always += ["--samples", "500", "--methods", "sgd,sam,imbsam,sam-ext,sse-sam"]
     starts = {
-        "checkpoint": ["--steps", "20"],
-        "rank-deficient": ["--steps", "60", "--start", "rank-deficient", "--offset", "0.01"],
+        "checkpoint": "--steps 20 --eta 0.001",  # 0.01 is above 2/λ_max: the loss grows
+        "rank-deficient": "--steps 60 --eta 0.03 --start rank-deficient --offset 0.01",
     }
     for start, words in starts.items():
         path = run.path / f"escape-{start}.csv"
         if not path.is_file():
-            yield [*always, *words, "-o", str(path)]
+            yield [*always, *words.split(), "-o", str(path)]
 
 
 def finished(runs: Path) -> list[RunFolder]:

@@ -65,6 +65,14 @@ def test_contrasts_find_the_factor_between_methods(kept):
     assert ratios["sse-sam", "imbsam"] == pytest.approx(4.0, rel=0.03)
 
 
+def test_contrasts_of_a_method_that_is_measured_in_part(kept):
+    rows, shots = five_methods(*kept[:2])
+    text = study_results.contrast_text(rows[(rows.arm != "sam") | (rows.name == "tail")], shots)
+    line = next(line for line in text.splitlines() if line.startswith("| SAM / SGD |"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert [bool(cell) for cell in cells[1:]] == [True] * 4 + [False] * 4
+
+
 def test_claims_between_methods_are_counted_by_seed(kept):
     """Values rise by a factor, or a point, from SGD, SAM, ImbSAM, SAM (ext.) to SSE-SAM."""
     rows, shots = five_methods(*kept[:2])
