@@ -7,7 +7,8 @@ Of each measured row λ_min stands in the spectrum table. What makes a step of i
 - ρ is the radius with which the method perturbs the row's samples in that epoch: of head or tail,
   where all of them lie in one, and what SAM would take for SGD. Rows not perturbed are left out.
 - ‖∇L‖ is a mini-batch's, where norms.jsonl has it (rows "all", "head", "tail"): that is the
-  gradient which a step divides by. Elsewhere it is the row's own.
+  gradient which a step divides by, the median over the batches logged nearest to the row's epoch.
+  Elsewhere it is the row's own.
 
 Theorem 1's L is a maximum over trajectories: with ‖∇L‖ in its place the hypothesis looks easier to
 meet than it is, so where b falls short here it is not met.
@@ -47,6 +48,9 @@ COLUMNS = (
 
 ENDED: Final = 0.01
 """A schedule has ended where its step size is below this share of the run's largest."""
+
+BATCHES: Final = 3
+"""So many logged mini-batches at least, where there are: one alone may hold an odd sample."""
 
 
 def place(
@@ -160,9 +164,12 @@ class _Steps:
         logged = [(norm, norm[column]) for norm in self.norms if norm.get(column)]
         if not logged:
             return None
-        nearest = min((norm["epoch"] for norm, _ in logged), key=lambda e: abs(e - row["epoch"]))
+        away = sorted(abs(norm["epoch"] - row["epoch"]) for norm, _ in logged)
+        reach = away[min(BATCHES, len(away)) - 1]
         return statistics.median(
-            value / self._share(norm, name) for norm, value in logged if norm["epoch"] == nearest
+            value / self._share(norm, name)
+            for norm, value in logged
+            if abs(norm["epoch"] - row["epoch"]) <= reach
         )
 
     def _share(self, norm: Mapping[str, Any], name: str) -> float:

@@ -181,3 +181,9 @@ def test_no_point_lies_outside_the_figure():
         assert right >= 33.0
         assert low <= 1e-5
         assert high >= 4e7
+
+
+@pytest.mark.parametrize("placed", [None, pd.DataFrame(columns=list(COLUMNS))])
+def test_without_a_point_the_regions_are_drawn(placed):
+    """No run may stand at a step: the columns of a table without rows hold objects."""
+    assert all(axes.get_xlim()[0] > 0.0 for axes in phase_figure(placed).axes)

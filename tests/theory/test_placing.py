@@ -71,7 +71,9 @@ def test_the_gradient_is_a_mini_batchs_where_it_was_logged(tmp_path, reduction, 
     logged = [
         {"epoch": 0, "gradient_norm": 9.0, "gradient_norm_tail": 9.0, "batch_tail": 1},
         {"epoch": 5, "gradient_norm": 3.0, "gradient_norm_tail": 1.0, "batch_tail": 20},
-        {"epoch": 5, "gradient_norm": 5.0, "gradient_norm_tail": None, "batch_tail": 0},
+        {"epoch": 5, "gradient_norm": 4.0, "gradient_norm_tail": 1.0, "batch_tail": 20},
+        {"epoch": 5, "gradient_norm": 5.0, "gradient_norm_tail": 1.0, "batch_tail": 20},
+        {"epoch": 5, "gradient_norm": 4.0, "gradient_norm_tail": None, "batch_tail": 0},
     ]
     found = place([run(tmp_path, "sam", norms=logged, group_reduction=reduction)])
     rows = {(r["epoch"], r["name"]): r for _, r in found.iterrows()}
@@ -82,6 +84,17 @@ def test_the_gradient_is_a_mini_batchs_where_it_was_logged(tmp_path, reduction, 
     assert row["b"] == pytest.approx(0.05 * 10.0 * share)
     assert (rows[8, "2"]["gradient_norm"], rows[8, "2"]["norm_of"]) == (2.0, "row")
     assert rows[4, "head"]["norm_of"] == "row"  # whose norm nobody logged
+
+
+def test_one_odd_mini_batch_does_not_place_a_row(tmp_path):
+    """Logged every tenth epoch, the nearest batch may be one whose tail is learnt by heart."""
+    logged = [
+        {"epoch": epoch, "gradient_norm": 4.0, "gradient_norm_tail": norm, "batch_tail": 100}
+        for epoch, norm in ((0, 3.0), (3, 2.0), (4, 0.001), (8, 2.5), (9, 7.0))
+    ]
+    found = place([run(tmp_path, "sam", norms=logged, group_reduction="group")])
+    tail = found[(found["name"] == "tail") & (found["epoch"] == 4)]
+    assert tail["gradient_norm"].tolist() == [2.25]  # epochs 3, 4, and both that are 4 away
 
 
 def test_an_empty_table_still_has_its_columns(tmp_path):

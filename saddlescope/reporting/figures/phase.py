@@ -108,8 +108,9 @@ def _powers(ends: tuple[float, float], values: pd.Series | None) -> tuple[float,
     """Widen a range of powers of ten until it holds every value that has a logarithm."""
     if values is None:
         return ends
-    found = np.log10(values[(values > 0.0) & np.isfinite(values)].to_numpy(float))
-    return float(np.floor(min(ends[0], *found))), float(np.ceil(max(ends[1], *found)))
+    found = values.to_numpy(float)  # of a table without rows they are objects
+    found = np.log10(found[(found > 0.0) & np.isfinite(found)])
+    return float(np.floor(min([ends[0], *found]))), float(np.ceil(max([ends[1], *found])))
 
 
 def _power(value: float, _: int) -> str:
