@@ -5,8 +5,8 @@
 Every step goes on where it was cut: the same command, again, does what is missing. Finished runs
 are kept in analysis/study, one folder each, with everything but the checkpoints of their way:
 recipe, logs, tables, and the weights of the last epoch, so that anybody can measure the networks
-without training them: `--only measure` does what is missing of them too. What they say is then
-written down by study_results.py.
+without training them: `--only measure` does what is missing of them too, and a kept run is not
+trained again. What they say is then written down by study_results.py.
 """
 
 import argparse
@@ -71,6 +71,16 @@ def finished(runs: Path) -> list[RunFolder]:
     return [run for run in found if run.run_file.is_file() and run.run()["state"] == "finished"]
 
 
+def spare(runs: Path) -> None:
+    """Let a sweep find kept runs finished: their logs, without weights, where it will look."""
+    for run in finished(KEPT):
+        target = RunFolder(runs / run.name)
+        if not target.exists():  # which is told by the recipe: it comes last
+            for log in ("run_file", *reversed(LOGS)):
+                if getattr(run, log).is_file():
+                    write_bytes(getattr(target, log), getattr(run, log).read_bytes())
+
+
 def call(words: list[str], *, may_be: tuple[int, ...] = (0,), output: int | None = None) -> None:
     """Run a command of saddlescope; one that Ctrl-C reaches too is let save what it has."""
     process = subprocess.Popen([sys.executable, "-P", "-m", "saddlescope", *words], stdout=output)
@@ -123,10 +133,11 @@ def main() -> None:
     if options.data_root is None and steps != ("keep",):
         sys.exit("study: name the folder of cifar-10-batches-py: --data-root or SADDLESCOPE_DATA")
     if "train" in steps:
+        spare(options.runs)
         words = ["train", str(RECIPE), "-o", str(options.runs), "--jobs", str(options.jobs),
                  "--threads", "1", "--device", "cpu", "--data-root", options.data_root]  # fmt: skip
         call(words)
-    runs = finished(options.runs)
+    runs = [run for run in finished(options.runs) if run.checkpoint("last").is_file()]
     if "measure" in steps:
         here = {run.name for run in runs}
         # A run that was trained elsewhere has its weights where it is kept: its tables grow there.

@@ -15,9 +15,11 @@ from study_claims import claim_lines
 from study_figures import FIGURES, escape_figure
 
 from saddlescope.cli.main import app
+from saddlescope.cli.sweep import unfinished
 from saddlescope.experiments import ESCAPE_COLUMNS
 from saddlescope.reporting import load_runs
 from saddlescope.runs import METHODS, RunFolder
+from saddlescope.training import load_plan
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +111,17 @@ def test_a_row_that_fails_is_counted(kept):
     assert f"| H1 | λ_min < 0 | {count} of {count} |" in before
     nines = (study_results.at_the_end(rows)["name"] == "9").sum()
     assert f"| H1 | λ_min < 0 | {count - nines} of {count} |" in study_results.verdict_text(worse)
+
+
+def test_a_kept_run_is_not_trained_again(tmp_path):
+    plan = load_plan(study.RECIPE)
+    study.spare(tmp_path)
+    waiting = {run.name for run in unfinished(plan.runs, tmp_path)}
+    kept = {run.name for run in study.finished(study.KEPT)}
+    assert kept
+    assert waiting == {recipe.run_name for recipe in plan.runs} - kept
+    for name in kept:
+        assert not (tmp_path / name / "checkpoints").exists()
 
 
 @pytest.mark.parametrize("name", FIGURES)
