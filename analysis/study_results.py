@@ -53,10 +53,17 @@ def gather(runs: list[Run]) -> pd.DataFrame:
                 if kept.is_file():
                     rows = rows.merge(columns(kept), on=["name", "operator"], how="left")
             tables.append(rows)
-    found = pd.concat(tables, ignore_index=True)
+    found = _narrowest(pd.concat(tables, ignore_index=True))
     found["step"] = RHO * found["lambda_min"].abs() / found["gradient_norm"]
     found["gradient_loss"] = found["gradient_norm"] ** 2 / found["loss"]
     return found
+
+
+def _narrowest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Choose the narrowest interval of a row that was measured more than once (`--certify`)."""
+    width = (rows["lambda_ratio_upper"] / rows["lambda_ratio_lower"]).fillna(float("inf"))
+    keys = [rows[key] for key in ("arm", "seed", "checkpoint", "split", "name", "operator")]
+    return rows.loc[width.groupby(keys).idxmin().sort_values()]
 
 
 def by_direction(path: Path) -> pd.DataFrame:

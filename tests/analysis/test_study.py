@@ -1,5 +1,6 @@
 """The study's page says what its kept runs say, and every figure can be drawn of five methods."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -122,6 +123,24 @@ def test_a_kept_run_is_not_trained_again(tmp_path):
     assert waiting == {recipe.run_name for recipe in plan.runs} - kept
     for name in kept:
         assert not (tmp_path / name / "checkpoints").exists()
+
+
+def test_of_a_row_measured_twice_the_narrowest_interval_counts(tmp_path, monkeypatch):
+    run = load_runs([study_results.KEPT])[0][0]
+    shutil.copytree(study_results.KEPT / run.name, tmp_path / run.name)
+    monkeypatch.setattr(study_results, "KEPT", tmp_path)
+    before = study_results.gather([run])
+    path = tmp_path / run.name / "spectrum" / "last-train.csv"
+    table = pd.read_csv(path, dtype=str)
+    wider, narrower = table.copy(), table.iloc[[0]].copy()
+    wider["lambda_ratio_upper"] = "1000"
+    narrower["lambda_ratio_lower"] = narrower["lambda_ratio"]
+    pd.concat([wider, table, narrower]).to_csv(path, index=False)
+    found = study_results.gather([run])
+    assert sorted(found["name"]) == sorted(before["name"])
+    last = found[found.checkpoint == "last"]
+    assert last["lambda_ratio_upper"].max() < 1000
+    assert (last["lambda_ratio_lower"] == last["lambda_ratio"]).sum() == 1
 
 
 @pytest.mark.parametrize("name", FIGURES)
