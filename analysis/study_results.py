@@ -53,7 +53,9 @@ def gather(runs: list[Run]) -> pd.DataFrame:
                 if kept.is_file():
                     rows = rows.merge(columns(kept), on=["name", "operator"], how="left")
             tables.append(rows)
-    found = _narrowest(pd.concat(tables, ignore_index=True))
+    found = pd.concat(tables, ignore_index=True)
+    # Of what anybody measured in a kept folder, only the study's own matrices are compared.
+    found = _narrowest(found[(found.parameters == "*") & (found.weight_decay == 0)])
     found["step"] = RHO * found["lambda_min"].abs() / found["gradient_norm"]
     found["gradient_loss"] = found["gradient_norm"] ** 2 / found["loss"]
     return found
