@@ -158,6 +158,7 @@ class SharpnessAware(Wrapper):
             )
         if self.ascent.every > 1:
             raise UsageError("LookSAM leaves passes out, so it needs step(closure)")
+        self._refuse_group_options()
         name = only(self.radii)
         parameters = self._trainable()
         new = {id(gradient) for gradient in unseen(parameters)}
@@ -249,6 +250,7 @@ class SharpnessAware(Wrapper):
 
     def _refuse(self, scaler: Any) -> None:
         """Refuse what this step could not honour."""
+        self._refuse_group_options()
         if scaler is not None and (self.ascent.remembers or self.ascent.ranks == "local"):
             raise UsageError(
                 "a GradScaler goes with neither a local ascent, Friendly-SAM nor LookSAM"

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from saddlescope.errors import UsageError
 from saddlescope.sharpness.buffers import KeptBuffers
 from saddlescope.sharpness.exchange import Exchange
 from saddlescope.sharpness.gradients import (
@@ -88,8 +89,14 @@ class Passes:
             with self.exchange.passes(
                 len(self.radii), ascent=perturbed, last=index == len(self.calls) - 1
             ):
-                result, found.own = self._run(call)
-                if found.own:
+                result, own = self._run(call)
+                if index > 0 and own != found.own:
+                    raise UsageError(
+                        "some functions of the micro-batches call backward() themselves and others "
+                        "return a loss: let all of them do the same"
+                    )
+                found.own = own
+                if own:
                     name = only(self.radii)
                     kept = found.ascents.get(name, found.update)
                     self._keep(found, name, add(kept, self._taken()))

@@ -31,6 +31,7 @@ class Wrapper(Optimizer):
     def __init__(self, base: Optimizer, radii: Mapping[Any, float], ascent: Ascent) -> None:
         self.base = base
         self.ascent = ascent
+        self._refuse_group_options(("rho", "adaptive", "radii"))
         super().__init__(base.param_groups, dict(base.defaults))
         self.set_radii(radii)
 
@@ -125,7 +126,24 @@ class Wrapper(Optimizer):
                 group["sharpness_steps"] = steps
 
     def _all(self) -> list[Tensor]:
-        return [p for group in self.param_groups for p in group["params"]]
+        """Every parameter once: a tied one may be listed twice, which torch only warns of."""
+        every = {id(p): p for group in self.param_groups for p in group["params"]}
+        return list(every.values())
+
+    def _refuse_group_options(self, names: tuple[str, ...] = ("rho", "adaptive")) -> None:
+        """Refuse what other optimisers read from a parameter group, and this one does not.
+
+        Raises:
+            UsageError: a group has one of these keys.
+        """
+        for group in self.param_groups:
+            for name in names:
+                if name in group and name not in self.base.defaults:  # Adadelta's own is called rho
+                    raise UsageError(
+                        f"a parameter group holds {name!r}, which is not read from there: a radius "
+                        "belongs to a group of samples and not of parameters; hand it to "
+                        "SharpnessAware itself, or call set_radii, and remove it from the group"
+                    )
 
     def _trainable(self) -> list[Tensor]:
         """Those that can move.

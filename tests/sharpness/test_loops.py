@@ -282,3 +282,20 @@ class TestMicroBatches:
             optimizer.step(lambda: self.losses(net, self.PARTS[1], False))
         optimizer.zero_grad(set_to_none=False)
         optimizer.step(lambda: self.losses(net, self.PARTS[1], False))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_micro_batches_of_two_kinds_are_refused(first):
+    """One function calls backward() itself, the other returns a loss: neither would count whole."""
+    w = weight()
+    optimizer = sam(w)
+
+    def own():
+        loss = half_square(w)
+        loss.backward()
+        return loss
+
+    calls = [own, lambda: half_square(w)]
+    with pytest.raises(UsageError, match="let all of them do the same"):
+        optimizer.step(calls if first == 0 else calls[::-1])
+    same(w, START)

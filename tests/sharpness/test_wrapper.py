@@ -12,6 +12,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from saddlescope.errors import UsageError
 from saddlescope.sharpness import Ascent, SharpnessAware
 
 START = torch.tensor([3.0, 4.0])
@@ -182,3 +183,38 @@ def test_schedulers_do_not_miss_a_step():
         optimizer.second_step(zero_grad=True)
         warm_up.step()  # warns, hence fails, where it sees no step
     assert optimizer.base.param_groups[0]["lr"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("key", ["rho", "adaptive", "radii"])
+def test_what_a_parameter_group_cannot_say_is_refused(key):
+    w = nn.Parameter(START.clone())
+    with pytest.raises(UsageError, match=f"holds '{key}', which is not read from there"):
+        SharpnessAware([{"params": [w], key: 2.0}], torch.optim.SGD, lr=0.1)
+
+
+def test_a_radius_written_into_a_group_later_is_refused():
+    w, optimizer = make()
+    optimizer.param_groups[0]["rho"] = 0.9
+    with pytest.raises(UsageError, match="set_radii"):
+        take(optimizer)
+    w.square().sum().backward()
+    with pytest.raises(UsageError, match="set_radii"):
+        optimizer.first_step()
+    assert torch.equal(w.detach(), START)
+
+
+def test_a_base_whose_own_option_is_called_rho():
+    _, optimizer = make(torch.optim.Adadelta)
+    assert optimizer.param_groups[0]["rho"] == 0.9
+    take(optimizer, 2)
+
+
+@pytest.mark.filterwarnings("ignore:optimizer contains a parameter group with duplicate")
+def test_a_tied_parameter_that_is_listed_twice_counts_once_on_the_way_up():
+    """torch's SGD steps twice with its gradient, which must be that of SAM all the same."""
+    w, v = (nn.Parameter(torch.tensor([a, b])) for a, b in ((3.0, 4.0), (1.0, 2.0)))
+    optimizer = SharpnessAware([w, v, w], torch.optim.SGD, rho=0.5, lr=0.1)
+    optimizer.step(lambda: 0.5 * (w.square().sum() + v.square().sum()))
+    norm = (25.0 + 5.0) ** 0.5
+    assert torch.allclose(v.detach(), torch.tensor([1.0, 2.0]) * (1 - 0.1 * (1 + 0.5 / norm)))
+    assert torch.allclose(w.detach(), START * (1 - 0.2 * (1 + 0.5 / norm)))

@@ -3,9 +3,19 @@
 Every product of an operator is a sum over batches, in several passes, some of them over parts of
 batches. So the loss is evaluated once more, from another random state and with one batch in two
 halves. Where it differs, the cause is looked for.
+
+That is blind in two ways. In the working precision a loss near 0 has lost what would tell two
+values apart; and the halves of a batch with one class in it (sorted data) are alike in what they
+weigh. So a few samples from all over the data are held to the same in float64.
 """
 
+from collections.abc import Iterable, Mapping
+from types import FunctionType
+from typing import Any
+
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode  # as torch's own flop counter does
+from torch.utils._pytree import tree_leaves
 
 from saddlescope.curvature.checks import causes
 from saddlescope.curvature.memory import is_out_of_memory
@@ -14,11 +24,12 @@ from saddlescope.curvature.objective import (
     Objective,
     exact_arithmetic,
     held_attributes,
+    pair,
     untouched,
 )
 from saddlescope.errors import OperatorError, SaddlescopeError
 
-FEW = 4
+FEW = 8
 """Samples that a check of the model is made on."""
 
 _SEEDS = (0xC0FFEE, 0xBEEF, 0xFACADE, 0xDECADE)
@@ -46,7 +57,7 @@ def verify_loss(objective: Objective, expected: float) -> None:
             "half a batch could not be evaluated, so that it was not tested whether the loss adds "
             f"up over batches ({str(error).partition(chr(10))[0]})"
         )
-    if not _close(objective, again, expected):
+    if not _close(again, expected, objective.vector.dtype):
         _explain(objective, expected, again)
 
 
@@ -57,23 +68,72 @@ def verify_source(objective: Objective) -> None:
 
 
 def verify_few(objective: Objective) -> None:
-    """Hold a few samples to several random states, and to a second call of the model.
+    """Hold a few samples from all over the data to several random states, a division, and a repeat.
 
     Raises:
         OperatorError: their loss differs; says why.
     """
-    few = evaluable(objective, FEW)
+    few = objective.spread(min(FEW, objective.chunk or FEW))
+    if few is None and isinstance(objective.criterion, FunctionType) and _differ(objective.source):
+        objective.note(
+            "the criterion was taken for a mean over the samples of a batch, and targets differ in "
+            "shape from batch to batch: if its mean is over something else (tokens), say so with "
+            "BatchLoss(..., weight=...)"
+        )
+    if few is None or not _is_evaluable(few):
+        few = evaluable(objective, FEW)
     if few is None:
         return
-    few = few.with_gradients()
-    values = [_loss(few, seed) for seed in _SEEDS]
-    for value in values[1:]:
-        if not _close(few, value, values[0]):
-            _refuse_randomness(few, values[0], value)
-    _verify_state(few, objective)
+    few = in_double_if_possible(few.with_gradients())
+    with _Narrow() as narrow:
+        first = _loss(few, _SEEDS[0])
+    dtype = torch.float32 if narrow.found else few.vector.dtype
+    for seed in _SEEDS[1:]:
+        if not _close(value := _loss(few, seed), first, dtype):
+            _refuse_randomness(few, first, value)
+    _verify_state(few, objective, dtype)
+    try:
+        halved = _loss(few, _SEEDS[0], split=True)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        return  # which `verify_loss` has noted
+    if not _close(halved, first, dtype):
+        _refuse_division(objective, few, first, halved)
 
 
-def _verify_state(few: Objective, objective: Objective) -> None:
+def _differ(batches: Iterable[Any]) -> bool:
+    """Whether samples have targets of several shapes, so that no batch could hold all of them."""
+    targets = (pair(batch)[1] for batch in batches)
+    return len({one.shape[1:] for one in targets if isinstance(one, torch.Tensor)}) > 1
+
+
+class _Narrow(TorchDispatchMode):
+    """See whether anything but a scalar is computed in less than float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = False
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        results = func(*args, **(kwargs or {}))
+        self.found |= any(
+            isinstance(leaf, torch.Tensor)
+            and leaf.is_floating_point()
+            and leaf.dtype != torch.float64
+            and leaf.dim() > 0
+            for leaf in tree_leaves(results)
+        )
+        return results
+
+
+def _verify_state(few: Objective, objective: Objective, dtype: torch.dtype) -> None:
     """Refuse buffers that move the loss from call to call; note attributes that do."""
     model = few.model
     with untouched(model), exact_arithmetic(), torch.enable_grad():
@@ -87,7 +147,7 @@ def _verify_state(few: Objective, objective: Objective) -> None:
                 if name not in before or b is not before[name][0] or b._version != before[name][1]
             ]
             second = float(few.batch_loss(batch, hold=False).detach())
-    if not (moved or changed) or _close(few, second, first):
+    if not (moved or changed) or _close(second, first, dtype):
         return
     if moved:
         raise OperatorError(
@@ -108,15 +168,34 @@ def evaluable(objective: Objective, count: int) -> Objective | None:
         count: of samples.
     """
     few = objective.few(min(count, objective.chunk or count))
-    if few is None:
-        return None
+    if few is None or _is_evaluable(few):
+        return few
+    return objective.few(objective.largest)
+
+
+def _is_evaluable(few: Objective) -> bool:
+    """Whether the loss of some samples alone can be evaluated."""
     try:
         few.loss()
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        return objective.few(objective.largest)
-    return few
+        return False
+    return True
+
+
+def in_double_if_possible(few: Objective) -> Objective:
+    """Return a loss in float64; in its own precision where the model cannot be copied into it."""
+    if few.vector.dtype == torch.float64:
+        return few
+    try:
+        exact = few.double()
+        exact.loss()
+        return exact
+    except Exception as error:  # whatever a model's deepcopy or its float64 pass raises
+        if is_out_of_memory(error):
+            raise
+        return few
 
 
 def _loss(objective: Objective, seed: int, *, split: bool = False) -> float:
@@ -129,15 +208,15 @@ def _loss(objective: Objective, seed: int, *, split: bool = False) -> float:
         return objective.total(mine)
 
 
-def _close(objective: Objective, one: float, two: float) -> bool:
-    tolerance = 1e3 * torch.finfo(objective.vector.dtype).eps * max(1.0, abs(two))
-    return abs(one - two) <= tolerance
+def _close(one: float, two: float, dtype: torch.dtype) -> bool:
+    """Whether two losses that were computed in a precision may differ by its rounding alone."""
+    return abs(one - two) <= 1e3 * torch.finfo(dtype).eps * max(1.0, abs(two))
 
 
 def _explain(objective: Objective, expected: float, again: float) -> None:
     """Find out why a second evaluation gave another loss; raises unless it can be helped."""
-    with_gradients = objective.with_gradients()
-    if _close(objective, _loss(with_gradients, _SEEDS[0], split=True), expected):
+    with_gradients, dtype = objective.with_gradients(), objective.vector.dtype
+    if _close(_loss(with_gradients, _SEEDS[0], split=True), expected, dtype):
         objective.quiet = False
         objective.note(
             f"without gradients the model is another function (its loss {again:.9g} instead of "
@@ -146,19 +225,36 @@ def _explain(objective: Objective, expected: float, again: float) -> None:
         return
     exact = with_gradients
     one, two = _loss(exact, _SEEDS[0]), _loss(exact, _SEEDS[1])
-    if not _close(exact, one, two):
+    if not _close(one, two, dtype):
         _refuse_randomness(exact, one, two)
-    if not _close(exact, one, expected):
+    if not _close(one, expected, dtype):
         raise OperatorError(
             f"the loss was {expected:.9g} when the operator was built and is {one:.9g} now, with "
             "the same parameters and buffers: the samples, the criterion or something else that "
             "the model reads changed; build it anew"
         )
+    _refuse_division(objective, exact, expected, again)
+
+
+def _refuse_division(
+    objective: Objective, evaluated: Objective, whole: float, halved: float
+) -> None:
+    """Refuse a loss that depends on how samples are divided; where they need not be, note it.
+
+    Args:
+        objective: the loss.
+        evaluated: it, or a few of its samples, as it was evaluated.
+        whole: its value.
+        halved: its value with one batch in halves.
+
+    Raises:
+        OperatorError: there are several batches, or a layer mixes samples.
+    """
     words = (
         "the loss of a batch is not the weighted mean of its halves' "
-        f"(L = {expected:.9g}, and {again:.9g} with one batch in halves)"
+        f"(L = {whole:.9g}, and {halved:.9g} with one batch in halves)"
     )
-    cause = causes.mixing_layer(exact)
+    cause = causes.mixing_layer(evaluated)
     if cause is None and objective.keep_whole():
         objective.note(
             f"{words}: all samples were evaluated as one batch, and the matrix is that of its loss"
@@ -166,7 +262,7 @@ def _explain(objective: Objective, expected: float, again: float) -> None:
         return
     raise OperatorError(
         f"{words}, so that the matrix would depend on how the samples are split: "
-        + (cause or causes.count(exact))
+        + (cause or causes.count(evaluated))
     )
 
 

@@ -1,11 +1,18 @@
 """A loss as a function of w over fixed samples: data, batches, forward pass, parameters, state."""
 
 from saddlescope.curvature.objective.batches import BatchLoss, map_tensors
+from saddlescope.curvature.objective.counting import pair
 from saddlescope.curvature.objective.displacement import displaced
 from saddlescope.curvature.objective.explaining import check_call, described, explain, first_line
 from saddlescope.curvature.objective.forward import Folding, call_model
 from saddlescope.curvature.objective.grouping import Grouping, Groups
-from saddlescope.curvature.objective.objective import Batch, Criterion, Objective, ObjectiveOptions
+from saddlescope.curvature.objective.objective import (
+    Batch,
+    Criterion,
+    Objective,
+    ObjectiveOptions,
+    WeightlessError,
+)
 from saddlescope.curvature.objective.parameters import (
     Choice,
     ParameterVector,

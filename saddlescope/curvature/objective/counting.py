@@ -183,8 +183,8 @@ def batch_weight(criterion: Any, targets: Any, count: int, reduction: str) -> fl
     targets and class weights alike (`torch.nn.CrossEntropyLoss` divides by the sum of the
     weights of the targets it counts).
     """
-    if reduction != "mean" or getattr(criterion, "reduction", None) is None:
-        return float(count)
+    if reduction != "mean" or getattr(criterion, "reduction", None) != "mean":
+        return float(count)  # what it does not reduce itself is averaged over the samples
     if not isinstance(targets, Tensor):
         return float(count)
     if not targets.is_floating_point():
@@ -193,6 +193,6 @@ def batch_weight(criterion: Any, targets: Any, count: int, reduction: str) -> fl
         if isinstance(weight, Tensor):
             return float(weight.detach().double().cpu()[counted.cpu()].sum())
         return float(counted.numel())
-    if not isinstance(criterion, nn.CrossEntropyLoss):
-        return float(targets.numel())
-    return float(count)
+    if isinstance(criterion, nn.CrossEntropyLoss):  # of probabilities, shape (N, C, …)
+        return float(targets.numel() / targets.shape[1]) if targets.dim() > 1 else float(count)
+    return float(targets.numel())

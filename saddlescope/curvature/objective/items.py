@@ -63,8 +63,8 @@ def parted(item: Any, *, name: str) -> tuple[Any, Any]:
 
 def class_number(value: Any) -> int | None:
     """Return a class number as int; None of what is none, such as a target of regression."""
-    if getattr(value, "shape", ()) and "float" in str(value.dtype):
-        return None  # [2.0] is a vector, whose shape a loss looks at; a class would be (N,)
+    if isinstance(value, float) or "float" in str(getattr(value, "dtype", "")):
+        return None  # a loss looks at the type; one of classes would refuse 2.0
     try:
         number = int(value)
     except (TypeError, ValueError, RuntimeError):

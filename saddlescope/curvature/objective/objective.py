@@ -50,6 +50,10 @@ log = logging.getLogger("saddlescope.curvature")
 Criterion = Callable[[Any, Any], Tensor] | BatchLoss
 
 
+class WeightlessError(DataError):
+    """Samples that all weigh nothing."""
+
+
 class ObjectiveOptions(TypedDict, total=False):
     """Name the options of `Objective` as keywords of what is built upon it."""
 
@@ -151,10 +155,10 @@ class Objective(SharedOut):
         self.n, self.largest = int(n), max(counts, default=0)
         self._total = 1.0 if self.reduction == "sum" else float(total)
         if self.n == 0 or self._total <= 0:
-            raise DataError(
-                "no samples: the loss of an empty set has no Hessian"
-                if self.n == 0
-                else "the weights of these samples sum to zero: their mean is undefined"
+            if self.n == 0:
+                raise DataError("no samples: the loss of an empty set has no Hessian")
+            raise WeightlessError(
+                "the weights of these samples sum to zero: their mean is undefined"
             )
 
     quiet = True  # whether a pass for the value alone runs without gradients
@@ -186,17 +190,42 @@ class Objective(SharedOut):
             part = batch
             if n > count and divisible(batch, n, whole=whole):
                 part = next(divided(batch, n, count, whole=whole))
-            n, weight = self._count(part)
-            if weight == 0:
-                continue
-            smaller = copy.copy(self)
-            smaller.ranks, smaller.source = ALONE, [part]
-            smaller.chunk, smaller.weight_decay = None, 0.0
-            smaller.n = smaller.largest = n
-            smaller._mine = n, weight, 1
-            smaller._total = 1.0 if self.reduction == "sum" else weight
-            return smaller
+            if (few := self._over(part)) is not None:
+                return few
         return None
+
+    def spread(self, count: int) -> "Objective | None":
+        """Return the same objective over samples from all over the data, put into one batch.
+
+        Args:
+            count: of samples, at most.
+
+        Returns:
+            The objective; None where they cannot be taken out of their batches, or are not alike.
+        """
+        n = self._mine[0]
+        count = min(count, n)
+        picked = torch.arange(count) * (n - 1) // max(count - 1, 1)
+        try:
+            batches = list(Recut(self.source, count, self._whole is not None, picked))
+        except DataError:
+            return None
+        return self._over(batches[0]) if len(batches) == 1 else None
+
+    def _over(self, batch: Any) -> "Objective | None":
+        """The same objective over one raw batch, without its penalty; None where it weighs 0."""
+        n, weight = self._count(batch)
+        if weight == 0:
+            return None
+        smaller = copy.copy(self)
+        smaller.ranks, smaller.source = ALONE, [batch]
+        smaller.chunk, smaller.weight_decay = None, 0.0
+        smaller.n = smaller.largest = n
+        # Of a `BatchLoss` nothing says that one batch could be two, unless there were several.
+        smaller._divisible = self._divisible or self._mine[2] > 1
+        smaller._mine = n, weight, 1
+        smaller._total = 1.0 if self.reduction == "sum" else weight
+        return smaller
 
     def judge_data(self, *, changes: bool) -> None:
         """Note whether the data are others when they are read again, or refuse them.
@@ -248,7 +277,7 @@ class Objective(SharedOut):
         """
         if self.reduction == "sum":
             return batch.share
-        if self.reduction == "mean" and getattr(self.criterion, "reduction", None) is not None:
+        if self.reduction == "mean" and getattr(self.criterion, "reduction", None) == "mean":
             weight = batch_weight(self.criterion, batch.targets, batch.count, "mean")
             return batch.share / weight
         return batch.share / (batch.count * elements)

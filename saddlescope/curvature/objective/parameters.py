@@ -88,19 +88,18 @@ def as_patterns(model: nn.Module, choice: Choice | None) -> tuple[str, ...] | No
         live = isinstance(part, Tensor) or any(p.requires_grad for p in names.values())
         if not (names and live):
             raise UsageError(_nothing(model, part, frozen=bool(names)))
+        if isinstance(part, str):
+            found.append(part)
+            # A tied parameter has one name in w, and is meant by its other one too.
+            names = {name: p for name, p in names.items() if not _matches(name, part)}
         # Brackets keep a name from being read as a pattern.
-        exact = (re.sub(r"([*?[])", r"[\1]", name) for name in names)
-        found += [part] if isinstance(part, str) else exact
+        found += [re.sub(r"([*?[])", r"[\1]", name) for name in names]
     return tuple(dict.fromkeys(found))
 
 
 def _names(model: nn.Module, part: Any) -> dict[str, nn.Parameter]:
     """The parameters that a part of a choice means."""
     every = dict(model.named_parameters())
-    if isinstance(part, str):
-        return {name: parameter for name, parameter in every.items() if _matches(name, part)}
-    if isinstance(part, re.Pattern):
-        return {name: parameter for name, parameter in every.items() if part.search(name)}
     if isinstance(part, Tensor | nn.Module):
         own = [part] if isinstance(part, Tensor) else list(part.parameters())
         identities = {id(tensor) for tensor in own}
@@ -116,8 +115,21 @@ def _names(model: nn.Module, part: Any) -> dict[str, nn.Parameter]:
                 "modules, or patterns of their names"
             )
         return found
+    meant = _test(part)
+    # A tied parameter is meant by each of its names, and has the first of them.
+    named = model.named_parameters(remove_duplicate=False)
+    chosen = {id(parameter) for name, parameter in named if meant(name, parameter)}
+    return {name: parameter for name, parameter in every.items() if id(parameter) in chosen}
+
+
+def _test(part: Any) -> Callable[[str, nn.Parameter], bool]:
+    """A part of a choice that is no tensor or module, as a test."""
+    if isinstance(part, str):
+        return lambda name, _: _matches(name, part)
+    if isinstance(part, re.Pattern):
+        return lambda name, _: part.search(name) is not None
     if callable(part):
-        return {name: parameter for name, parameter in every.items() if part(name, parameter)}
+        return part
     raise UsageError(
         f"parameters holds a {type(part).__name__}: expected names or patterns such as 'layer3.*', "
         "regular expressions, parameters or modules of the model, or a test of name and parameter"

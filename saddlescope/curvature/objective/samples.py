@@ -145,7 +145,9 @@ def as_samples(dataset: Any, *, groups: Groups = (), whole: bool = False) -> Sam
     if isinstance(dataset, torch.utils.data.TensorDataset) and len(dataset.tensors) == 2:
         return TensorSamples(dataset.tensors[0], dataset.tensors[1], named)
     listed = isinstance(dataset, tuple | list)
-    if listed and len(dataset) == 2 and not (_holds(dataset[0]) and _holds(dataset[1])):
+    # HessianOperator reads a list as batches; two tensors in one may be inputs and targets too.
+    two = listed and len(dataset) == 2 and not (whole and _alike(dataset))
+    if two and not (_holds(dataset[0]) and _holds(dataset[1])):
         return _pair(*dataset, groups=named, labels=labels)
     if listed and len(dataset) > 0 and is_batch(dataset[0], whole=whole):
         return batched(dataset, labels=labels, whole=whole, groups=named)
@@ -180,6 +182,14 @@ def batch_of(samples: Samples, indices: Tensor) -> Any:
     """Return these samples as one batch, of shared ones on every rank."""
     inner = samples.samples if isinstance(samples, SharedSamples) else samples
     return next(iter(SampleBatches(inner, indices, len(indices))))
+
+
+def _alike(pair: Any) -> bool:
+    """Whether a list holds two tensors that are told apart by nothing: batches."""
+    return isinstance(pair, list) and all(
+        isinstance(one, Tensor) and (one.shape[1:], one.dtype) == (pair[0].shape[1:], pair[0].dtype)
+        for one in pair
+    )
 
 
 def _holds(value: Any) -> bool:

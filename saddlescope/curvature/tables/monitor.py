@@ -102,14 +102,17 @@ class CurvatureMonitor:
                 self.matrix = replace(self.matrix, programs=programs)
             for subset in counted_rows(self.samples, self.subsets):
                 key = f"{subset.kind}/{subset.name}"
+                built = subset_operator(model, self.criterion, self.samples, subset, self.matrix)
+                guess = self._guesses.get(key)
+                if guess is not None and len(guess) != built.matrix.size:
+                    guess = None  # other parameters are trainable now
                 # Another fresh part each time: the last check's vectors depend on the last one.
                 search = replace(
                     self.search,
                     seed=self.search.seed + number,
-                    warm_start=self._guesses.get(key),
+                    warm_start=guess,
                     eigenvectors=self.warm,
                 )
-                built = subset_operator(model, self.criterion, self.samples, subset, self.matrix)
                 row = measure_operator(built, subset, self.stop, search)
                 if self.warm and row.ends.eigenvectors is not None:
                     v_max, v_min = row.ends.eigenvectors

@@ -30,6 +30,7 @@ from saddlescope.curvature.objective import (
     SampleBatches,
     Samples,
     Subset,
+    WeightlessError,
     as_samples,
     batch_of,
     count_samples,
@@ -46,7 +47,7 @@ from saddlescope.curvature.operators import (
 from saddlescope.curvature.products import Programs, Strategy
 from saddlescope.curvature.seeds import derived_seed
 from saddlescope.curvature.tables.vanishing import ends_in_double
-from saddlescope.errors import OperatorError
+from saddlescope.errors import DataError, OperatorError
 from saddlescope.stages import counted
 from saddlescope.stopping import StopRule
 
@@ -117,12 +118,23 @@ def plan_programs(
     """Choose the kind of product for a whole table, from its operation count."""
     refuse_training_mode(model)
     programs = Programs(strategy)
-    first = torch.zeros(1, dtype=torch.int64)
-    # A batch that every rank reads, not one that they share: all must decide, and in the same way.
-    batches = [batch_of(samples, first)]
     rows = [count_samples(samples, subset) for subset in subsets]
-    programs.expect(Objective(model, criterion, batches), rows)
+    programs.expect(_of_one_sample(model, criterion, samples), rows)
     return programs
+
+
+def _of_one_sample(model: nn.Module, criterion: Criterion, samples: Samples) -> Objective:
+    """The loss of the first sample that weighs something."""
+    last = len(samples.targets) - 1
+    for index in range(last + 1):
+        # A batch that every rank reads, not one that they share: all must decide the same way.
+        batch = batch_of(samples, torch.tensor([index]))
+        try:
+            return Objective(model, criterion, [batch])
+        except WeightlessError:
+            if index == last:
+                raise
+    raise DataError("no samples: the loss of an empty set has no Hessian")
 
 
 def counted_rows(samples: Samples, subsets: Sequence[Subset]) -> Iterator[Subset]:

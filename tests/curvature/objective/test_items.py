@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from saddlescope.curvature import class_spectra
+from saddlescope.curvature import BatchLoss, class_spectra
 from saddlescope.curvature.objective.items import class_number, collated, parted
 from saddlescope.curvature.objective.samples import as_samples
 from saddlescope.errors import DataError
@@ -116,7 +116,8 @@ def test_an_item_that_cannot_be_read_names_its_index_and_the_cause():
 def test_batches_of_items():
     assert parted(({"a": 1.5}, np.int32(4)), name="item") == ({"a": 1.5}, 4)
     assert class_number(np.int32(4)) == class_number(torch.tensor(4)) == 4
-    assert [class_number(value) for value in (0.5, "cat", [1, 2], torch.ones(2))] == [None] * 4
+    none = (0.5, 2.0, np.float32(1), torch.tensor(1.0), "cat", [1, 2], torch.ones(2))
+    assert [class_number(value) for value in none] == [None] * len(none)
     both = collated([{"a": 1.5, "b": (IDS[0], 2)}, {"a": 2.5, "b": (IDS[1], 3)}])
     assert torch.equal(both["a"], torch.tensor([1.5, 2.5]))
     assert torch.equal(both["b"][0], IDS[:2])
@@ -125,3 +126,25 @@ def test_batches_of_items():
         collated([{"a": IDS[0]}, {"a": IDS[0, :2]}])
     with pytest.raises(DataError, match="inputs of a data set are str"):
         collated(["a", "b"])
+
+
+def test_numbers_that_a_loss_compares_with_keep_their_type():
+    """Targets of 0. and 1. are what BCEWithLogitsLoss takes, and no classes."""
+    torch.manual_seed(0)
+    x, y = torch.randn(12, 3).double(), (torch.arange(12) % 2).double()
+    model = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0)).double().eval()
+    options = {"classes": "none", "groups": ("all",)}
+    listed = class_spectra(model, nn.BCEWithLogitsLoss(), Items(lambda i: (x[i], y[i])), **options)
+    paired = class_spectra(model, nn.BCEWithLogitsLoss(), (x, y), **options)
+    assert listed["lambda_max"][0] == pytest.approx(paired["lambda_max"][0], rel=1e-9)
+
+
+def test_two_tensors_in_a_list_are_two_batches_for_a_loss_of_your_own():
+    torch.manual_seed(0)
+    model = nn.Linear(4, 2).double().eval()
+    loss = BatchLoss(lambda net, batch: net(batch).square().mean())
+    batches = [torch.randn(8, 4).double() for _ in range(2)]
+    table = class_spectra(model, loss, batches, classes="none")
+    whole = class_spectra(model, loss, [torch.cat(batches)], classes="none")
+    assert table["n"].tolist() == whole["n"].tolist() == [16]
+    assert table["lambda_max"][0] == pytest.approx(whole["lambda_max"][0], rel=1e-9)

@@ -132,3 +132,45 @@ def test_parameters_that_are_divided_among_ranks_are_refused(tmp_path):
             select_parameters(model, None)
     finally:
         distributed.destroy_process_group()
+
+
+class Tied(nn.Module):
+    """The head's weight is the embedding's; w has it once, under the first name."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding, self.middle = nn.Embedding(7, 4), nn.Linear(4, 4)
+        self.head = nn.Linear(4, 7)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.middle(self.embedding(x))))
+
+
+@pytest.mark.parametrize(
+    ("choice", "names"),
+    [
+        ("head", {"embedding.weight", "head.bias"}),
+        ("head.*", {"embedding.weight", "head.bias"}),
+        ("head.weight", {"embedding.weight"}),
+        (re.compile("^head"), {"embedding.weight", "head.bias"}),
+        (lambda name, _: name.startswith("head"), {"embedding.weight", "head.bias"}),
+        ("embedding", {"embedding.weight"}),
+        (["middle", "head.weight"], {"embedding.weight", "middle.weight", "middle.bias"}),
+    ],
+)
+def test_a_tied_parameter_is_meant_by_each_of_its_names(choice, names):
+    assert chosen(choice, Tied()) == names
+
+
+def test_the_matrix_of_a_head_with_a_tied_weight_is_that_of_its_module():
+    model, x = Tied().double().eval(), torch.arange(7)
+    batches = [(x, x)]
+    one, two = (
+        HessianOperator(model, nn.CrossEntropyLoss(), batches, parameters=choice)
+        for choice in ("head", model.head)
+    )
+    assert one.size == two.size == 35
+    v = torch.randn(35, generator=torch.Generator().manual_seed(0)).double()
+    torch.testing.assert_close(one @ v, two @ v)

@@ -102,3 +102,15 @@ def test_refusals():
         CurvatureMonitor(nn.CrossEntropyLoss(), SAMPLES, every=0)
     with pytest.raises(UsageError, match="warm_start has shape"):
         extreme_eigenvalues(Diagonal([1.0, 2.0]), warm_start=torch.ones(3))
+
+
+def test_a_layer_that_is_frozen_between_two_checks_changes_what_is_measured():
+    monitor = CurvatureMonitor(nn.CrossEntropyLoss(), SAMPLES)
+    model = convolutional()
+    monitor(model, 0)
+    next(model.parameters()).requires_grad_(requires_grad=False)
+    monitor(model, 1)
+    rest = [p for p in model.eval().parameters() if p.requires_grad]
+    fresh = CurvatureMonitor(nn.CrossEntropyLoss(), SAMPLES, parameters=rest)
+    fresh(model, 1)
+    assert monitor.rows[1]["lambda_max"] == pytest.approx(fresh.rows[0]["lambda_max"], rel=1e-4)

@@ -117,3 +117,26 @@ class TestRefusals:
         inputs, targets = images(40)
         with pytest.raises(DataError, match="must be integers"):
             class_spectra(convolutional(), nn.CrossEntropyLoss(), (inputs, targets.double()))
+
+
+@pytest.mark.parametrize("how", ["ignored", "weightless"])
+def test_a_first_sample_that_counts_for_nothing(how):
+    x, y = images(30)
+    model, weight = convolutional(), None
+    if how == "ignored":
+        y = y.clone()
+        y[0] = -100
+    else:
+        weight = torch.ones(4).double()
+        weight[y[0]] = 0.0
+    criterion = nn.CrossEntropyLoss(weight=weight)
+    row = class_spectra(model, criterion, (x, y), classes="none").iloc[0]
+    truth = torch.linalg.eigvalsh(dense_hessian(model, lambda f: criterion(f(x), y)))
+    assert row.lambda_max_lower <= float(truth[-1]) <= row.lambda_max_upper
+
+
+def test_samples_that_all_count_for_nothing_are_refused():
+    x, y = images(6)
+    nothing = x, torch.full_like(y, -100)
+    with pytest.raises(DataError, match="weights of these samples sum to zero"):
+        class_spectra(convolutional(), nn.CrossEntropyLoss(), nothing, classes="none")
