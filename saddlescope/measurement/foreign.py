@@ -1,8 +1,10 @@
 """Bring your own network: `--model package.module:factory --data package.module:dataset`."""
 
+import hashlib
 import importlib
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +27,7 @@ from saddlescope.curvature import (
     exact_arithmetic,
     first_line,
     map_tensors,
+    samples_checksum,
     uncompiled,
     untouched,
 )
@@ -79,8 +82,8 @@ def foreign_target(
     if isinstance(dataset, type) or (callable(dataset) and not hasattr(dataset, "__getitem__")):
         dataset = _called(dataset, f"--data {data}", DataError)
     network = network.to(device).eval()
-    read = _read(dataset, data, groups=groups, whole=isinstance(used, BatchLoss))
-    samples = _in_the_type_of(network, _checked(read, data))
+    read = _checked(_read(dataset, data, groups=groups, whole=isinstance(used, BatchLoss)), data)
+    samples = _in_the_type_of(network, read)
     if used is None:
         used = _cross_entropy(network, samples, model)
     elif not isinstance(used, BatchLoss):
@@ -96,9 +99,22 @@ def foreign_target(
             "criterion": criterion,
             "epoch": None,
             "checkpoint": checkpoint.name if checkpoint else "",
-            "digest": weights_digest(network.state_dict()),
+            "digest": f"{_network_digest(network, used)}-{samples_checksum(read)}",
         },
     )
+
+
+def _network_digest(network: nn.Module, criterion: Any) -> str:
+    """What tells the loss of two networks apart, but for the code of a `forward`.
+
+    Weights and buffers, modules as they print, what is trainable, and the criterion's own tensors.
+    """
+    digest = hashlib.sha256(weights_digest(network.state_dict()).encode())
+    digest.update(re.sub(r" at 0x[0-9a-f]+", "", repr(network)).encode())
+    digest.update(repr([n for n, p in network.named_parameters() if p.requires_grad]).encode())
+    if isinstance(criterion, nn.Module):
+        digest.update(weights_digest(criterion.state_dict()).encode())
+    return digest.hexdigest()[:12]
 
 
 class LogitsCrossEntropy(nn.CrossEntropyLoss):

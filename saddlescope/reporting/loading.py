@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from saddlescope.errors import SaddlescopeError
+from saddlescope.reporting.networks import networks_of
 from saddlescope.reporting.text import method_label
 from saddlescope.runs import (
     METRIC_COLUMNS,
@@ -212,24 +213,24 @@ def _from_tables(tables: Sequence[Path], problems: list[Problem]) -> list[Run]:
         for view, records in _views([table], table, problems).items():
             views.setdefault(view, []).extend(records)
 
-    def of(records: list[dict[str, Any]], name: str, method: str) -> list[dict[str, Any]]:
-        return [record for record in records if (record["run"], record["method"]) == (name, method)]
-
     return [
         Run(
-            name=name,
-            method=method or name,
-            method_label=method_label(method or name),
+            name=network.name,
+            method=network.method or network.name,
+            method_label=method_label(network.method or network.name),
             seed=None,
             recipe={},
             recipe_text="",
             info={},
             metrics=_metrics([]),
-            spectra=_spectra(of(rows, name, method)),
+            spectra=_spectra([row for row in rows if network.holds(row)]),
             monitor=_monitor([]),
-            views={view: of(records, name, method) for view, records in views.items()},
+            views={
+                view: [record for record in records if network.holds(record)]
+                for view, records in views.items()
+            },
         )
-        for name, method in dict.fromkeys((row["run"], row["method"]) for row in rows)
+        for network in networks_of(rows)
     ]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from saddlescope.reporting.loading import Problem, Run, load_runs
-from saddlescope.reporting.text import shorten
+from saddlescope.reporting.text import shorten, shorten_middle
 from saddlescope.runs import METHODS
 
 WORST_FIRST = ("not-converged", "unresolved", "positive", "negative-curvature")
@@ -295,10 +295,10 @@ def _labels(runs: Sequence[Run]) -> tuple[str, ...]:
     seeds = Counter((run.method, run.seed) for run in runs)
     labels = []
     for run in runs:
-        label = shorten(run.method_label, 28)
+        label = shorten_middle(run.method_label, 28)
         if methods[run.method] > 1:
             alone = run.seed is not None and seeds[run.method, run.seed] == 1
-            label += f" seed {run.seed}" if alone else f": {shorten(run.name, 24)}"
+            label += f" seed {run.seed}" if alone else f": {shorten_middle(run.name, 24)}"
         labels.append(label)
     return tuple(labels)
 

@@ -128,6 +128,20 @@ def read_spectrum(path: Path) -> list[dict[str, Any]]:
     return read_csv(path, SPECTRUM_COLUMNS, what="spectrum table")
 
 
+def _is_whole_hessian(row: Mapping[str, Any]) -> bool:
+    """Whether a row is of the Hessian of all parameters, without a penalty."""
+    matrix = row["operator"], row["parameters"], row["weight_decay"]
+    return matrix == ("hessian", "*", 0.0)
+
+
+def of_one_loss(rows: Iterable[dict[Any, Any]]) -> list[dict[Any, Any]]:
+    """Return the rows of the whole Hessian of one loss: cross-entropy's, or else the first's."""
+    found = [row for row in rows if _is_whole_hessian(row)]
+    criteria = [row["criterion"] for row in found]
+    wanted = "ce" if "ce" in criteria else next(iter(criteria), None)
+    return [row for row in found if row["criterion"] == wanted]
+
+
 def read_csv(path: Path, columns: Mapping[str, type], *, what: str) -> list[dict[str, Any]]:
     """Read a CSV with at least these columns, each of its type; others are left out.
 

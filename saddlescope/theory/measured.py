@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from saddlescope.errors import DataError
-from saddlescope.runs import RadiusOptions, RunFolder, read_spectrum, record_at
+from saddlescope.runs import RadiusOptions, RunFolder, of_one_loss, read_spectrum, record_at
 from saddlescope.theory.theorem6 import Terms
 
 
@@ -21,9 +21,13 @@ def bound_terms(folder: RunFolder, *, weight_norm: float) -> Terms:
     file = folder.spectrum_file("last", "train")
     if not file.is_file():
         raise DataError(f"{file}: missing; run `saddlescope spectrum {folder.path}` first")
-    rows = [r for r in read_spectrum(file) if (r["kind"], r["name"]) == ("group", "all")]
+    rows = of_one_loss(read_spectrum(file))
+    rows = [row for row in rows if (row["kind"], row["name"]) == ("group", "all")]
     if not rows:
-        raise DataError(f"{file}: no row for the group 'all'")
+        raise DataError(
+            f"{file}: no row for the group 'all' of the Hessian of all parameters; run "
+            f"`saddlescope spectrum {folder.path} --groups all` first"
+        )
     with record_at(folder.path):
         return _terms(folder, rows[0], weight_norm)
 

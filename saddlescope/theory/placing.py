@@ -27,6 +27,7 @@ from saddlescope.runs import (
     RadiusOptions,
     RunFolder,
     method_radii,
+    of_one_loss,
     read_rows,
     read_spectrum,
     record_at,
@@ -96,7 +97,7 @@ def _placed(folder: RunFolder, mu: float) -> list[dict[str, Any]]:
         return []
     rows = []
     steps = _Steps.of(folder)
-    for found in (row for file in files for row in read_spectrum(file)):
+    for found in of_one_loss([row for file in files for row in read_spectrum(file)]):
         eta, rho = steps.eta(found["epoch"]), steps.radius(found)
         if eta and rho and found["lambda_min"] < 0 and found["gradient_norm"] > 0:
             rows.append(_row(folder, found, eta, rho, steps, mu))

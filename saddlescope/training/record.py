@@ -23,6 +23,43 @@ from saddlescope.runs import (
 from saddlescope.training.recipe import Recipe, first_difference, parse_recipe
 
 
+def _said_of(recipe: Recipe) -> dict[str, Any]:
+    """What run.json says of a recipe."""
+    return {
+        "method": recipe.method_key,
+        "loss": recipe.loss.name,
+        "seed": recipe.training.seed,
+        "epochs": recipe.training.epochs,
+    }
+
+
+def refuse_changed(folder: RunFolder, recipe: Recipe, data: LongTailData) -> None:
+    """Hold a run's recipe and data to what run.json says of them.
+
+    Args:
+        folder: of the run; without a run.json nothing is known of it.
+        recipe: that stands in it now.
+        data: that this recipe and the data folder give now.
+
+    Raises:
+        DataError: run.json is broken, or speaks of another recipe or of other data.
+    """
+    there = folder.run() if folder.run_file.is_file() else {}
+    for key, now in _said_of(recipe).items():
+        if there.get(key, now) != now:
+            raise DataError(
+                f"{folder.path}: recipe.toml says {key} {now!r} and run.json {there[key]!r}: the "
+                "recipe was changed after the run had begun; put it back as it was"
+            )
+    of_data = there.get("data")
+    if isinstance(of_data, dict) and of_data.get("checksum", data.checksum) != data.checksum:
+        raise DataError(
+            f"{folder.path}: these are not the data that it was trained on (their checksum is not "
+            "that in run.json): name their folder with --data-root, and leave [data] in "
+            "recipe.toml as it was"
+        )
+
+
 class RunRecord:
     """The record of one run.
 
@@ -76,6 +113,7 @@ class RunRecord:
                 f"({first_difference(there, self.recipe)}); resume it with its own recipe.toml, "
                 "or choose another folder"
             )
+        refuse_changed(folder, self.recipe, self.data)
         self.note(state="running")
 
     def _refuse_anything_else(self) -> None:
@@ -136,13 +174,10 @@ class RunRecord:
                 rewrite_rows(path, kept)
 
     def _start(self, notes: Mapping[str, Any]) -> None:
-        data, recipe = self.data, self.recipe
+        data = self.data
         content = {
             "state": "running",
-            "method": recipe.method_key,
-            "loss": recipe.loss.name,
-            "seed": recipe.training.seed,
-            "epochs": recipe.training.epochs,
+            **_said_of(self.recipe),
             "data": {
                 "name": data.name,
                 "counts": list(data.counts),

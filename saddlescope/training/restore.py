@@ -13,6 +13,7 @@ from saddlescope.runs import RunFolder
 from saddlescope.training.checkpoints import load_checkpoint, load_weights, weights_digest
 from saddlescope.training.network import recipe_network
 from saddlescope.training.recipe import DataSection, Recipe, parse_recipe
+from saddlescope.training.record import refuse_changed
 from saddlescope.training.state import state_of_a_run, whole_number
 
 
@@ -78,13 +79,15 @@ def restore_run(
     """Rebuild the network of a run folder.
 
     Raises:
-        DataError: no run, no such checkpoint, or one of another model.
+        DataError: no run, no such checkpoint, or one of another model; see `refuse_changed`.
         UsageError: the stored recipe is not one.
     """
     recipe = parse_recipe(folder.recipe(), origin=str(folder.recipe_file))
     path = folder.checkpoint(checkpoint)
     content = load_checkpoint(path, device=device)
-    data = load_section(recipe.data, root=data_root).to(device)
+    data = load_section(recipe.data, root=data_root)
+    refuse_changed(folder, recipe, data)
+    data = data.to(device)
     model = recipe_network(recipe, num_classes=data.num_classes, in_channels=data.in_channels)
     load_weights(model, content, origin=str(path))
     # Weights alone do not say when they were taken; of a finished run the last ones do.

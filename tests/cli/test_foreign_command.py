@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from saddlescope.cli.main import app
 from saddlescope.curvature import HessianOperator
 from saddlescope.curvature.reference import dense_matrix
+from saddlescope.reporting import load_runs, select
 from tests import fresh
 
 SOURCE = """
@@ -64,6 +65,16 @@ class Rows(torch.utils.data.Dataset):
 def loader(): return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), 5)
 def shuffled(): return torch.utils.data.DataLoader(Rows(), 5, shuffle=True)
 def values(): return X, X[:, :2]
+def moved(): return X + 1, Y
+def fewer(): return X[:9], Y[:9]
+def relabelled(): return X, Y.flip(0)
+class Moved(Rows):
+    def __getitem__(self, i): return X[i] + 1, int(Y[i])
+def moved_loader(): return torch.utils.data.DataLoader(Moved(), 5)
+def frozen():
+    network = net()
+    network[0].requires_grad_(False)
+    return network
 def domains():
     rows = [{"input": X[i], "labels": int(Y[i]), "domain": "ab"[i % 2]} for i in range(12)]
     return torch.utils.data.DataLoader(rows, 5)
@@ -278,3 +289,72 @@ def test_a_table_of_ones_own_network_is_reported_and_drawn(folder):
     done = CliRunner().invoke(app, ["report", "out/absent.csv", "-o", "other.html"])
     assert done.exit_code == 4
     assert "out/absent.csv: no such folder or table" in done.output
+
+
+def rows(name):
+    with open(name, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("data", ["moved", "fewer", "relabelled", "Moved", "moved_loader"])
+def test_rows_of_other_data_are_not_taken_for_those_asked_for(folder, data):
+    assert spectrum("mine:net", "mine:data", "-o", "t.csv").exit_code == 0
+    before = (folder / "t.csv").read_bytes()
+    done = spectrum("mine:net", f"mine:{data}", "-o", "t.csv", "--with", "density")
+    assert done.exit_code == 2
+    assert "t.csv: holds rows of the same network on other data" in done.stderr
+    assert (folder / "t.csv").read_bytes() == before
+    assert not (folder / "t.views").exists()
+    # Under another split they stand beside each other.
+    done = spectrum("mine:net", f"mine:{data}", "-o", "t.csv", "--split", "test")
+    assert done.exit_code == 0, done.output
+    assert [row["split"] for row in rows("t.csv")] == ["train", "test"]
+    assert len({row["lambda_max"] for row in rows("t.csv")}) == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "data"),
+    [("net", "data"), ("logits", "Keyed"), ("net", "Rows"), ("net", "loader"), ("net", "shuffled")],
+)
+def test_rows_of_the_same_data_are_there(folder, model, data):
+    for _ in range(2):
+        done = spectrum(f"mine:{model}", f"mine:{data}", "-o", "t.csv", "--with", "density")
+        assert done.exit_code == 0, done.output
+    assert "already measured" in done.stderr
+    assert len(rows("t.csv")) == 1
+
+
+def test_another_network_of_the_same_weights_has_rows_of_its_own(folder):
+    for model in ("net", "frozen"):
+        assert spectrum(f"mine:{model}", "mine:data", "-o", "t.csv").exit_code == 0
+    one, two = rows("t.csv")
+    assert (one["run"], two["run"]) == ("mine:net", "mine:frozen")
+    assert float(one["lambda_max"]) > 1.1 * float(two["lambda_max"])
+
+
+def test_a_network_that_was_changed_under_its_name_is_measured_anew(folder):
+    """Tanh became ReLU in the file: the weights are the same, and the loss is another."""
+    assert spectrum("mine:net", "mine:data", "-o", "t.csv").exit_code == 0
+    before = rows("t.csv")
+    (folder / "mine.py").write_text(SOURCE.replace("nn.Tanh()", "nn.ReLU()"))
+    sys.modules.pop("mine")
+    done = spectrum("mine:net", "mine:data", "-o", "t.csv")
+    assert done.exit_code == 0, done.output
+    (after,) = rows("t.csv")
+    assert after["lambda_max"] != before[0]["lambda_max"]
+
+
+def test_checkpoints_of_one_network_are_two_in_a_report(folder):
+    for seed, name in ((1, "a"), (2, "b")):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+        torch.save(net.state_dict(), f"{name}.pt")
+        options = ("--checkpoint", f"{name}.pt", "-o", f"{name}.csv")
+        assert spectrum("mine:net", "mine:data", *options).exit_code == 0
+    runs, problems = load_runs(["a.csv", "b.csv"])
+    assert not problems
+    assert [run.name for run in runs] == ["mine:net (a.pt)", "mine:net (b.pt)"]
+    assert [len(run.spectra) for run in runs] == [1, 1]
+    assert len(set(select(runs).labels)) == 2
+    (alone,) = load_runs(["a.csv"])[0]
+    assert alone.name == "mine:net"

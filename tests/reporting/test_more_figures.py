@@ -30,14 +30,16 @@ from saddlescope.runs import (
     RunFolder,
     append_row,
     read_spectrum,
+    read_view,
     view_columns,
     view_file,
+    write_spectrum,
     write_view,
 )
 from saddlescope.runs.schema import VIEW_IDENTITY
 from saddlescope.theory import figure2, walk
 from saddlescope.theory.surfaces import SurfaceShare, double_well
-from tests.reporting.conftest import write_run
+from tests.reporting.conftest import spectrum_row, write_run
 from tests.reporting.test_figures import texts
 
 
@@ -186,6 +188,48 @@ def test_the_course_joins_monitor_and_checkpoints(rich):
     assert len(figure.axes[0].lines) == 3
     alone = select([replace(run, monitor=run.monitor.iloc[:0]) for run in chosen.runs])
     assert "measured at two epochs" in " ".join(texts(eigenvalues_by_epoch(alone)))
+
+
+OTHERS = (
+    {"operator": "gauss-newton"},
+    {"parameters": "layer3.*"},
+    {"weight_decay": 0.5},
+    {"criterion": "ldam"},
+)
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_rows_and_views_of_another_matrix_are_not_drawn_as_the_hessians(make_run, other):
+    path = make_run("sgd")
+    add_views(path)
+    table = RunFolder(path).spectrum_file("last", "train")
+    rows = read_spectrum(table)
+    density = read_view(view_file(table, "density"))
+    wrong = {"lambda_max": 1e4, "lambda_min": -1e4} | other
+    write_spectrum(table, [*rows, *(row | wrong for row in rows)])
+    write_view(
+        view_file(table, "density"),
+        [*density, *(record | other | {"density": [0.0] * 50} for record in density)],
+    )
+    chosen = select_runs([path])
+    assert (chosen.runs[0].spectra["lambda_max"] == 1e4).any()
+    figure = spectral_densities(chosen)
+    curves = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 50]
+    (curve,) = curves
+    assert curve.get_ydata().max() > 0.9
+    ends = [line.get_xdata() for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
+    all_of = next(row for row in rows if row["name"] == "all")
+    assert [list(one) for one in ends] == [[all_of["lambda_min"], all_of["lambda_max"]]]
+    assert eigenvalue_course(chosen.runs[0], "all")["lambda_max"].max() < 1e4
+
+
+def test_the_density_of_a_matrix_that_alone_was_measured_says_which(make_run):
+    path = make_run("sgd", rows=[])
+    table = RunFolder(path).spectrum_file("last", "train")
+    row = spectrum_row("sgd", "group", "all", 400, 12.0, operator="gauss-newton")
+    write_spectrum(table, [row])
+    add_views(path)
+    assert "gauss-newton" in " ".join(texts(spectral_densities(select_runs([path]))))
 
 
 def test_a_broken_view_or_monitor_is_a_problem_and_no_more(make_run):

@@ -1,5 +1,7 @@
 """The phase diagram: formula against simulated steps, checkpoints placed, and the figure."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,11 +9,12 @@ from typer.testing import CliRunner
 
 from saddlescope.cli.main import app
 from saddlescope.cli.theory import _STATEMENTS
-from saddlescope.errors import ExitCode
+from saddlescope.errors import DataError, ExitCode
 from saddlescope.reporting import phase_figure
-from saddlescope.runs import RunFolder, read_spectrum
+from saddlescope.runs import RunFolder, read_spectrum, write_spectrum
 from saddlescope.theory import (
     STATEMENTS,
+    bound_terms,
     displacement_region,
     distance_borders,
     distance_region,
@@ -119,6 +122,25 @@ def test_theorem_6_of_a_run(measured):
     assert done.exit_code == 0, done.output
     assert "vacuous: it is not below M" in done.stderr
     assert done.stdout.splitlines()[0].startswith("run,loss,lambda_max,rho,parameters,samples")
+
+
+def test_theorem_6_is_not_told_of_another_matrix(measured, tmp_path):
+    copy = RunFolder(tmp_path / "copy")
+    shutil.copytree(measured, copy.path)
+    file = copy.spectrum_file("last", "train")
+    rows = read_spectrum(file)
+    wrong = {"loss": 916.0, "lambda_max_upper": 84.7}
+    others = [
+        row | other | wrong
+        for row in rows
+        for other in ({"operator": "gauss-newton"}, {"weight_decay": 3.0}, {"parameters": "fc"})
+    ]
+    write_spectrum(file, [*others, *rows])
+    expected = bound_terms(RunFolder(measured), weight_norm=1.0)
+    assert bound_terms(copy, weight_norm=1.0) == expected
+    write_spectrum(file, others)
+    with pytest.raises(DataError, match="no row for the group 'all' of the Hessian"):
+        bound_terms(copy, weight_norm=1.0)
 
 
 def test_statements_are_commands_and_counts_are_data():

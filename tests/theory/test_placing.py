@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import tomli_w
 
-from saddlescope.runs import SPECTRUM_COLUMNS, RunFolder, write_spectrum
+from saddlescope.runs import SPECTRUM_COLUMNS, RunFolder, read_spectrum, write_spectrum
 from saddlescope.theory import place
 
 GROUPS = {"all": [0, 1, 2], "head": [0, 1], "tail": [2]}
@@ -31,7 +31,8 @@ def run(tmp_path, method, *, epochs=10, norms=(), sizes=None, **words):
         table = []
         for kind, name in [("group", "all"), ("group", "head"), ("group", "tail"), ("class", "2")]:
             row = dict.fromkeys(SPECTRUM_COLUMNS, 1.0)
-            row |= dict.fromkeys(("run", "split", "criterion", "operator", "digest"), "x")
+            row |= dict.fromkeys(("run", "split", "criterion", "digest"), "x")
+            row |= {"operator": "hessian", "parameters": "*", "weight_decay": 0.0}
             row |= {"kind": kind, "name": name, "epoch": epoch, "seed": 0, "n": 5, "matvecs": 9}
             row |= {"lambda_min": -10.0, "gradient_norm": 2.0, "method": method, "converged": True}
             table.append(row)
@@ -102,3 +103,24 @@ def test_an_empty_table_still_has_its_columns(tmp_path):
     assert isinstance(found, pd.DataFrame)
     assert len(found) == 0
     assert "norm_of" in found
+
+
+def test_rows_of_other_matrices_and_losses_are_not_placed(tmp_path):
+    folder = run(tmp_path, "sam")
+    expected = place([folder])
+    file = folder.spectrum_file("epoch-004", "train")
+    rows = read_spectrum(file)
+    others = [
+        row | changes | {"lambda_min": -99.0}
+        for row in rows
+        for changes in (
+            {"operator": "weingarten"},
+            {"parameters": "layer3.*"},
+            {"weight_decay": 0.1},
+            {"criterion": "ldam"},
+        )
+    ]
+    write_spectrum(file, [row | {"criterion": "ce"} for row in rows] + others)
+    found = place([folder])
+    assert (found["lambda_min"] == -10.0).all()
+    assert len(found[found["epoch"] == 4]) == len(expected[expected["epoch"] == 4])

@@ -29,6 +29,7 @@ from saddlescope.curvature.objective.samples import (
     as_samples,
     batch_of,
     class_numbers,
+    samples_checksum,
     usual_batch_size,
 )
 from saddlescope.curvature.objective.sources import (

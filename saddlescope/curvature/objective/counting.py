@@ -96,6 +96,12 @@ def _words(counts: set[int] | None) -> str:
     return "no" if not counts else " or ".join(map(str, sorted(counts)))
 
 
+def evenly(n: int, count: int) -> Tensor:
+    """Return positions of at most so many samples, all over n of them."""
+    count = min(n, count)
+    return torch.arange(count) * (n - 1) // max(count - 1, 1)
+
+
 def divided(batch: Any, count: int, size: int, *, whole: bool = False) -> Iterator[Any]:
     """Yield a batch in parts of at most `size` samples.
 

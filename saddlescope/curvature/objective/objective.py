@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from saddlescope.curvature.memory import default_budget, is_out_of_memory
 from saddlescope.curvature.objective.batches import BatchLoss, InDouble, detached
-from saddlescope.curvature.objective.counting import batch_weight, divided, divisible, pair
+from saddlescope.curvature.objective.counting import batch_weight, divided, divisible, evenly, pair
 from saddlescope.curvature.objective.embeddings import within_max_norm
 from saddlescope.curvature.objective.forward import Folding, call_model
 from saddlescope.curvature.objective.parameters import (
@@ -203,9 +203,7 @@ class Objective(SharedOut):
         Returns:
             The objective; None where they cannot be taken out of their batches, or are not alike.
         """
-        n = self._mine[0]
-        count = min(count, n)
-        picked = torch.arange(count) * (n - 1) // max(count - 1, 1)
+        picked = evenly(self._mine[0], count)
         try:
             batches = list(Recut(self.source, count, self._whole is not None, picked))
         except DataError:

@@ -125,7 +125,7 @@ class FixedBatches:
         once = isinstance(source, Iterator)
         kept: list[Any] | None = []
         for batch in self._read():
-            size, checksum = _measured(batch)
+            size, checksum = measured(batch)
             self._sums.append(checksum)
             self.nbytes += size
             if kept is not None and (once or self.nbytes <= budget):
@@ -150,7 +150,7 @@ class FixedBatches:
             return
         count = 0
         for batch in self._read():
-            if count == len(self._sums) or _measured(batch)[1] != self._sums[count]:
+            if count == len(self._sums) or measured(batch)[1] != self._sums[count]:
                 raise OperatorError(
                     f"batch {count + 1} of the data is not what it was at the first reading, and "
                     "the samples do not fit the memory budget, so that no one reading can be kept: "
@@ -171,7 +171,7 @@ class FixedBatches:
             return False
         with random_state(OTHER_SEED):
             state = _random_state()
-        again = [_measured(batch)[1] for batch in self._read(source, state)]
+        again = [measured(batch)[1] for batch in self._read(source, state)]
         return again != self._sums
 
     def _read(self, source: Iterable[Any] | None = None, state: Any = None) -> Iterator[Any]:
@@ -199,8 +199,8 @@ def is_fixed(source: Any) -> bool:
     )
 
 
-def _measured(batch: Any) -> tuple[int, int]:
-    """Bytes and checksum of the tensors in a batch, with their shapes and types."""
+def measured(batch: Any) -> tuple[int, int]:
+    """Return bytes and checksum of the tensors in a batch, with their shapes and types."""
     size, checksum = 0, 0
 
     def see(tensor: Tensor) -> Tensor:

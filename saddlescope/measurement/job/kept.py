@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from saddlescope.errors import UsageError
 from saddlescope.runs import (
     SPECTRUM_KEY,
     one_writer,
@@ -35,25 +36,36 @@ def row_key(row: Mapping[str, Any]) -> Key:
     return tuple(row[column] for column in SPECTRUM_KEY)
 
 
-def digest_of(weights: str, members: str) -> str:
-    """Return what tells a row's weights and, of a group by its samples, these."""
-    return f"{weights}+{members}" if members else weights
+def digest_of(target: str, members: str) -> str:
+    """Return what tells a row's weights and data and, of a group by its samples, these."""
+    return f"{target}+{members}" if members else target
 
 
 def is_outdated(
-    row: Mapping[str, Any], identity: Mapping[str, Any], members: Mapping[str, str]
+    row: Mapping[str, Any], identity: Mapping[str, Any], members: Mapping[str, str], path: Path
 ) -> bool:
-    """Tell whether a row speaks of weights or samples that are no longer there.
+    """Tell whether a row speaks of weights or of a group that are no longer there.
 
     Args:
         row: on disk.
         identity: of the target; another digest in the same file are other weights.
         members: of each group that is asked for, see `Subset`.
+        path: of the file, for the error.
+
+    Raises:
+        UsageError: it speaks of the same weights and of other data under the same name.
     """
-    same_file = all(row[column] == identity[column] for column in ("run", "checkpoint", "split"))
-    weights, _, own = row["digest"].partition("+")
+    if any(row[column] != identity[column] for column in ("run", "checkpoint", "split")):
+        return False
+    digest, _, own = row["digest"].partition("+")
+    (weights, _, data), (now, _, given) = digest.partition("-"), identity["digest"].partition("-")
+    if weights == now and data != given:
+        raise UsageError(
+            f"{path}: holds rows of the same network on other data, under the split "
+            f"{identity['split']!r}: name another file with -o, or another split with --split"
+        )
     other = row["kind"] == "group" and own != members.get(row["name"], own)
-    return bool(same_file and (weights != identity["digest"] or other))
+    return bool(weights != now or other)
 
 
 def in_order(finished: Mapping[Key, Any], job: Iterable[Key]) -> list[Any]:
@@ -74,6 +86,7 @@ class ViewRecords:
 
     Raises:
         DataError: the file is not one of this view.
+        UsageError: see `is_outdated`.
     """
 
     def __init__(
@@ -88,7 +101,7 @@ class ViewRecords:
         with one_writer(self.path, patience=LOCK_PATIENCE) if there else nullcontext():
             self._records = self._read()
         for key, records in list(self._records.items()):
-            if is_outdated(records[0], identity, members):
+            if is_outdated(records[0], identity, members, self.path):
                 self._outdated.add(key)
                 self._stale += [record["file"] for record in records if "file" in record]
                 del self._records[key]

@@ -207,6 +207,7 @@ class SpectrumJob:
 
         Raises:
             DataError: the table, or a part file, is not one; both are left as they are.
+            UsageError: see `is_outdated`.
         """
         if self.path is None:
             return {}
@@ -216,7 +217,7 @@ class SpectrumJob:
             stored = _by_key(read_spectrum(self.path) if self.path.is_file() else [], asked)
             # All of them before any goes into the table.
             stored |= _by_key([row for part in parts for row in read_part(part)], asked)
-            now = self.target.identity, self._members
+            now = self.target.identity, self._members, self.path
             finished = {key: row for key, row in stored.items() if not is_outdated(row, *now)}
             self.outdated.update(stored.keys() - finished.keys())
             if parts:

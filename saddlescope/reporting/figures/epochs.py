@@ -16,6 +16,7 @@ from saddlescope.reporting.figures.picture import Drawing, Picture
 from saddlescope.reporting.loading import MONITOR_COLUMNS, Run
 from saddlescope.reporting.selection import Selection, seeds_text
 from saddlescope.reporting.text import number
+from saddlescope.runs import of_one_loss
 
 _QUANTITIES = {
     "lambda_max": r"$\lambda_\mathrm{max}$",
@@ -74,9 +75,9 @@ eigenvalues_by_epoch = Picture(
 def eigenvalue_course(run: Run, name: str) -> pd.DataFrame:
     """List the epochs measured of a group or class, a checkpoint's spectrum before a monitor's."""
     columns = list(MONITOR_COLUMNS)
-    rows = run.spectra
-    rows = rows[(rows["split"] == "train") & (rows["operator"] == "hessian")]
-    parts = [part for part in (run.monitor, rows[columns]) if len(part)]
+    records = run.spectra[run.spectra["split"] == "train"].to_dict("records")
+    rows = pd.DataFrame(of_one_loss(records), columns=columns)
+    parts = [part for part in (run.monitor, rows) if len(part)]
     if not parts:
         return run.monitor
     course = pd.concat([part.astype({"epoch": float}) for part in parts], ignore_index=True)

@@ -16,8 +16,14 @@ from saddlescope.reporting.figures.canvas import WIDTH, drawable, new_figure
 from saddlescope.reporting.figures.marks import method_handles
 from saddlescope.reporting.figures.picture import Drawing, Picture
 from saddlescope.reporting.loading import Run
-from saddlescope.reporting.selection import Selection, class_order, seeds_text
-from saddlescope.reporting.text import number
+from saddlescope.reporting.selection import (
+    WHOLE_HESSIAN,
+    Selection,
+    class_order,
+    matrix_words,
+    seeds_text,
+)
+from saddlescope.reporting.text import number, shorten
 
 _MOST_PANELS = 3
 _COMMAND = "run `saddlescope spectrum RUN --with {}`."
@@ -61,14 +67,14 @@ def _draw_densities(chosen: Selection) -> Drawing | str:
     return Drawing(
         figure,
         f"stochastic Lanczos quadrature, {first['probes']:g} probes of {first['steps']:g} "
-        f"steps, widened by σ · ticks below: λ_min and λ_max · {_scope(found)}",
+        f"steps, widened by σ · ticks below: λ_min and λ_max · {_scope(chosen, found)}",
     )
 
 
 spectral_densities = Picture(
     name="density",
     draw=_draw_densities,
-    caption="Density of the Hessian's eigenvalues, with both ends marked.",
+    caption="Density of the eigenvalues, with both ends marked.",
     needs="spectrum --with density",
     section="around",
 )
@@ -105,7 +111,7 @@ def _draw_slices(chosen: Selection) -> Drawing | str:
     for row in grid:
         row[0].set_ylabel("loss − loss at w")
     _method_legend(figure, [run for run, _ in found])
-    return Drawing(figure, f"the loss itself along the eigenvectors · {_scope(found)}")
+    return Drawing(figure, f"the loss itself along the eigenvectors · {_scope(chosen, found)}")
 
 
 loss_slices = Picture(
@@ -143,7 +149,7 @@ def _draw_planes(chosen: Selection) -> Drawing | str:
         raised.set(xticks=[], yticks=[], zticks=[])
         raised.set_xlabel("v_max", labelpad=-14)
         raised.set_ylabel("v_min", labelpad=-14)
-    note = f"{_panel_title(shown[0][1])} · loss on the plane · {_scope(shown)}"
+    note = f"{_panel_title(shown[0][1])} · loss on the plane · {_scope(chosen, shown)}"
     return Drawing(figure, note)
 
 
@@ -157,10 +163,15 @@ loss_planes = Picture(
 
 
 def _records(chosen: Selection, view: str) -> list[tuple[Run, dict[str, Any]]]:
-    """The kept records of the training split, last checkpoint of each run."""
+    """The kept records of the training split, last checkpoint of each run, of what is compared."""
     found = []
     for run in chosen.runs:
-        records = [record for record in run.views.get(view, []) if record.get("split") == "train"]
+        records = [
+            record
+            for record in run.views.get(view, [])
+            if (record["split"], record["criterion"]) == ("train", chosen.criterion)
+            and matrix_words(record) == chosen.matrix
+        ]
         epochs = [record["epoch"] for record in records if record["epoch"] is not None]
         latest = max(epochs, default=None)
         found += [(run, record) for record in records if record["epoch"] == latest]
@@ -169,7 +180,10 @@ def _records(chosen: Selection, view: str) -> list[tuple[Run, dict[str, Any]]]:
 
 def _ends(run: Run, record: Mapping[str, Any]) -> list[float]:
     """λ_min and λ_max of the row that a record was made beside."""
-    keys = ("kind", "name", "split", "criterion", "digest", "seed")
+    keys = (
+        "kind", "name", "split", "criterion", "digest", "seed", "operator", "parameters",
+        "weight_decay",
+    )  # fmt: skip
     rows = run.spectra
     for key in keys:
         rows = rows[rows[key] == record[key]]
@@ -183,12 +197,13 @@ def _panel_title(record: Mapping[str, Any]) -> str:
     return f"{drawable(title)} (n = {record['n']:g})" if "n" in record else drawable(title)
 
 
-def _scope(found: Sequence[tuple[Run, Mapping[str, Any]]]) -> str:
-    """Which checkpoints, in words."""
+def _scope(chosen: Selection, found: Sequence[tuple[Run, Mapping[str, Any]]]) -> str:
+    """Which checkpoints and which matrix, in words."""
     runs = list(dict.fromkeys(run for run, _ in found))
     epochs = sorted({int(record["epoch"]) for _, record in found if record["epoch"] is not None})
     when = f"after epoch {', '.join(map(str, epochs))} · " if epochs else ""
-    return f"train split · {when}{seeds_text(runs)}"
+    what = "" if chosen.matrix == WHOLE_HESSIAN else f"{shorten(chosen.matrix, 40)} · "
+    return f"train split · {what}{when}{seeds_text(runs)}"
 
 
 def _method_legend(figure: Figure, runs: Sequence[Run]) -> None:
