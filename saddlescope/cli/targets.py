@@ -39,7 +39,9 @@ Model = Annotated[
     str | None, typer.Option(help="package.module:factory of a network from elsewhere.")
 ]
 Data = Annotated[str | None, typer.Option(help="package.module:dataset to go with --model.")]
-WhichSplit = Annotated[Split, typer.Option(help="train or test; with --model only what the table calls the data.")]
+WhichSplit = Annotated[
+    Split, typer.Option(help="train or test; with --model only what the table calls the data.")
+]
 WhichCriterion = Annotated[
     str,
     typer.Option(

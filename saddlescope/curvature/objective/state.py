@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -56,19 +56,28 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def held_attributes(model: nn.Module) -> Iterator[list[str]]:
-    """Put back what the modules keep as plain attributes: caches, a state carried along.
+    """Put back what the modules keep as plain attributes: caches, counters, a state carried along.
+
+    Of lists, mappings and sets also what is in them.
 
     Yields:
         A list, which holds the names of those that had changed when the block has ended.
     """
-    saved = [(name, module, dict(module.__dict__)) for name, module in model.named_modules()]
+    saved = [
+        (name, module, dict(module.__dict__), _containers(module))
+        for name, module in model.named_modules()
+    ]
     changed: list[str] = []
     try:
         yield changed
     finally:
-        for name, module, before in saved:
+        for name, module, before, contents in saved:
             now = module.__dict__
-            for key in [k for k in now if k not in before or now[k] is not before[k]]:
+            written = [key for key, content in contents.items() if not _same(before[key], content)]
+            for key in written:
+                _fill(before[key], contents[key])
+            replaced = [k for k in now if k not in before or now[k] is not before[k]]
+            for key in dict.fromkeys([*written, *replaced]):
                 if key == "training":
                     continue
                 changed.append(f"{name}.{key}" if name else key)
@@ -78,6 +87,34 @@ def held_attributes(model: nn.Module) -> Iterator[list[str]]:
                     del now[key]
             for key in before.keys() - now.keys():
                 now[key] = before[key]
+
+
+_INTERNAL: Final = frozenset(nn.Module().__dict__)
+"""Attributes of every module, which torch keeps: parameters, buffers, modules, hooks."""
+
+
+def _containers(module: nn.Module) -> dict[str, Any]:
+    """Shallow copies of the lists, mappings and sets that a module keeps."""
+    return {
+        key: value.copy()
+        for key, value in module.__dict__.items()
+        if type(value) in (list, dict, set) and key not in _INTERNAL
+    }
+
+
+def _same(one: Any, two: Any) -> bool:
+    """Whether two containers of a kind hold the same objects."""
+    if isinstance(one, set):
+        return bool(one == two)
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(one[key] is two[key] for key in one)
+    return len(one) == len(two) and all(a is b for a, b in zip(one, two, strict=True))
+
+
+def _fill(container: Any, content: Any) -> None:
+    """Put a content back in place: others may hold the container too."""
+    container.clear()
+    (container.extend if isinstance(container, list) else container.update)(content)
 
 
 @dataclass(eq=False)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from saddlescope.curvature import CurvatureMonitor, HessianOperator, Programs
+from saddlescope.curvature import CurvatureMonitor, HessianOperator, Programs, extreme_eigenvalues
 from saddlescope.curvature.objective.state import exact_arithmetic, tf32, untouched
 from tests.curvature.networks import convolutional, images
 
@@ -160,3 +160,34 @@ def test_a_compiled_model_is_measured_as_it_is_written(compile_it, strategy):
     assert row.n == 6
     # It is compiled still: what it was called with before, it is called with again.
     assert model(data[0]).shape == plain(data[0]).shape
+
+
+class Logging(nn.Module):
+    """Counts and keeps what it sees, in containers that others hold too."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+        self.counts, self.seen, self.kinds = {"calls": 0, "last": None}, [], {"start"}
+
+    def forward(self, x):
+        self.counts["calls"] += 1
+        self.counts["last"] = x
+        self.seen.append(x)
+        self.kinds.add(str(x.dtype))
+        return self.layer(x)
+
+
+def test_what_a_model_writes_into_its_containers_is_put_back():
+    torch.manual_seed(0)
+    model, x = Logging().eval(), torch.randn(9, 3)
+    model(x)
+    counts, seen = model.counts, model.seen
+    ends = extreme_eigenvalues(
+        HessianOperator(model, nn.CrossEntropyLoss(), [(x, torch.arange(9) % 2)])
+    )
+    assert (model.counts, model.seen) == ({"calls": 1, "last": x}, [x])
+    assert model.counts is counts
+    assert model.seen is seen
+    assert model.kinds == {"start", "torch.float32"}
+    assert ends.notes == ()
