@@ -85,8 +85,8 @@ SPECTRUM_COLUMNS: Final[Mapping[str, type]] = columns(
 ).types
 """One row a class or group: kind is "group" or "class", name "all", "head", … or the class
 number. `operator`, `parameters` and `weight_decay` say which matrix, `digest` identifies the
-checkpoint's content, of a network from elsewhere also its samples, and `settings` the options of the run; with split, kind, name, criterion,
-seed and dtype they key a row for restart."""
+checkpoint's content, of a network from elsewhere also its samples, and `settings` the options of
+the run; with split, kind, name, criterion, seed and dtype they key a row for restart."""
 
 SPECTRUM_KEY: Final[tuple[str, ...]] = (
     "digest", "split", "kind", "name", "criterion", "operator", "parameters", "weight_decay",

@@ -199,7 +199,8 @@ def _judge(
                 f"the gradient is not that of the loss: along a direction it says {slope:.6g}, and "
                 f"the loss itself changes by {seen[step].slope:.6g} (central difference in float64 "
                 "on a few samples). Likely causes: gradients that are scaled, reversed or passed "
-                "straight through (scale_grad_by_freq, a hook, a Function of your own)"
+                "straight through (scale_grad_by_freq, a hook, a Function of your own), or "
+                "arithmetic in less than float32 inside the model"
             )
     if not product_agrees:
         step = _settled(
