@@ -18,7 +18,8 @@ from saddlescope.runs import write_json, write_text
 
 SHOTS = ["acc_many", "acc_medium", "acc_few", "acc_avg"]
 COLUMNS = [
-    "run", "method", "epoch", "split", "kind", "name", "n", "lambda_max", "lambda_max_lower",
+    "run", "method", "epoch", "checkpoint", "split", "kind", "name", "criterion", "operator",
+    "parameters", "weight_decay", "seed", "n", "lambda_max", "lambda_max_lower",
     "lambda_max_upper", "lambda_min", "lambda_min_lower", "lambda_min_upper", "lambda_ratio",
     "lambda_ratio_lower", "lambda_ratio_upper", "confidence", "gradient_norm", "loss", "matvecs",
     "verdict",

@@ -45,7 +45,7 @@ def commands(run: RunFolder, data_root: str) -> Iterator[list[str]]:
             yield [*always, *small, "--checkpoint", checkpoint]
     yield [*always, *rows, "--split", "test"]
     if seed <= 3:
-        yield [*always, "--groups", "", "--classes", "0"]
+        yield [*always, "--groups", "none", "--classes", "0"]
     if seed == 1:
         yield [*always, "--groups", "all", "--classes", "none"]
     if run.name == "study-sgd-seed1":

@@ -58,7 +58,7 @@ class CurvatureLog:
     ) -> None:
         self.monitor, self.network = monitor, network
         self._writers = [_writer(place, monitor.unit) for place in to]
-        self._last: int | None = None
+        self._last: tuple[int, int] | None = None
 
     def __call__(self, model: nn.Module, number: int) -> list[SpectrumRow]:
         """Measure if this epoch or step is due and new, and write.
@@ -70,9 +70,9 @@ class CurvatureLog:
         Returns:
             The new rows.
         """
-        if number == self._last:  # a framework may call several times a step
+        if (id(model), number) == self._last:  # a framework may call several times a step
             return []
-        self._last = number
+        self._last = id(model), number
         rows = self.monitor(model, number)
         for write in self._writers if rows else ():
             write(number, rows)

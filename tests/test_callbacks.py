@@ -47,6 +47,12 @@ def test_it_measures_what_is_due_once_and_what_the_operator_says():
     assert of_class["lambda_max"].tolist() == pytest.approx([truth.lambda_max.value] * 2, rel=1e-2)
 
 
+def test_another_network_at_the_same_step_is_measured_too():
+    curves = CurvatureLog(monitor(unit="step"))
+    one, two = model(), model()
+    assert [len(curves(net, 5)) for net in (one, two, two)] == [2, 2, 0]
+
+
 def test_a_csv_goes_on_below_its_header(tmp_path):
     path = tmp_path / "new" / "curvature.csv"
     for epochs in ((0, 1), (2,)):  # the second time as a resumed run

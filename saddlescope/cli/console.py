@@ -184,6 +184,10 @@ def number_list(
         if match is None:
             raise UsageError(f"{option} {text[:80]}: expected {expected} such as 0,80 or 0-9")
         span_of = range(int(match[1]), int(match[2] or match[1]) + 1)
+        if not span_of:
+            raise UsageError(
+                f"{option} {text[:80]}: {part.strip()} goes down; write the lower first"
+            )
         if len(numbers) + len(span_of) > _MOST_NUMBERS:
             raise UsageError(f"{option} {text[:80]}: more than {_MOST_NUMBERS:,} numbers")
         numbers += span_of

@@ -141,7 +141,7 @@ def asked_groups(text: str | None) -> "list[Grouping] | None":
     """Return the groups asked for, those from import paths loaded; None where nobody asked."""
     if text is None:
         return None
-    names = [] if text == "none" else [name.strip() for name in text.split(",")]
+    names = [] if text.strip() in ("", "none") else [name.strip() for name in text.split(",")]
     return [_grouping(name) if ":" in name else name for name in names]
 
 

@@ -74,7 +74,10 @@ def train(
             autocompletion=one_of(CLASSIFIERS),
         ),
     ] = None,
-    tau: Annotated[float, typer.Option(min=0.0, help="Power of a length, for tau-norm.")] = 0.7,
+    tau: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Power of a length, for tau-norm.", show_default="0.7"),
+    ] = None,
     monitor: Annotated[
         str | None,
         typer.Option(
@@ -143,10 +146,20 @@ def train(
         raise UsageError("give a recipe, or --from with --classifier: one of the two")
     if (source is None) != (classifier is None):
         raise UsageError("--from and --classifier go together")
+    if resume and force:
+        raise UsageError("--resume goes on with a run and --force deletes it: give one of them")
+    if monitor_every != 1 and monitor is None:
+        raise UsageError("--monitor-every goes with --monitor, which says what to measure")
+    if tau is not None and classifier != "tau-norm":
+        raise UsageError("--tau goes with --classifier tau-norm")
     start = None
     if source is not None and classifier is not None:
         refuse_of_a_run(jobs=jobs, shard=shard)
-        resolved, start = second_stage(source, classifier, tau=tau, overrides=overrides or ())
+        if only is not None:
+            raise UsageError("--only is for a recipe with [[sweep]] blocks, and --from is one run")
+        resolved, start = second_stage(
+            source, classifier, overrides=overrides or (), **({} if tau is None else {"tau": tau})
+        )
     else:
         assert recipe is not None
         plan = load_plan(recipe, overrides=overrides or ())

@@ -13,7 +13,7 @@ import torch
 
 from saddlescope.errors import DataError
 from saddlescope.longtail.augment import Augmentation, changed, draw_changes
-from saddlescope.longtail.files import ImageFiles
+from saddlescope.longtail.files import ImageFiles, add_weights
 from saddlescope.longtail.splits import Classes, Thresholds
 from saddlescope.longtail.subsets import Cut
 from saddlescope.longtail.transfer import send
@@ -152,10 +152,11 @@ class LabelledImages:
 
     @cached_property
     def checksum(self) -> str:
-        """SHA-256 of shape, pixels and labels, as hex; the same on every device."""
+        """SHA-256 of shape, pixels, labels and weights, as hex; the same on every device."""
         digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
         digest.update(self.images.cpu().numpy().tobytes())
         digest.update(self.labels.cpu().numpy().astype("<i8").tobytes())
+        add_weights(digest, self.sample_weights)
         return digest.hexdigest()
 
 

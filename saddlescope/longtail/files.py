@@ -75,6 +75,12 @@ def _upright(image: Image.Image) -> Image.Image:
     return image
 
 
+def add_weights(digest: "hashlib._Hash", weights: torch.Tensor | None) -> None:
+    """Add the weights of samples to a checksum; of samples without any it stays as it is."""
+    if weights is not None:
+        digest.update(weights.cpu().numpy().astype("<f4").tobytes())
+
+
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
     """Image files with their classes, of any size, given out at one size.
@@ -175,10 +181,11 @@ class ImageFiles:
 
     @cached_property
     def checksum(self) -> str:
-        """SHA-256 of paths and labels, as hex; the files themselves are not read for it."""
+        """SHA-256 of paths, labels and weights, as hex; the files are not read for it."""
         digest = hashlib.sha256()
         for path, label in zip(self.paths, self.labels.tolist(), strict=True):
             digest.update(f"{path}\0{label}\n".encode())
+        add_weights(digest, self.sample_weights)
         return digest.hexdigest()
 
     def _normalise(self, images: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,9 @@ _LINE = re.compile(
 _MARK = "\ufeff"
 """Which editors of Windows put at the head of a file; it is no part of a path."""
 
+_LARGEST_WEIGHT = 1e30
+"""Of a sample; float32 holds it, and a loss times it."""
+
 _LONGEST = 1 << 30
 """Bytes of a list file; iNaturalist's has 30 MB."""
 
@@ -118,6 +121,14 @@ def read_folder(
     return Listing(folder, tuple(paths), tuple(labels)), names
 
 
+def _number(text: str) -> float:
+    """A number; NaN of what only looks like one (1.2.3)."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def _parsed(line: str, *, root: Path, where: str) -> tuple[str, int, float | None]:
     match = _LINE.fullmatch(line.strip())
     if match is None:
@@ -133,7 +144,9 @@ def _parsed(line: str, *, root: Path, where: str) -> tuple[str, int, float | Non
                 break
     if path.is_absolute() or ".." in path.parts or not path.parts:
         raise DataError(f"{where}: {path} leaves the image root {root}; paths are relative to it")
-    weight = None if match["weight"] is None else float(match["weight"])
-    if weight is not None and not 0 <= weight < math.inf:
-        raise DataError(f"{where}: weight {weight}: expected a number of at least 0")
+    weight = None if match["weight"] is None else _number(match["weight"])
+    if weight is not None and not 0 <= weight <= _LARGEST_WEIGHT:
+        raise DataError(
+            f"{where}: weight {match['weight']}: expected a number from 0 to {_LARGEST_WEIGHT:g}"
+        )
     return str(path), int(match["label"]), weight

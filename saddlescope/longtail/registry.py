@@ -157,6 +157,11 @@ def load_data(
     if not spec.in_files and (wrong := files.given()):
         raise UsageError(f"data.{wrong[0]} is for sets of image files; {name} is none")
     factor = spec.imbalance_factor if imbalance_factor is None else imbalance_factor
+    if factor is None and cut != Cut():
+        raise UsageError(
+            f"{name} is long-tailed as it is: profile and subset say how a tail is cut, and "
+            "without an imbalance factor none is"
+        )
     counts = None
     if spec.num_classes and spec.largest and factor is not None:
         counts = class_counts(

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
+import pandas as pd
+
 from saddlescope.reporting.judging import (
     CONTRADICTED,
     SUPPORTED,
@@ -20,8 +22,8 @@ from saddlescope.reporting.judging import (
     judge,
 )
 from saddlescope.reporting.loading import Run
-from saddlescope.reporting.selection import Selection
-from saddlescope.reporting.text import method_label, number, plural
+from saddlescope.reporting.selection import WHOLE_HESSIAN, Selection, spread
+from saddlescope.reporting.text import method_label, number, plural, shorten
 
 MUCH: Final = 10.0
 """What "much larger" in Eq. 8 is taken to mean, as a factor."""
@@ -66,6 +68,8 @@ def paper_claims(chosen: Selection, *, obstacle: str = "") -> tuple[Claim, ...]:
 
 
 def _mostly_negative(chosen: Selection) -> Claim:
+    if other := _of_another_matrix(chosen):
+        return Claim("Footnote 2", "λ_min is mostly negative.", UNDECIDED, other)
     verdicts = [ratio.verdict for own in chosen.class_ratios.values() for ratio in own]
     negative, positive = verdicts.count("negative-curvature"), verdicts.count("positive")
     if 2 * negative > len(verdicts):
@@ -76,12 +80,38 @@ def _mostly_negative(chosen: Selection) -> Claim:
     return Claim("Footnote 2", "λ_min is mostly negative.", verdict, reason)
 
 
+def _of_another_matrix(chosen: Selection) -> str:
+    """Say that the rows are of another matrix than the claims."""
+    if chosen.matrix in ("", WHOLE_HESSIAN):
+        return ""
+    return f"The rows are of {shorten(chosen.matrix, 60)}, and the claim is of the Hessian."
+
+
+def _unlike_rows(chosen: Selection) -> str:
+    """Say why the rows of these runs cannot be set against each other."""
+    if other := _of_another_matrix(chosen):
+        return other
+    if chosen.rows.empty:
+        return ""
+    epochs = pd.to_numeric(chosen.rows.groupby("index")["epoch"].first(), errors="coerce").dropna()
+    runs = [chosen.runs[int(index)] for index in epochs.index.astype(int)]
+    shares = {(epoch + 1) / (run.epochs or 1) for run, epoch in zip(runs, epochs, strict=True)}
+    if len(shares) > 1:
+        return f"Measured at different epochs ({spread(epochs.astype(int))})."
+    count = sum(len(chosen.ratios(panel.kind, panel.name)) for panel in chosen.panels)
+    level = float(chosen.rows["confidence"].min())
+    if count * (1.0 - level) >= 1.0:
+        return f"Bounds at {100 * level:g} % say nothing of {count} rows together."
+    return ""
+
+
 def _ratio_orderings(chosen: Selection) -> Iterator[Ordering]:
     keys = ("all", "head", "tail") if chosen.names("group")[:1] == ["all"] else ("head", "tail")
     panels = dict(zip(keys, chosen.panels, strict=False))
     here = f"class {panels['tail'].name}" if "tail" in panels else "the tail class"
     here += " (class 80 in the paper)" if "tail" in panels and panels["tail"].name != "80" else ""
     networks: dict[str, Networks] = {}
+    unlike = _unlike_rows(chosen)
     for key, panel in panels.items():
         # A network that cannot be compared must not drop out: the others would seem to agree.
         networks[key] = by_method(
@@ -92,7 +122,11 @@ def _ratio_orderings(chosen: Selection) -> Iterator[Ordering]:
             for index, ratio in chosen.ratios(panel.kind, panel.name).items()
         )
     for source, key, statement, pairs in _RATIOS:
-        yield Ordering(source, statement.format(tail=here), pairs, networks.get(key, {}))
+        obstacle = unlike
+        if key in panels and panels[key].stands_in:
+            obstacle = obstacle or f"{panels[key].title}: that of the claim was not measured."
+        measured = networks.get(key, {})
+        yield Ordering(source, statement.format(tail=here), pairs, measured, obstacle)
 
 
 def _accuracy_orderings(chosen: Selection) -> Iterator[Ordering]:
@@ -101,7 +135,8 @@ def _accuracy_orderings(chosen: Selection) -> Iterator[Ordering]:
         statement = f"{shot} accuracy, last epoch: {' > '.join(map(method_label, order))}."
         found = [(run, float(run.metrics[column].iloc[-1])) for run in trained]
         yield _accuracy("Table 3", statement, order, found)
-    starts = [run.switch_epoch for run in chosen.runs if run.switch_epoch is not None]
+    own = [run.switch_epoch for run in chosen.runs if run.method == "sse-sam"]
+    starts = [epoch for epoch in own if epoch is not None]
     for column, shot, order in _AFTER_THE_SWITCH if starts else ():
         start = min(starts)
         statement = (

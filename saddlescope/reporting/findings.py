@@ -16,9 +16,15 @@ import pandas as pd
 
 from saddlescope.reporting.claims import paper_claims
 from saddlescope.reporting.judging import MIN_SEEDS, Claim
-from saddlescope.reporting.loading import Run
+from saddlescope.reporting.loading import Run, flatten
 from saddlescope.reporting.ordering import comparison
-from saddlescope.reporting.selection import WORST_FIRST, Ratio, Selection, spread
+from saddlescope.reporting.selection import (
+    WHOLE_HESSIAN,
+    WORST_FIRST,
+    Ratio,
+    Selection,
+    spread,
+)
 from saddlescope.reporting.text import listing, number, plural, shorten
 
 _WORDS = {
@@ -76,7 +82,7 @@ def find(chosen: Selection) -> Findings:
     )
     limits = _limits(chosen, obstacle)
     return Findings(
-        paragraph=" ".join(_paragraph(chosen, comparisons, limits)),
+        paragraph=" ".join(_paragraph(chosen, comparisons, limits, obstacle)),
         comparisons=comparisons,
         verdicts=verdicts,
         limits=limits,
@@ -100,7 +106,7 @@ def _verdict(label: str, ratios: Sequence[Ratio]) -> RunVerdict:
 
 
 def _paragraph(
-    chosen: Selection, comparisons: Sequence[str], limits: Sequence[str]
+    chosen: Selection, comparisons: Sequence[str], limits: Sequence[str], obstacle: str
 ) -> Iterable[str]:
     if chosen.rows.empty:
         yield "No spectrum was measured, so nothing can be said about saddles."
@@ -124,7 +130,9 @@ def _paragraph(
             f"{_range(negative)}, so these are saddles only as far as such a gradient passes for "
             "zero."
         )
-    if len(measured) > 1 and comparisons:
+    if obstacle and chosen.of_methods:
+        yield f"The methods cannot be compared. {obstacle}"
+    elif len(measured) > 1 and comparisons:
         yield f"By λ_ratio, higher being further from a saddle: {comparisons[0]}"
     yield limits[0]
 
@@ -132,7 +140,8 @@ def _paragraph(
 def _limits(chosen: Selection, obstacle: str) -> tuple[str, ...]:
     limits = [_of_seeds(chosen), *([obstacle] if obstacle else ())] if chosen.of_methods else []
     negative = (chosen.rows["verdict"] == "negative-curvature").any()
-    if negative and any(_piecewise_linear(run.recipe) for run in chosen.runs):
+    hessian = chosen.matrix == WHOLE_HESSIAN
+    if negative and hessian and any(_piecewise_linear(run.recipe) for run in chosen.runs):
         limits.append(
             "A network of ReLUs is linear in each of its tensors, piece by piece, and so the part "
             "of its Hessian that can curve down has zero trace: λ_min < 0 comes with the "
@@ -157,7 +166,8 @@ def _limits(chosen: Selection, obstacle: str) -> tuple[str, ...]:
 
 def _of_seeds(chosen: Selection) -> str:
     """Say what the number of training seeds supports."""
-    seeds = Counter(method for method, _ in {(run.method, run.seed) for run in chosen.runs})
+    shown = [chosen.runs[index] for index in chosen.measured] or chosen.runs
+    seeds = Counter(method for method, _ in {(run.method, run.seed) for run in shown})
     fewest = min(seeds.values(), default=0)
     if fewest == 1:
         return (
@@ -183,7 +193,11 @@ def _obstacle(runs: Sequence[Run]) -> str:
     unfinished = [run.name for run in runs if not run.finished]
     if unfinished:
         return f"Not finished: {shorten(', '.join(unfinished), 80)}."
-    flat = [_flatten(run.recipe) for run in runs]
+    data = [run.info.get("data") for run in runs]
+    told = {json.dumps([d.get("checksum"), d.get("counts")]) for d in data if isinstance(d, dict)}
+    if len(told) > 1:
+        return "The runs were trained on different data, as their run.json say."
+    flat = [flatten(run.recipe) for run in runs]
     keys = sorted({key for recipe in flat for key in recipe})
     free = ("name", "seed", "training.seed")
     shared = [key for key in keys if key not in free and key.split(".")[0] != "method"]
@@ -206,15 +220,6 @@ def _piecewise_linear(recipe: dict[str, Any]) -> bool:
         and known.get("classifier", "linear") == "linear"
         and known.get("norm", "batch") == "batch"
     )
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
-    if isinstance(value, dict):
-        flat: dict[str, str] = {}
-        for key, item in value.items():
-            flat |= _flatten(item, f"{prefix}.{key}" if prefix else key)
-        return flat
-    return {prefix: json.dumps(value, default=str)}
 
 
 def _counts(verdicts: Iterable[str]) -> str:

@@ -37,12 +37,14 @@ class Ordering:
         statement: The claim, in the words of the runs' classes.
         pairs: Method keys: the first of each pair lies above the second.
         networks: What was measured.
+        obstacle: Why these cannot decide it, whatever they say.
     """
 
     source: str
     statement: str
     pairs: Sequence[tuple[str, str]]
     networks: Networks
+    obstacle: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def judge(ordering: Ordering, *, obstacle: str = "") -> Claim:
         ordering: The claim with what was measured.
         obstacle: A reason not to compare at all.
     """
+    obstacle = obstacle or ordering.obstacle
     verdict, reason = _verdict(ordering.pairs, ordering.networks, obstacle)
     return Claim(ordering.source, ordering.statement, verdict, reason)
 

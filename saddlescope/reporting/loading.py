@@ -10,6 +10,7 @@ escaping is left to the template.
 """
 
 import csv
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -232,6 +233,16 @@ def _from_tables(tables: Sequence[Path], problems: list[Problem]) -> list[Run]:
         )
         for network in networks_of(rows)
     ]
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, str]:
+    """Return a recipe's keys, sections and key joined by dots, with their values as JSON."""
+    if isinstance(value, dict):
+        flat: dict[str, str] = {}
+        for key, item in value.items():
+            flat |= flatten(item, f"{prefix}.{key}" if prefix else key)
+        return flat
+    return {prefix: json.dumps(value, default=str)}
 
 
 def _read(

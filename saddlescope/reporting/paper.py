@@ -19,9 +19,9 @@ import pandas as pd
 
 from saddlescope.errors import UsageError
 from saddlescope.reporting.frames import to_csv, to_latex, to_markdown
-from saddlescope.reporting.loading import Run
+from saddlescope.reporting.loading import Run, flatten
 from saddlescope.reporting.selection import Selection
-from saddlescope.reporting.text import SHOTS, method_label
+from saddlescope.reporting.text import SHOTS, method_label, plural
 from saddlescope.runs import LOSSES, METHODS, write_text
 
 PAPER_COLUMNS: Final = (
@@ -38,6 +38,9 @@ TABLE_TITLES: Final = {
 
 TABLES: Final[Mapping[str, int]] = {f"table{number}": number for number in TABLE_TITLES}
 """Name of a file to the number of a table of the paper."""
+
+_FREE = ("name", "seed", "training.seed")
+"""What runs of one setting may differ in."""
 
 _NOT_RUN = "not run: no code was released for this row's method here"
 _SECOND_STAGES = {"sgd+tau-norm", "sgd+crt", "sgd+lws"}
@@ -70,7 +73,7 @@ def paper_table(chosen: Selection, table: int) -> pd.DataFrame:
 
     Args:
         chosen: runs; those that are finished and belong to a cell are used. Of several settings
-            (network, epochs) in a cell, those with the most epochs.
+            in a cell, the one of the most epochs, then of the most seeds.
         table: 1, 2 or 3.
 
     Returns:
@@ -188,17 +191,24 @@ def save_table(chosen: Selection, name: str, folder: str | Path) -> list[Path]:
 
 
 def _belonging(runs: Sequence[Run], row: Mapping[str, Any]) -> tuple[list[Run], str]:
-    """The runs of one cell, all of one setting, and the setting in words."""
-    by_setting: dict[tuple[int, str], list[Run]] = {}
+    """The runs of one cell, all of one setting and each of another seed, and it in words."""
+    by_setting: dict[tuple[str, ...], dict[object, Run]] = {}
     for run in runs:
         if run.finished and len(run.metrics) and _belongs(run, row):
-            model = _section(run, "model").get("name", "?")
-            epochs = int(run.metrics["epoch"].iloc[-1]) + 1
-            by_setting.setdefault((epochs, f"{model}, {epochs} epochs"), []).append(run)
+            own = {key: value for key, value in flatten(run.recipe).items() if key not in _FREE}
+            setting = f"{_epochs(run)}", *(f"{key}={own[key]}" for key in sorted(own))
+            by_setting.setdefault(setting, {}).setdefault(run.seed, run)
     if not by_setting:
         return [], ""
-    setting = max(by_setting)
-    return by_setting[setting], setting[1]
+    settings = [list(seeds.values()) for seeds in by_setting.values()]
+    found = max(settings, key=lambda runs: (_epochs(runs[0]), len(runs)))
+    others = len(by_setting) - 1
+    words = f"{_section(found[0], 'model').get('name', '?')}, {_epochs(found[0])} epochs"
+    return found, words + (f" ({plural(others, 'other setting')} left out)" if others else "")
+
+
+def _epochs(run: Run) -> int:
+    return int(run.metrics["epoch"].iloc[-1]) + 1
 
 
 def _belongs(run: Run, row: Mapping[str, Any]) -> bool:
@@ -208,7 +218,10 @@ def _belongs(run: Run, row: Mapping[str, Any]) -> bool:
     if _section(run, "loss").get("name", "ce") != row["loss"]:
         return False
     factor = row["imbalance_factor"]
-    if factor is not None and data.get("imbalance_factor") != factor:
+    if factor is not None and (
+        data.get("imbalance_factor", _usual_factor(run)) != factor
+        or data.get("profile", "exp") != "exp"
+    ):
         return False
     name = run.method
     head, tail = row["rho_head"], row["rho_tail"]
@@ -217,6 +230,12 @@ def _belongs(run: Run, row: Mapping[str, Any]) -> bool:
     if name in ("sam-ext", "sse-sam") and method.get("rho_head") != head:
         return False
     return name not in ("imbsam", "sam-ext", "sse-sam") or bool(method.get("rho_tail") == tail)
+
+
+def _usual_factor(run: Run) -> float | None:
+    """Largest over smallest class, of a run that names none: its data set's own."""
+    counts = run.counts
+    return float(round(max(counts) / min(counts))) if counts and all(counts) else None
 
 
 def _section(run: Run, name: str) -> dict[str, Any]:

@@ -62,11 +62,19 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Panel:
-    """One of Fig. 4's three panels."""
+    """One of Fig. 4's three panels.
+
+    Attributes:
+        kind: "group" or "class".
+        name: of the row.
+        title: what it is of.
+        stands_in: whether another class than the paper's is shown, since that was not measured.
+    """
 
     kind: str
     name: str
     title: str
+    stands_in: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,11 +130,21 @@ class Selection:
             tail = min(classes, key=lambda c: (sizes.get(c, 0), -c))
             # The paper shows class 80 of 100, which is not the smallest.
             tail = 80 if len(sizes) == 100 and 80 in classes else tail
-            panels.append(Panel("class", str(head), f"Class {head}, most frequent"))
+            panels.append(self._panel(head, "most frequent", max(sizes.values(), default=0)))
             if tail != head:
-                word = "a tail class" if tail != min(sizes, key=lambda c: (sizes[c], -c)) else ""
-                panels.append(Panel("class", str(tail), f"Class {tail}, {word or 'rarest'}"))
+                panels.append(self._panel(tail, "rarest", min(sizes.values(), default=0)))
         return tuple(panels)
+
+    def _panel(self, shown: int, word: str, size: int) -> Panel:
+        """The panel of a class that is the most frequent or the rarest, or stands for it."""
+        of_tail = {c for run in self.runs for c in run.group("tail")}
+        if self.class_sizes.get(shown) == size:
+            return Panel("class", str(shown), f"Class {shown}, {word}")
+        if word == "rarest" and (shown in of_tail or not of_tail):
+            return Panel("class", str(shown), f"Class {shown}, a tail class")
+        return Panel(
+            "class", str(shown), f"Class {shown}, {word} of those measured", stands_in=True
+        )
 
     @cached_property
     def class_sizes(self) -> dict[int, int]:
@@ -231,7 +249,8 @@ def select(
     if not (rows["split"] == split).any():
         split = _commonest(rows["split"])
     rows = rows[rows["split"] == split]
-    criterion = _commonest(rows["criterion"])
+    criteria = rows["criterion"]
+    criterion = "ce" if (criteria == "ce").any() else _commonest(criteria)
     rows = rows[rows["criterion"] == criterion]
     # The Hessian of all parameters where there is one; two matrices are never set side by side.
     matrices = rows[["operator", "parameters", "weight_decay"]].apply(matrix_words, axis=1)

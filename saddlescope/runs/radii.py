@@ -59,7 +59,7 @@ def first_epoch(share: float, epochs: int) -> int:
     The share is taken as the decimal number it is written as, so 0.7 of 10 epochs is 7 and not
     7.000000000000001.
     """
-    return math.ceil(Fraction(repr(share)) * epochs)
+    return math.ceil(Fraction(repr(float(share))) * epochs)
 
 
 def method_radii(

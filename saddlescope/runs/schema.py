@@ -48,8 +48,9 @@ LOSS_COLUMNS: Final[tuple[str, ...]] = (
 and without augmentation; means, and the sums of head and tail that Eq. 8 compares."""
 
 NORM_COLUMNS: Final[tuple[str, ...]] = (
-    "epoch", "step", "batch_tail", "gradient_norm", "gradient_norm_head", "gradient_norm_tail", "q",
-    "cos_head_tail", "cos_head", "cos_tail", "signal_head", "signal_tail",
+    "epoch", "step", "batch", "batch_tail", "gradient_norm", "gradient_norm_head",
+    "gradient_norm_tail", "q", "cos_head_tail", "cos_head", "cos_tail", "signal_head",
+    "signal_tail",
 )  # fmt: skip
 """One row of `norms.jsonl` a logged step: what Propositions 3 and 4 assume, on its batch."""
 

@@ -177,9 +177,9 @@ class _Steps:
         """What the group's mean loss was multiplied by in the batch, see `group_losses`."""
         if name == "all" or self.reduction == "group":
             return 1.0
-        tail = norm["batch_tail"]
+        tail, batch = norm["batch_tail"], norm.get("batch", self.batch_size)
         twice = 2.0 if (self.reduction, name) == ("batch-tail-x2", "tail") else 1.0
-        return twice * (tail if name == "tail" else self.batch_size - tail) / self.batch_size
+        return twice * (tail if name == "tail" else batch - tail) / batch
 
 
 def _row(

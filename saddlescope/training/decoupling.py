@@ -92,6 +92,7 @@ def _second_content(trained: Recipe, classifier: str, *, digest: str, tau: float
     if classifier == "tau-norm":
         content["decoupling"]["tau"] = tau
     content["method"]["name"] = "sgd"
+    content["method"].pop("first_stage", None)
     content["training"] |= {"epochs": 1 if classifier == "tau-norm" else EPOCHS}
     content["training"] |= {"checkpoint_every": 0, "norms_every": 0, "losses_every": 0}
     content["loss"].pop("reweight_from", None)

@@ -25,6 +25,7 @@ def gradient_norms(
     tail: Tensor,
     *,
     group_reduction: str = "batch",
+    weights: Tensor | None = None,
 ) -> dict[str, Any]:
     """Gradient norms, angles and signal-to-noise of a batch, as the columns of norms.jsonl.
 
@@ -39,18 +40,20 @@ def gradient_norms(
         labels: shape (B,), on the device.
         tail: shape (B,), bool, on the host.
         group_reduction: see `group_losses`.
+        weights: factors of the samples' losses, shape (B,), on the device; None weighs alike.
 
     Returns:
         Numbers by column. None where a group has no sample in the batch, or for the signal fewer
         than two.
     """
     vector = select_parameters(model)
+    weights = torch.ones_like(labels, dtype=vector.dtype) if weights is None else weights
     with untouched(model), torch.enable_grad():
         losses = group_losses(
-            criterion(model(inputs), labels), tail, group_reduction=group_reduction
+            criterion(model(inputs), labels) * weights, tail, group_reduction=group_reduction
         )
         parts = {name: _flat(loss, vector, retain=True) for name, loss in losses.items()}
-        row: dict[str, Any] = {"batch_tail": int(tail.sum())}
+        row: dict[str, Any] = {"batch": len(labels), "batch_tail": int(tail.sum())}
         row |= {f"gradient_norm_{name}": None for name in GROUPS}
         row |= {f"gradient_norm_{name}": float(part.norm()) for name, part in parts.items()}
         whole = torch.stack(list(parts.values())).sum(0)
@@ -67,7 +70,7 @@ def gradient_norms(
         on_device = tail.to(labels.device)
         for name, members in (("head", ~on_device), ("tail", on_device)):
             row[f"signal_{name}"] = _signal(
-                model, criterion, inputs[members], labels[members], vector
+                model, criterion, inputs[members], labels[members], weights[members], vector
             )
     return row
 
@@ -77,6 +80,7 @@ def _signal(
     criterion: nn.Module,
     inputs: Tensor,
     labels: Tensor,
+    weights: Tensor,
     vector: ParameterVector,
 ) -> float | None:
     """m·‖μ‖²/Σσ² of the samples' gradients, ‖μ‖² and σ² without bias; 0 where μ is in the noise."""
@@ -85,7 +89,8 @@ def _signal(
         return None
     total, squares = None, torch.zeros((), dtype=torch.float64, device=labels.device)
     for index in range(count):
-        loss = criterion(model(inputs[index : index + 1]), labels[index : index + 1]).sum()
+        one = slice(index, index + 1)
+        loss = (criterion(model(inputs[one]), labels[one]) * weights[one]).sum()
         gradient = _flat(loss, vector)
         total = gradient if total is None else total + gradient
         squares += gradient.square().sum(dtype=torch.float64)

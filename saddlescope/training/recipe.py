@@ -180,6 +180,12 @@ class OptimizerSection(_Section):
     schedule: Literal["cosine", "cosine-released", "constant"] = "cosine"
     clip: float | None = Field(default=None, gt=0, le=_LARGEST_STEP)
 
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise PydanticCustomError("nesterov", "nesterov = true needs momentum > 0", {})
+        return self
+
 
 class TrainingSection(_Section):
     """`[training]`: how long, what is kept, and how it is computed.

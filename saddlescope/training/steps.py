@@ -213,13 +213,16 @@ class Steps:
         return values if train.sample_weights is None else values * train.sample_weights[there]
 
     def _norms(self, indices: Tensor, images: Tensor) -> dict[str, Any]:
+        train = self.data.train
+        there = send(indices, train.device)
         return gradient_norms(
             self.model,
             self._criterion,
             images,
-            self.data.train.labels[send(indices, self.data.train.device)],
+            train.labels[there],
             self._is_tail[indices],
             group_reduction=self.recipe.method.group_reduction,
+            weights=None if train.sample_weights is None else train.sample_weights[there],
         )
 
     def _autocast(self) -> AbstractContextManager[Any]:

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ import typer.main
 from study_claims import claim_lines
 from study_figures import FIGURES, escape_figure
 
+from saddlescope.cli.console import number_list
 from saddlescope.cli.main import app
 from saddlescope.cli.sweep import unfinished
+from saddlescope.cli.targets import asked_groups
 from saddlescope.experiments import ESCAPE_COLUMNS
 from saddlescope.reporting import load_runs
 from saddlescope.runs import METHODS, RunFolder
@@ -192,3 +195,18 @@ def test_every_measurement_is_a_command_that_saddlescope_takes(name, monkeypatch
 def test_a_stray_folder_is_named():
     with pytest.raises(SystemExit, match="pilot: not a run of the study"):
         study_results.arm_and_seed("pilot")
+
+
+def test_its_commands_can_be_meant():
+    """Groups and classes of every measurement are those that the command line knows."""
+    runs = study.finished(study.KEPT)
+    groups, classes = set(), set()
+    for run in runs:
+        for words in study.commands(run, "data"):
+            options = dict(pairwise(words))
+            if "--groups" in options:
+                groups |= set(asked_groups(options["--groups"]))
+                classes.add(options["--classes"])
+    assert groups == {"tail", "all"}
+    for text in classes - {"none"}:
+        assert set(number_list(text)) <= set(range(10))

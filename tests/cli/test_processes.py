@@ -210,6 +210,12 @@ def test_lists_of_numbers_have_an_end(text):
     assert len(str(refused.value)) < 200
 
 
+@pytest.mark.parametrize("text", ["9-8", "0,9-8", "2-0,1"])
+def test_a_range_that_goes_down_is_refused(text):
+    with pytest.raises(UsageError, match="lower first"):
+        number_list(text)
+
+
 def test_threads_have_an_end():
     done = CliRunner().invoke(app, ["train", "package:digits-lt", "--threads", "99999999999"])
     assert done.exit_code == ExitCode.USAGE

@@ -61,6 +61,15 @@ def test_what_goes_together(first, tmp_path):
         command("train", "--from", tmp_path, "--classifier", "crt"), ExitCode.DATA, "recipe.toml"
     )
     refused(command("train", "package:digits-lt", "--shard", "1/2"), ExitCode.USAGE, "--shard")
+    second = ("train", "--from", first, "--classifier", "crt")
+    refused(command(*second, "--only", "x"), ExitCode.USAGE, "--only is for a recipe with")
+    refused(command(*second, "--tau", "0.2"), ExitCode.USAGE, "--tau goes with")
+    recipe = ("train", "package:digits-lt")
+    refused(command(*recipe, "--tau", "0.2"), ExitCode.USAGE, "--tau goes with")
+    refused(command(*recipe, "--monitor-every", "3"), ExitCode.USAGE, "goes with --monitor")
+    refused(command(*recipe, "--resume", "--force"), ExitCode.USAGE, "give one of them")
+    no_momentum = ("--set", "optimizer.nesterov=true", "--set", "optimizer.momentum=0")
+    refused(command(*recipe, *no_momentum), ExitCode.USAGE, "needs momentum")
 
 
 def test_a_list_of_files_is_inspected_and_trained_on(tmp_path):

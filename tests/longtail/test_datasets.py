@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from saddlescope.errors import DataError
 from saddlescope.longtail import LabelledImages, load_data
+from saddlescope.longtail.files import ImageFiles
 
 
 @pytest.fixture
@@ -95,3 +98,18 @@ def test_content_and_normalisation_are_the_same_on_the_gpu(small):
     assert moved.checksum == small.checksum
     assert moved.indices_of((0,)).tolist() == [0, 4]
     torch.testing.assert_close(moved.normalised([1, 2]).cpu(), small.normalised([1, 2]))
+
+
+def test_weights_of_samples_are_in_the_checksum():
+    """A run that is resumed with other weights would minimise another loss."""
+    images, labels = torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1, 1])
+
+    def checksum(weights):
+        given = None if weights is None else torch.tensor(weights)
+        made = LabelledImages(images, labels, (0.0,), (1.0,), sample_weights=given)
+        files = ImageFiles(Path(), ("a", "b", "c"), labels, sample_weights=given)
+        return made.checksum, files.checksum
+
+    seen = [checksum(weights) for weights in (None, [1.0, 1.0, 1.0], [1.0, 1.0, 50.0])]
+    for kind in zip(*seen, strict=True):
+        assert len(set(kind)) == 3

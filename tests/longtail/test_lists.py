@@ -40,6 +40,9 @@ def test_a_third_column_is_a_weight(tmp_path):
         ("a.png 0 1\nb.png 0\n", "1 of 2 lines have a weight"),
         ("a.png 0 -1\n", "line 1: weight"),
         ("a.png 0 nan\n", "line 1: weight nan"),
+        ("a.png 0 1.2.3\n", "line 1: weight 1.2.3"),
+        ("a.png 0 .\n", "line 1: weight ."),
+        ("a.png 0 1e39\n", "line 1: weight 1e39"),
         ("a.png 0 inf\n", "line 1: weight inf"),
     ],
 )

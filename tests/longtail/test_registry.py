@@ -71,6 +71,7 @@ def test_no_root_says_where_to_put_it(monkeypatch):
         ("digits", {"imbalance_factor": 200}, "class 9 would have no image"),
         ("digits", {"thresholds": Thresholds(30, 60, 100)}, "overlap"),
         ("cifar10", {"cut": Cut("linear")}, "unknown profile"),
+        ("inaturalist2018", {"cut": Cut("step"), "imbalance_factor": None}, "long-tailed as it is"),
     ],
 )
 def test_a_wrong_option_is_reported_before_any_file_is_read(name, options, message, monkeypatch):

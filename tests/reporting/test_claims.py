@@ -82,3 +82,105 @@ def test_losses_of_head_and_tail(make_run):
     assert claims["Eq. 8"].verdict == SUPPORTED  # 3 · 344 / 65 = 15.9
     assert "15.9 in 1 run" in claims["Eq. 8"].reason
     assert claims["Small-loss assumption"].verdict == CONTRADICTED
+
+
+BASE = dict(zip(METHODS, (10.0, 12.0, 11.0, 13.0, 30.0), strict=True))
+HIGHEST = "λ_ratio over all samples: SSE-SAM highest."
+
+
+def study_of(make_run, *, kind="group", name="all", measured=(0, 1, 2), info=None, **columns):
+    """Find what three seeds a method say, of which SSE-SAM's λ_ratio is by far the highest.
+
+    Args:
+        make_run: the fixture.
+        kind: of the row.
+        name: of the row.
+        measured: seeds that have one.
+        info: what run.json says more, by method.
+        columns: of the row, by method or for all.
+    """
+    for method in METHODS:
+        own = {
+            key: v.get(method, v[""]) if isinstance(v, dict) else v for key, v in columns.items()
+        }
+        for seed in range(3):
+            row = spectrum_row(method, kind, name, 400, BASE[method] + 0.1 * seed, **own)
+            path = make_run(
+                method,
+                seed=seed,
+                rows=[row] if seed in measured else [],
+                info=(info or {}).get(method),
+            )
+    return find(select_runs([path.parent]))
+
+
+def claims_of(found):
+    return {claim.statement: claim for claim in found.claims}
+
+
+def test_the_study_that_the_next_ones_spoil_is_decided(make_run):
+    assert claims_of(study_of(make_run))[HIGHEST].verdict == SUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epoch": {"sse-sam": 19, "": 5}}, "Measured at different epochs (5–19)"),
+        ({"operator": "norm-weighted"}, "The rows are of norm-weighted, and the claim is of the"),
+        ({"parameters": "layer3.*"}, "hessian of layer3.*"),
+        ({"weight_decay": 0.1}, "with weight decay 0.1"),
+        ({"confidence": 0.5}, "Bounds at 50 % say nothing of 15 rows together"),
+        ({"info": {"sse-sam": {"data": {"checksum": "f" * 64, "counts": [9] * 10}}}}, "other data"),
+    ],
+)
+def test_rows_that_cannot_decide_a_claim_do_not(make_run, changes, words):
+    found = study_of(make_run, **changes)
+    claim = claims_of(found)[HIGHEST]
+    assert claim.verdict == UNDECIDED
+    assert words.replace("other data", "trained on different data") in claim.reason
+
+
+def test_a_semidefinite_matrix_is_none_of_the_claims(make_run):
+    found = study_of(make_run, kind="class", name="0", operator="gauss-newton", verdict="positive")
+    assert claims_of(found)["λ_min is mostly negative."].verdict == UNDECIDED
+
+
+def test_cross_entropy_is_compared_where_it_was_measured(make_run):
+    for method in METHODS:
+        rows = [spectrum_row(method, "group", "all", 400, 5.0)]
+        for name in ("all", "tail"):
+            ratio = BASE[method]
+            rows.append(spectrum_row(method, "group", name, 400, ratio, criterion="cb-drw"))
+        path = make_run(method, rows=rows)
+    chosen = select_runs([path.parent])
+    assert chosen.criterion == "ce"
+    assert chosen.rows["lambda_ratio"].tolist() == [5.0] * 5
+
+
+def test_a_class_that_is_not_the_most_frequent_does_not_stand_for_it(make_run):
+    found = study_of(make_run, kind="class", name="3")
+    claim = claims_of(found)["λ_ratio on the most frequent class: SSE-SAM highest."]
+    assert claim.verdict == UNDECIDED
+    assert "Class 3, most frequent of those measured: that of the claim was not" in claim.reason
+
+
+def test_only_measured_seeds_count(make_run):
+    found = study_of(make_run, measured=(0,))
+    assert found.limits[0].startswith("One training seed supports no claim")
+    assert "support no claim" in found.paragraph or "supports no claim" in found.paragraph
+
+
+def test_the_second_stage_is_that_of_sse_sam(make_run):
+    """Another run with a switch of its own, and an earlier one, moves no claim."""
+    study_of(make_run)
+    path = make_run("imbsam", name="sgd-then-imbsam", info={"switch_epoch": 2})
+    statements = claims_of(find(select_runs([path.parent])))
+    assert [text for text in statements if text.startswith("Mean from epoch 14")]
+    assert not [text for text in statements if text.startswith("Mean from epoch 2,")]
+
+
+def test_methods_that_cannot_be_compared_are_not_ordered_in_the_paragraph(make_run):
+    data = {"sse-sam": {"data": {"checksum": "f" * 64, "counts": [9] * 10}}}
+    found = study_of(make_run, info=data)
+    assert "The methods cannot be compared. The runs were trained on different" in found.paragraph
+    assert "By λ_ratio" not in found.paragraph

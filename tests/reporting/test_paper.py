@@ -110,7 +110,8 @@ def test_runs_find_their_cells(tmp_path):
     sam = cell(frame, "sam")
     assert sam["measured"] == pytest.approx(55.0)
     assert sam["spread"] == pytest.approx(math.sqrt(50.0))
-    assert (sam["seeds"], sam["settings"], sam["command"]) == (2, "resnet8, 2 epochs", "")
+    words = "resnet8, 2 epochs (1 other setting left out)"
+    assert (sam["seeds"], sam["settings"], sam["command"]) == (2, words, "")
     assert sam["difference"] == pytest.approx(55.0 - 12.9)
     assert cell(frame, "imbsam")["measured"] == pytest.approx(40.0)
     assert cell(frame, "sam", "la")["seeds"] == 1
@@ -159,3 +160,31 @@ def test_texts_for_reading(tmp_path):
         "SGD", "SGD + τ-norm", "SGD + cRT", "SGD + LWS", "DisAlign", "DRO-LT",
     ]  # fmt: skip
     assert second["to fill"].iloc[4].startswith("not run")
+
+
+def few_of(folder, method="sam"):
+    frame = paper_table(select_runs([folder]), 1)
+    rows = frame[(frame["method"] == method) & (frame["loss"] == "ce") & (frame["shot"] == "few")]
+    (row,) = rows[rows["data"] == "cifar100"].to_dict("records")
+    return row
+
+
+def test_runs_that_differ_in_more_than_their_seed_are_no_spread(tmp_path):
+    make(tmp_path / "a", acc=0.5)
+    make(tmp_path / "again", acc=0.7)  # the same seed once more
+    make(tmp_path / "b", seed=1, acc=0.6)
+    make(tmp_path / "gamma", seed=2, acc=0.9, method__gamma=0.1)
+    make(tmp_path / "step", seed=3, acc=0.9, data__profile="step")
+    row = few_of(tmp_path)
+    assert row["measured"] == pytest.approx(55.0)
+    assert row["seeds"] == 2
+
+
+def test_a_run_of_the_data_sets_own_imbalance_belongs_to_its_table(tmp_path):
+    make(tmp_path / "a", acc=0.5)
+    folder = RunFolder(tmp_path / "a")
+    text = folder.recipe_file.read_text(encoding="utf-8")
+    folder.recipe_file.write_text(text.replace("imbalance_factor = 100.0\n", ""), encoding="utf-8")
+    assert few_of(tmp_path)["seeds"] == 0
+    write_json(folder.run_file, folder.run() | {"data": {"counts": [500, 50, 5]}})
+    assert few_of(tmp_path)["seeds"] == 1

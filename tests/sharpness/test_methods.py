@@ -1,5 +1,6 @@
 """Radii by method and epoch; the switch compares exactly."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,3 +49,9 @@ def test_refusals():
         method_radii("sse-sam", epochs=10, options=RadiusOptions(gamma=1.5))
     with pytest.raises(UsageError, match="unknown method 'asam'"):
         method_radii("asam", epochs=10)
+
+
+def test_a_share_is_the_number_that_it_prints_as_whatever_its_type():
+    for share in (0.7, np.float64(0.7)):
+        options = RadiusOptions(gamma=share)
+        assert method_radii("sse-sam", epochs=10, options=options).switch_epoch == 7

@@ -124,3 +124,11 @@ def test_rows_of_other_matrices_and_losses_are_not_placed(tmp_path):
     found = place([folder])
     assert (found["lambda_min"] == -10.0).all()
     assert len(found[found["epoch"] == 4]) == len(expected[expected["epoch"] == 4])
+
+
+def test_a_partial_batch_is_shared_out_by_its_own_size(tmp_path):
+    logged = [{"epoch": 4, "gradient_norm": 2.0, "gradient_norm_tail": 1.5, "batch": 20,
+               "batch_tail": 5}]  # fmt: skip
+    found = place([run(tmp_path, "sam", norms=logged, group_reduction="batch")])
+    (row,) = found[(found["name"] == "tail") & (found["epoch"] == 4)].to_dict("records")
+    assert row["gradient_norm"] == pytest.approx(1.5 * 20 / 5)

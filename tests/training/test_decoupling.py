@@ -182,3 +182,15 @@ def test_weights_of_nothing_are_refused(tmp_path, classifier):
 def _second(first, classifier, data, folder):
     recipe, start = second_stage(first.path, classifier)
     train(recipe, data, RunFolder(folder), RunOptions(start=start))
+
+
+@pytest.mark.parametrize("kind", ["crt", "lws", "tau-norm"])
+@pytest.mark.parametrize(("name", "before"), [("imbsam", "sgd"), ("imbsam", "sam")])
+def test_the_second_stage_of_a_run_with_two_is_plain_sgd(data, tmp_path, kind, name, before):
+    words = ("training.epochs=2", f"method.name={name}", f"method.first_stage={before}")
+    recipe = packaged_recipe("digits-lt", overrides=words)
+    folder = train(recipe, data, RunFolder(tmp_path / "run"))
+    second, _ = second_stage(folder.path, kind)
+    radii = second.method.radii(second.training.epochs)
+    for epoch in range(second.training.epochs):
+        assert not any(radii.at(epoch).values())

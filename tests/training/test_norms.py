@@ -37,7 +37,7 @@ def test_norms_angles_and_signal_by_hand():
     found = gradient_norms(model, CRITERION, inputs, labels, tail)
     head, rest = rows[~tail].sum(0) / 9, rows[tail].sum(0) / 9
     whole = head + rest
-    assert found["batch_tail"] == 3
+    assert (found["batch"], found["batch_tail"]) == (9, 3)
     assert {"epoch", "step", *found} == set(NORM_COLUMNS)
     for key, value in (
         ("gradient_norm", whole.norm()),
@@ -89,3 +89,17 @@ def test_the_ratio_is_that_of_proposition_4():
     length = math.sqrt(1 + 2 * q * cosine + q * q)
     assert found["cos_head"] == pytest.approx((1 + q * cosine) / length, rel=1e-10)
     assert found["cos_tail"] == pytest.approx((q + cosine) / length, rel=1e-10)
+
+
+def test_weights_of_samples_are_in_the_gradients():
+    """As in the step: a tail sample of weight 50 pulls fifty times as hard."""
+    model, inputs, labels, tail = problem()
+    weights = torch.where(tail, 50.0, 1.0).to(inputs)
+    rows = by_sample(model, inputs, labels) * weights[:, None]
+    found = gradient_norms(model, CRITERION, inputs, labels, tail, weights=weights)
+    plain = gradient_norms(model, CRITERION, inputs, labels, tail)
+    assert found["gradient_norm"] == pytest.approx(float((rows.sum(0) / 9).norm()), rel=1e-10)
+    assert found["q"] == pytest.approx(50.0 * plain["q"], rel=1e-10)
+    for name, group in (("head", rows[~tail]), ("tail", rows[tail])):
+        wanted = max(len(group) * group.mean(0).square().sum() / group.var(0).sum() - 1, 0)
+        assert found[f"signal_{name}"] == pytest.approx(float(wanted), rel=1e-9)

@@ -75,7 +75,10 @@ eigenvalues_by_epoch = Picture(
 def eigenvalue_course(run: Run, name: str) -> pd.DataFrame:
     """List the epochs measured of a group or class, a checkpoint's spectrum before a monitor's."""
     columns = list(MONITOR_COLUMNS)
-    records = run.spectra[run.spectra["split"] == "train"].to_dict("records")
+    own = run.spectra[run.spectra["split"] == "train"]
+    if len(run.monitor):  # which measures cross-entropy
+        own = own[own["criterion"] == "ce"]
+    records = own.to_dict("records")
     rows = pd.DataFrame(of_one_loss(records), columns=columns)
     parts = [part for part in (run.monitor, rows) if len(part)]
     if not parts:
