@@ -188,4 +188,5 @@ def _one_rank(rank: int, ranks: int, samples: int, meeting: str, results: str) -
         found.append(time.perf_counter() - began)
     if rank == 0:
         Path(results).write_text(str(float(np.median(found[1:]))))
+    distributed.barrier()  # gloo aborts a process that leaves while another still talks to it
     distributed.destroy_process_group()

@@ -29,7 +29,6 @@ from saddlescope.curvature.objective.samples import (
     as_samples,
     batch_of,
     class_numbers,
-    samples_checksum,
     usual_batch_size,
 )
 from saddlescope.curvature.objective.sources import (
@@ -54,3 +53,4 @@ from saddlescope.curvature.objective.subsets import (
     select_subsets,
     subset_indices,
 )
+from saddlescope.curvature.objective.telling import samples_checksum

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from saddlescope.curvature.memory import default_budget, is_out_of_memory
 from saddlescope.curvature.objective.batches import BatchLoss, InDouble, detached
-from saddlescope.curvature.objective.counting import batch_weight, divided, divisible, evenly, pair
+from saddlescope.curvature.objective.counting import batch_weight, divisible, pair
 from saddlescope.curvature.objective.embeddings import within_max_norm
 from saddlescope.curvature.objective.forward import Folding, call_model
 from saddlescope.curvature.objective.parameters import (
@@ -43,7 +43,7 @@ from saddlescope.curvature.objective.state import (
     untouched,
 )
 from saddlescope.errors import DataError, OperatorError, UsageError
-from saddlescope.parallel import ALONE, ranks_of
+from saddlescope.parallel import ranks_of
 
 log = logging.getLogger("saddlescope.curvature")
 
@@ -175,55 +175,6 @@ class Objective(SharedOut):
         other._folding = copy.copy(self.folding)
         other._folding.folded = frozenset()
         return other
-
-    def few(self, count: int) -> "Objective | None":
-        """Return the same objective over the first samples alone; None where there are none.
-
-        Args:
-            count: of samples, if the first batch can be divided; else it is taken as it is.
-        """
-        whole = self._whole is not None
-        for batch in self.source:
-            n, weight = self._count(batch)
-            if weight == 0:
-                continue
-            part = batch
-            if n > count and divisible(batch, n, whole=whole):
-                part = next(divided(batch, n, count, whole=whole))
-            if (few := self._over(part)) is not None:
-                return few
-        return None
-
-    def spread(self, count: int) -> "Objective | None":
-        """Return the same objective over samples from all over the data, put into one batch.
-
-        Args:
-            count: of samples, at most.
-
-        Returns:
-            The objective; None where they cannot be taken out of their batches, or are not alike.
-        """
-        picked = evenly(self._mine[0], count)
-        try:
-            batches = list(Recut(self.source, count, self._whole is not None, picked))
-        except DataError:
-            return None
-        return self._over(batches[0]) if len(batches) == 1 else None
-
-    def _over(self, batch: Any) -> "Objective | None":
-        """The same objective over one raw batch, without its penalty; None where it weighs 0."""
-        n, weight = self._count(batch)
-        if weight == 0:
-            return None
-        smaller = copy.copy(self)
-        smaller.ranks, smaller.source = ALONE, [batch]
-        smaller.chunk, smaller.weight_decay = None, 0.0
-        smaller.n = smaller.largest = n
-        # Of a `BatchLoss` nothing says that one batch could be two, unless there were several.
-        smaller._divisible = self._divisible or self._mine[2] > 1
-        smaller._mine = n, weight, 1
-        smaller._total = 1.0 if self.reduction == "sum" else weight
-        return smaller
 
     def judge_data(self, *, changes: bool) -> None:
         """Note whether the data are others when they are read again, or refuse them.

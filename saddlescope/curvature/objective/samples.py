@@ -1,7 +1,6 @@
 """A data set as the instrument sees it: its samples by position, each in or out of a row."""
 
 import logging
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -11,9 +10,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves  # as torch.func does
 
 from saddlescope.curvature.memory import default_budget, storage_bytes
-from saddlescope.curvature.objective.batched import BatchedSamples, Singles, batched, is_batch
+from saddlescope.curvature.objective.batched import Singles, batched, is_batch
 from saddlescope.curvature.objective.batches import map_tensors
-from saddlescope.curvature.objective.counting import evenly
 from saddlescope.curvature.objective.grouping import (
     Groups,
     Labels,
@@ -23,7 +21,7 @@ from saddlescope.curvature.objective.grouping import (
     without_keys,
 )
 from saddlescope.curvature.objective.items import class_number, collated, get_item, parted
-from saddlescope.curvature.objective.sources import FROZEN, OTHER_SEED, measured, random_state
+from saddlescope.curvature.objective.sources import FROZEN, OTHER_SEED, random_state
 from saddlescope.errors import DataError, UsageError
 from saddlescope.parallel import Ranks, ranks_of
 
@@ -31,9 +29,6 @@ log = logging.getLogger("saddlescope.curvature")
 
 _READ_AGAIN = 8
 """Items of a data set that are read a second time, to see whether they change."""
-
-_LOOKED_AT = 64
-"""Samples whose inputs tell a data set that is read item by item."""
 
 
 @runtime_checkable
@@ -195,28 +190,6 @@ def _alike(pair: Any) -> bool:
         isinstance(one, Tensor) and (one.shape[1:], one.dtype) == (pair[0].shape[1:], pair[0].dtype)
         for one in pair
     )
-
-
-def samples_checksum(samples: Samples) -> str:
-    """Return what tells the samples of two data sets apart, as hex.
-
-    What lies in memory or in batches is read whole, of other data sets the targets and some inputs.
-    Inputs that change from reading to reading are left out.
-    """
-    n = len(samples.targets)
-    batches: Iterable[Any]
-    if FROZEN in getattr(samples, "notes", ()):
-        batches = ()
-    elif isinstance(samples, BatchedSamples):
-        batches = samples.source
-    elif isinstance(samples, TensorSamples):
-        batches = SampleBatches(samples, torch.arange(n), 256)
-    else:
-        batches = SampleBatches(samples, evenly(n, _LOOKED_AT), 1)  # they may differ in shape
-    checksum = zlib.crc32(str(n).encode(), measured(samples.targets)[1])
-    for batch in batches:
-        checksum = zlib.crc32(str(measured(batch)).encode(), checksum)
-    return f"{checksum:08x}"
 
 
 def _holds(value: Any) -> bool:

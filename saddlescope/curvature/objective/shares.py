@@ -1,8 +1,9 @@
 """Batches with their exact shares of an objective, whole or divided."""
 
+import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -18,13 +19,15 @@ from saddlescope.curvature.objective.counting import (
     batch_weight,
     divided,
     divisible,
+    evenly,
     pair,
 )
 from saddlescope.curvature.objective.forward import Folding
 from saddlescope.curvature.objective.parameters import ParameterVector
+from saddlescope.curvature.objective.recutting import Recut
 from saddlescope.curvature.objective.state import exact_arithmetic, untouched
-from saddlescope.errors import OperatorError
-from saddlescope.parallel import Ranks
+from saddlescope.errors import DataError, OperatorError
+from saddlescope.parallel import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class SharedOut:
     criterion: Any
     reduction: str
     vector: ParameterVector
+    weight_decay: float
+    n: int
     source: Iterable[Any]
     ranks: Ranks
     largest: int
@@ -129,6 +134,55 @@ class SharedOut:
     def whole(self, batch: Any) -> Batch:
         """Return a raw batch of the source, with its share."""
         return self._batch(batch, *self._count(batch))
+
+    def few(self, count: int) -> Self | None:
+        """Return the same objective over the first samples alone; None where there are none.
+
+        Args:
+            count: of samples, if the first batch can be divided; else it is taken as it is.
+        """
+        whole = self._whole is not None
+        for batch in self.source:
+            n, weight = self._count(batch)
+            if weight == 0:
+                continue
+            part = batch
+            if n > count and divisible(batch, n, whole=whole):
+                part = next(divided(batch, n, count, whole=whole))
+            if (few := self._over(part)) is not None:
+                return few
+        return None
+
+    def spread(self, count: int) -> Self | None:
+        """Return the same objective over samples from all over the data, put into one batch.
+
+        Args:
+            count: of samples, at most.
+
+        Returns:
+            The objective; None where they cannot be taken out of their batches, or are not alike.
+        """
+        picked = evenly(self._mine[0], count)
+        try:
+            batches = list(Recut(self.source, count, self._whole is not None, picked))
+        except DataError:
+            return None
+        return self._over(batches[0]) if len(batches) == 1 else None
+
+    def _over(self, batch: Any) -> Self | None:
+        """The same objective over one raw batch, without its penalty; None where it weighs 0."""
+        n, weight = self._count(batch)
+        if weight == 0:
+            return None
+        smaller = copy.copy(self)
+        smaller.ranks, smaller.source = ALONE, [batch]
+        smaller.chunk, smaller.weight_decay = None, 0.0
+        smaller.n = smaller.largest = n
+        # Of a `BatchLoss` nothing says that one batch could be two, unless there were several.
+        smaller._divisible = self._divisible or self._mine[2] > 1
+        smaller._mine = n, weight, 1
+        smaller._total = 1.0 if self.reduction == "sum" else weight
+        return smaller
 
     def keep_whole(self) -> bool:
         """Divide batches no more, if there is but one; whether there is."""
