@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.checks.verifying import evaluable, in_double_if_possible
+from saddlescope.curvature.checks.verifying import evaluable
 from saddlescope.curvature.memory import is_out_of_memory
 from saddlescope.curvature.objective import Objective, displaced, exact_arithmetic, untouched
 from saddlescope.curvature.products import DoubleBackward
@@ -74,8 +74,7 @@ def check_derivatives(objective: Objective, vector: Tensor | None = None) -> flo
         OperatorError: they disagree; gives both numbers.
     """
     try:
-        few = evaluable(objective, _SAMPLES)
-        few = None if few is None else in_double_if_possible(few)
+        few = _few_in_double(objective)
         cost = 0.0 if few is None else _check(few, objective, vector)
     except Exception as error:
         if isinstance(error, OperatorError):
@@ -84,6 +83,21 @@ def check_derivatives(objective: Objective, vector: Tensor | None = None) -> flo
         objective.note(NOT_CHECKED.format(why=why or type(error).__name__))
         return 0.0
     return 0.0 if few is None else cost * few.n / objective.n
+
+
+def _few_in_double(objective: Objective) -> Objective | None:
+    """A few samples' loss in float64; in its own precision where it cannot be copied."""
+    few = evaluable(objective, _SAMPLES)
+    if few is None or few.vector.dtype == torch.float64:
+        return few
+    try:
+        exact = few.double()
+        exact.loss()
+        return exact
+    except Exception as error:  # whatever a model's deepcopy or its float64 pass raises
+        if is_out_of_memory(error):
+            raise
+        return few
 
 
 def _check(few: Objective, objective: Objective, vector: Tensor | None) -> float:
