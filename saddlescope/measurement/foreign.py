@@ -96,24 +96,28 @@ def foreign_target(
             "run": model,
             "method": "",
             "split": "train",
-            "criterion": criterion,
+            "criterion": _criterion_key(criterion, used),
             "epoch": None,
             "checkpoint": checkpoint.name if checkpoint else "",
-            "digest": f"{_network_digest(network, used)}-{samples_checksum(read)}",
+            "digest": f"{_network_digest(network)}-{samples_checksum(read)}",
         },
     )
 
 
-def _network_digest(network: nn.Module, criterion: Any) -> str:
-    """What tells the loss of two networks apart, but for the code of a `forward`.
+def _criterion_key(path: str, criterion: Any) -> str:
+    """What tells two criteria apart: the path, and a digest of tensors that one has (weights)."""
+    own = criterion.state_dict() if isinstance(criterion, nn.Module) else {}
+    return f"{path}#{weights_digest(own)[:8]}" if own else path
 
-    Weights and buffers, modules as they print, what is trainable, and the criterion's own tensors.
+
+def _network_digest(network: nn.Module) -> str:
+    """What tells two networks apart, but for the code of a `forward`.
+
+    Weights and buffers, modules as they print, and what is trainable.
     """
     digest = hashlib.sha256(weights_digest(network.state_dict()).encode())
     digest.update(re.sub(r" at 0x[0-9a-f]+", "", repr(network)).encode())
     digest.update(repr([n for n, p in network.named_parameters() if p.requires_grad]).encode())
-    if isinstance(criterion, nn.Module):
-        digest.update(weights_digest(criterion.state_dict()).encode())
     return digest.hexdigest()[:12]
 
 

@@ -71,6 +71,8 @@ def relabelled(): return X, Y.flip(0)
 class Moved(Rows):
     def __getitem__(self, i): return X[i] + 1, int(Y[i])
 def moved_loader(): return torch.utils.data.DataLoader(Moved(), 5)
+class Weighted(nn.CrossEntropyLoss):
+    def __init__(self): super().__init__(weight=torch.tensor([1.0, 2.0, 5.0]))
 def frozen():
     network = net()
     network[0].requires_grad_(False)
@@ -358,3 +360,18 @@ def test_checkpoints_of_one_network_are_two_in_a_report(folder):
     assert len(set(select(runs).labels)) == 2
     (alone,) = load_runs(["a.csv"])[0]
     assert alone.name == "mine:net"
+
+
+def test_a_criterion_with_other_weights_has_rows_of_its_own(folder):
+    """Rows of several criteria stand beside each other, and none is taken for another's."""
+    found = []
+    for weights in ("[1.0, 2.0, 5.0]", "[5.0, 2.0, 1.0]"):
+        (folder / "mine.py").write_text(SOURCE.replace("[1.0, 2.0, 5.0]", weights))
+        sys.modules.pop("mine", None)
+        for criterion in ("ce", "mine:Weighted"):
+            done = spectrum("mine:net", "mine:data", "--criterion", criterion, "-o", "t.csv")
+            assert done.exit_code == 0, done.output
+        found = rows("t.csv")
+    assert len(found) == 3  # ce once
+    assert len({row["criterion"] for row in found}) == 3
+    assert len({row["lambda_max"] for row in found}) == 3
