@@ -130,7 +130,7 @@ def _paragraph(
             f"{_range(negative)}, so these are saddles only as far as such a gradient passes for "
             "zero."
         )
-    if obstacle and chosen.of_methods:
+    if len(measured) > 1 and obstacle and chosen.of_methods:
         yield f"The methods cannot be compared. {obstacle}"
     elif len(measured) > 1 and comparisons:
         yield f"By λ_ratio, higher being further from a saddle: {comparisons[0]}"

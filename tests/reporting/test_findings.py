@@ -103,6 +103,12 @@ def test_unfinished_runs_and_settings_of_a_method_are_named(make_run):
     assert "Some method was run with more than one setting of its own." in found.limits
 
 
+def test_of_a_single_run_nothing_is_compared(make_run):
+    found = find(select_runs([make_run("sam", info={"state": "running"})]))
+    assert "cannot be compared" not in found.paragraph
+    assert "Not finished: sam-seed0." in found.limits
+
+
 def test_runs_that_differ_in_their_seed_alone_are_compared(seeds_study):
     """Their recipes name it in [training]; it must not count as another setting."""
     chosen = select_runs([seeds_study])
