@@ -203,6 +203,14 @@ def theorem6(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder with a spectrum.")],
     most: Annotated[float, typer.Option("--most", help="M: what the loss cannot exceed.")] = 10.0,
     delta: Annotated[float, typer.Option(help="1 minus the probability of the bound.")] = 0.05,
+    rho: Annotated[
+        float | None,
+        typer.Option(
+            help="ρ of the bound, any above 0; by default the recipe's method.rho, whatever radii "
+            "the method takes.",
+            show_default=False,
+        ),
+    ] = None,
     ball: Annotated[
         bool, typer.Option("--ball", help="Seek the largest λ_max over the ρ-ball.")
     ] = False,
@@ -223,13 +231,15 @@ def theorem6(
 
     if not 0 < delta < 1 or not most > 0:
         raise UsageError("--delta lies between 0 and 1, and --most above 0")
+    if rho is not None and not 0 < rho < math.inf:
+        raise UsageError(f"--rho = {rho:g}: expected a number above 0")
     (folder,) = run_folders([run])[:1]
     path = folder.checkpoint("last")
     weights = state_dict_of(load_checkpoint(path))
     refuse_other_than_tensors(weights, origin=str(path))
     learned = [t for k, t in weights.items() if t.is_floating_point() and "running_" not in k]
     length = math.sqrt(sum(float(t.double().square().sum()) for t in learned))
-    terms = bound_terms(folder, weight_norm=length)
+    terms = bound_terms(folder, weight_norm=length, rho=rho)
     where = "w"
     if ball:
         from saddlescope.experiments import largest_curvature

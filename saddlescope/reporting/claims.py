@@ -22,8 +22,9 @@ from saddlescope.reporting.judging import (
     judge,
 )
 from saddlescope.reporting.loading import Run
-from saddlescope.reporting.selection import WHOLE_HESSIAN, Selection, spread
+from saddlescope.reporting.selection import Selection, spread
 from saddlescope.reporting.text import method_label, number, plural, shorten
+from saddlescope.runs import WHOLE_HESSIAN
 
 MUCH: Final = 10.0
 """What "much larger" in Eq. 8 is taken to mean, as a factor."""

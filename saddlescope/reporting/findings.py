@@ -19,13 +19,13 @@ from saddlescope.reporting.judging import MIN_SEEDS, Claim
 from saddlescope.reporting.loading import Run, flatten
 from saddlescope.reporting.ordering import comparison
 from saddlescope.reporting.selection import (
-    WHOLE_HESSIAN,
     WORST_FIRST,
     Ratio,
     Selection,
     spread,
 )
 from saddlescope.reporting.text import listing, number, plural, shorten
+from saddlescope.runs import WHOLE_HESSIAN
 
 _WORDS = {
     "negative-curvature": "negative curvature resolved",

@@ -9,7 +9,7 @@ shows it.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,14 +20,10 @@ import pandas as pd
 
 from saddlescope.reporting.loading import Problem, Run, load_runs
 from saddlescope.reporting.text import shorten, shorten_middle
-from saddlescope.runs import METHODS
+from saddlescope.runs import METHODS, WHOLE_HESSIAN, matrix_words
 
 WORST_FIRST = ("not-converged", "unresolved", "positive", "negative-curvature")
 """Verdicts, so that several starts of one row get the most cautious of theirs."""
-
-
-WHOLE_HESSIAN = "hessian"
-"""The matrix that is compared where it was measured."""
 
 
 @dataclass(frozen=True)
@@ -320,16 +316,6 @@ def _labels(runs: Sequence[Run]) -> tuple[str, ...]:
             label += f" seed {run.seed}" if alone else f": {shorten_middle(run.name, 24)}"
         labels.append(label)
     return tuple(labels)
-
-
-def matrix_words(row: Mapping[str, Any]) -> str:
-    """Say which matrix a row is about: `hessian`, `gauss-newton of fc.* with weight decay 0.01`."""
-    words = str(row["operator"])
-    if row["parameters"] != "*":
-        words += f" of {row['parameters']}"
-    if row["weight_decay"]:
-        words += f" with weight decay {row['weight_decay']:g}"
-    return words
 
 
 def _commonest(values: pd.Series) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from saddlescope.reporting.findings import find
 from saddlescope.reporting.frames import accuracy_table
-from saddlescope.reporting.selection import WHOLE_HESSIAN, Panel, Selection, matrix_words
+from saddlescope.reporting.selection import Panel, Selection
 from saddlescope.reporting.text import (
     decimal,
     interval,
@@ -18,6 +18,7 @@ from saddlescope.reporting.text import (
     shorten_middle,
     whole,
 )
+from saddlescope.runs import WHOLE_HESSIAN, matrix_words
 
 WIDTH = 100
 _BAR = 16

@@ -34,9 +34,11 @@ from saddlescope.runs.schema import (
     columns,
 )
 from saddlescope.runs.tables import (
+    WHOLE_HESSIAN,
     append_row,
     count_lines,
     csv_text,
+    matrix_words,
     of_one_loss,
     read_rows,
     read_spectrum,
@@ -57,12 +59,12 @@ from saddlescope.runs.view_files import (
 __all__ = [
     "CLASSIFIERS", "LOSSES", "LOSS_COLUMNS", "METHODS", "METRIC_COLUMNS", "NORM_COLUMNS",
     "ONE_STAGE", "OPERATORS", "SPECTRUM_COLUMNS", "SPECTRUM_KEY", "VIEW_COLUMNS", "VIEW_IDENTITY",
-    "Columns", "Method", "OperatorName", "Radii", "RadiusOptions", "RunFolder", "append_row",
-    "atomic_path", "columns", "count_lines", "csv_text", "empty_run_folder", "end_with_parent",
-    "find_runs", "first_epoch", "foreign_names", "in_two_stages", "method_radii", "of_one_loss",
-    "one_writer", "own_process", "parse_toml", "provenance", "read_bytes", "read_json", "read_rows",
-    "read_spectrum", "read_text", "read_view", "record_at", "refuse_foreign_output",
-    "refuse_foreign_table", "remove_leftovers", "rewrite_rows", "shown", "spectrum_csv", "to_json",
-    "typed_record", "view_columns", "view_file", "views_folder", "write_bytes", "write_json",
-    "write_spectrum", "write_text", "write_view",
+    "WHOLE_HESSIAN", "Columns", "Method", "OperatorName", "Radii", "RadiusOptions", "RunFolder",
+    "append_row", "atomic_path", "columns", "count_lines", "csv_text", "empty_run_folder",
+    "end_with_parent", "find_runs", "first_epoch", "foreign_names", "in_two_stages", "matrix_words",
+    "method_radii", "of_one_loss", "one_writer", "own_process", "parse_toml", "provenance",
+    "read_bytes", "read_json", "read_rows", "read_spectrum", "read_text", "read_view", "record_at",
+    "refuse_foreign_output", "refuse_foreign_table", "remove_leftovers", "rewrite_rows", "shown",
+    "spectrum_csv", "to_json", "typed_record", "view_columns", "view_file", "views_folder",
+    "write_bytes", "write_json", "write_spectrum", "write_text", "write_view",
 ]  # fmt: skip

@@ -14,6 +14,9 @@ from saddlescope.runs.atomic import atomic_path, to_json, write_text
 from saddlescope.runs.reading import read_bytes, read_json, read_text
 from saddlescope.runs.schema import SPECTRUM_COLUMNS
 
+WHOLE_HESSIAN = "hessian"
+"""What `matrix_words` says of the Hessian of all parameters, without a penalty."""
+
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Append one JSON object as a line and force it to disk."""
@@ -128,15 +131,19 @@ def read_spectrum(path: Path) -> list[dict[str, Any]]:
     return read_csv(path, SPECTRUM_COLUMNS, what="spectrum table")
 
 
-def _is_whole_hessian(row: Mapping[str, Any]) -> bool:
-    """Whether a row is of the Hessian of all parameters, without a penalty."""
-    matrix = row["operator"], row["parameters"], row["weight_decay"]
-    return matrix == ("hessian", "*", 0.0)
+def matrix_words(row: Mapping[str, Any]) -> str:
+    """Say which matrix a row is about: `hessian`, `gauss-newton of fc.* with weight decay 0.01`."""
+    words = str(row["operator"])
+    if row["parameters"] != "*":
+        words += f" of {row['parameters']}"
+    if row["weight_decay"]:
+        words += f" with weight decay {row['weight_decay']:g}"
+    return words
 
 
 def of_one_loss(rows: Iterable[dict[Any, Any]]) -> list[dict[Any, Any]]:
     """Return the rows of the whole Hessian of one loss: cross-entropy's, or else the first's."""
-    found = [row for row in rows if _is_whole_hessian(row)]
+    found = [row for row in rows if matrix_words(row) == WHOLE_HESSIAN]
     criteria = [row["criterion"] for row in found]
     wanted = "ce" if "ce" in criteria else next(iter(criteria), None)
     return [row for row in found if row["criterion"] == wanted]

@@ -8,12 +8,14 @@ from saddlescope.runs import RadiusOptions, RunFolder, of_one_loss, read_spectru
 from saddlescope.theory.theorem6 import Terms
 
 
-def bound_terms(folder: RunFolder, *, weight_norm: float) -> Terms:
+def bound_terms(folder: RunFolder, *, weight_norm: float, rho: float | None = None) -> Terms:
     """Read the terms of the bound from the row "all" on the training set.
 
     Args:
         folder: of a run with the spectrum of its last checkpoint.
         weight_norm: ‖w‖ of that checkpoint.
+        rho: ρ, any above 0, for which the bound holds; None is the recipe's `method.rho`, whatever
+            radii its method takes.
 
     Raises:
         DataError: no such row, or a broken record.
@@ -29,12 +31,13 @@ def bound_terms(folder: RunFolder, *, weight_norm: float) -> Terms:
             f"`saddlescope spectrum {folder.path} --groups all` first"
         )
     with record_at(folder.path):
-        return _terms(folder, rows[0], weight_norm)
+        return _terms(folder, rows[0], weight_norm, rho)
 
 
-def _terms(folder: RunFolder, row: dict[str, Any], weight_norm: float) -> Terms:
+def _terms(folder: RunFolder, row: dict[str, Any], weight_norm: float, rho: float | None) -> Terms:
     run = folder.run()
-    rho = float(folder.recipe().get("method", {}).get("rho", RadiusOptions.rho))
+    if rho is None:
+        rho = float(folder.recipe().get("method", {}).get("rho", RadiusOptions.rho))
     if not rho > 0 or not math.isfinite(row["lambda_max"]):
         raise DataError(f"{folder.path}: Theorem 6 needs ρ > 0 and a finite λ_max")
     return Terms(

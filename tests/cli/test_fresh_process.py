@@ -113,7 +113,7 @@ theory remark2 run --checkpoint last --batches 2 --batch-size 4 --seed 1 --json 
     --data-root images CPU
 theory eq2 run --checkpoint last --rho 0.1 --steps 1 --starts 0 --seed 1 --json \
     --data-root images CPU
-theory theorem6 run --most 5 --delta 0.1 --ball --seed 1 --json --data-root images CPU
+theory theorem6 run --most 5 --delta 0.1 --rho 0.1 --ball --seed 1 --json --data-root images CPU
 """
 COMPILED = (*ONE, "training.compile=true", "training.precision=bf16", "model.name=two-layer-linear")
 STANDS_FOR = {

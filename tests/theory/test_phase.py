@@ -1,5 +1,7 @@
 """The phase diagram: formula against simulated steps, checkpoints placed, and the figure."""
 
+import json
+import math
 import shutil
 
 import numpy as np
@@ -124,6 +126,14 @@ def test_theorem_6_of_a_run(measured):
     assert done.stdout.splitlines()[0].startswith("run,loss,lambda_max,rho,parameters,samples")
 
 
+def test_theorem_6_holds_for_any_rho(measured):
+    done = command("theory", "theorem6", measured, "--rho", "0.2", "--json")
+    (row,) = json.loads(done.stdout)
+    assert row["rho"] == 0.2
+    curvature = 0.2**2 * math.sqrt(row["parameters"] / (4 * math.pi)) * row["lambda_max"]
+    assert row["curvature"] == pytest.approx(curvature)
+
+
 def test_theorem_6_is_not_told_of_another_matrix(measured, tmp_path):
     copy = RunFolder(tmp_path / "copy")
     shutil.copytree(measured, copy.path)
@@ -181,6 +191,7 @@ def test_a_violation_of_what_is_true_fails(monkeypatch):
         (("phase", "-o", "x.bmp"), ExitCode.USAGE, "end it in .svg"),
         (("phase", "nowhere"), ExitCode.DATA, "nowhere: no run folder"),
         (("theorem6", "nowhere"), ExitCode.DATA, "no run folder"),
+        (("theorem6", "nowhere", "--rho", "0"), ExitCode.USAGE, "--rho = 0: expected a number"),
     ],
 )
 def test_bad_input_is_one_line(arguments, code, words):

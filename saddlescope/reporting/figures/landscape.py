@@ -17,13 +17,12 @@ from saddlescope.reporting.figures.marks import method_handles
 from saddlescope.reporting.figures.picture import Drawing, Picture
 from saddlescope.reporting.loading import Run
 from saddlescope.reporting.selection import (
-    WHOLE_HESSIAN,
     Selection,
     class_order,
-    matrix_words,
     seeds_text,
 )
 from saddlescope.reporting.text import number, shorten
+from saddlescope.runs import WHOLE_HESSIAN, matrix_words
 
 _MOST_PANELS = 3
 _COMMAND = "run `saddlescope spectrum RUN --with {}`."
