@@ -71,6 +71,8 @@ def relabelled(): return X, Y.flip(0)
 class Moved(Rows):
     def __getitem__(self, i): return X[i] + 1, int(Y[i])
 def moved_loader(): return torch.utils.data.DataLoader(Moved(), 5)
+class Halved(nn.CrossEntropyLoss):
+    def forward(self, outputs, targets): return super().forward(outputs["logits"], targets) * 0.5
 class Weighted(nn.CrossEntropyLoss):
     def __init__(self): super().__init__(weight=torch.tensor([1.0, 2.0, 5.0]))
 def frozen():
@@ -344,6 +346,27 @@ def test_a_network_that_was_changed_under_its_name_is_measured_anew(folder):
     assert done.exit_code == 0, done.output
     (after,) = rows("t.csv")
     assert after["lambda_max"] != before[0]["lambda_max"]
+
+
+@pytest.mark.parametrize("criterion", ["ce", "mine:Halved"])
+def test_rows_of_code_that_was_edited_are_not_taken_for_those_asked_for(folder, criterion):
+    """Weights, layers and samples are the same: only the loss tells that a `forward` is not."""
+    words = ("mine:logits", "mine:data", "--criterion", criterion, "--groups", "all", "--classes")
+    assert spectrum(*words, "0,1", "-o", "t.csv").exit_code == 0
+    before = (folder / "t.csv").read_bytes()
+    edits = {"ce": ('"logits": z,', '"logits": 1.1 * z,'), "mine:Halved": ("* 0.5", "* 0.6")}
+    (folder / "mine.py").write_text(SOURCE.replace(*edits[criterion]))
+    sys.modules.pop("mine")
+    done = spectrum(*words, "0-2", "-o", "t.csv")
+    assert done.exit_code == 2
+    assert "t.csv: class 0 has a loss of" in done.stderr
+    assert "name another file with -o" in done.stderr
+    assert (folder / "t.csv").read_bytes() == before
+    (folder / "mine.py").write_text(SOURCE)
+    sys.modules.pop("mine")
+    done = spectrum(*words, "0-2", "-o", "t.csv")
+    assert done.exit_code == 0, done.output
+    assert done.stderr.count("already measured") == 3
 
 
 def test_checkpoints_of_one_network_are_two_in_a_report(folder):

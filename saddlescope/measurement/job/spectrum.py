@@ -33,6 +33,7 @@ from saddlescope.measurement.job.kept import (
     row_key,
 )
 from saddlescope.measurement.job.parts import part_files, read_part
+from saddlescope.measurement.job.recomputing import refuse_other_loss
 from saddlescope.measurement.settings import Settings
 from saddlescope.measurement.target import Target
 from saddlescope.measurement.views import VIEWS, RowWork, check_views
@@ -207,7 +208,7 @@ class SpectrumJob:
 
         Raises:
             DataError: the table, or a part file, is not one; both are left as they are.
-            UsageError: see `is_outdated`.
+            UsageError: see `is_outdated` and `refuse_other_loss`.
         """
         if self.path is None:
             return {}
@@ -220,6 +221,9 @@ class SpectrumJob:
             now = self.target.identity, self._members, self.path
             finished = {key: row for key, row in stored.items() if not is_outdated(row, *now)}
             self.outdated.update(stored.keys() - finished.keys())
+            kept = zip(self.rows, self.row_keys(), strict=True)
+            held = [(subset, finished[key]) for (subset, _), key in kept if key in finished]
+            refuse_other_loss(self.target, self.settings.matrix, held, self.path)
             if parts:
                 write_spectrum(self.path, in_order(finished, self.row_keys()))
                 for part in parts:
