@@ -5,11 +5,12 @@ Three ways, and who does it:
 - a network in DistributedDataParallel, one group: DDP itself, in its own `backward()`.
 - a network in DistributedDataParallel, several groups: one message for all ascents and one for the
   update, averaged over DDP's process group. DDP allows one backward pass for a forward, and a rank
-  whose part of the batch lacks a group would leave the others waiting.
+  whose part of the batch lacks a group would leave the others waiting. So also micro-batches whose
+  functions call `backward()` themselves: they may clear `.grad`, in which DDP would add them up.
 - `total`: the same two messages, summed by the caller's function.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -19,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from saddlescope.errors import UsageError
 from saddlescope.sharpness.ascent import Ascent
-from saddlescope.sharpness.gradients import Gradients
+from saddlescope.sharpness.gradients import Gradients, put
 
 
 class Exchange:
@@ -30,6 +31,9 @@ class Exchange:
         total: adds up a flat vector over processes, in place.
         ascent: whether each process follows its own gradient up, among others.
 
+    Attributes:
+        model: the same.
+
     Raises:
         UsageError: both a DDP model and `total`; a local ascent of neither.
     """
@@ -37,6 +41,7 @@ class Exchange:
     def __init__(
         self, model: nn.Module | None, total: Callable[[Tensor], object] | None, ascent: Ascent
     ) -> None:
+        self.model = model
         inner = getattr(model, "_orig_mod", model)  # of a compiled one
         self._ddp = inner if isinstance(inner, DistributedDataParallel) else None
         self._total = total
@@ -48,30 +53,83 @@ class Exchange:
                 "a local ascent needs total=..., or model=... in DistributedDataParallel"
             )
 
-    def in_messages(self, groups: int) -> bool:
-        """Tell whether gradients are added up here, in messages, not during a backward pass."""
-        return self._total is not None or (self._ddp is not None and groups > 1)
+    def in_messages(self, groups: int, *, own: bool) -> bool:
+        """Tell whether gradients are added up here, in messages, not during a backward pass.
 
-    def passes(self, groups: int, *, ascent: bool, last: bool) -> AbstractContextManager[None]:
+        Args:
+            groups: number of radii.
+            own: whether there are several functions, each of which calls `backward()` itself.
+        """
+        return self._total is not None or (self._ddp is not None and (groups > 1 or own))
+
+    def passes(
+        self, groups: int, *, own: bool, ascent: bool, last: bool
+    ) -> AbstractContextManager[None]:
         """Around one forward and its backward passes.
 
         Args:
             groups: number of radii.
+            own: see `in_messages`.
             ascent: whether its gradients are those of the ascent.
             last: of the micro-batches.
+
+        Raises:
+            UsageError: messages would leave out what DDP was asked to do.
         """
         if self._ddp is None:
             several = groups > 1 and ascent and self._total is None
             return _no_ddp() if several and dist.is_initialized() else nullcontext()
-        alone = not last or self.in_messages(groups) or (ascent and self._local_ascent)
+        messages = self.in_messages(groups, own=own)
+        if messages:
+            _refuse_options(self._ddp)
+        alone = not last or messages or (ascent and self._local_ascent)
         context: AbstractContextManager[None] = self._ddp.no_sync() if alone else nullcontext()
         return context
 
+    def refuse_within_forward(self, *, own: bool) -> None:
+        """Refuse gradients of a pass inside DDP's own forward that nobody adds up.
+
+        Lightning's manual optimisation is such a place: DDP is switched off there until
+        `manual_backward` switches it on.
+
+        Args:
+            own: whether the caller's function called `backward()` itself.
+
+        Raises:
+            UsageError: there are other processes, and they would not see these gradients.
+        """
+        within = getattr(DistributedDataParallel, "_active_ddp_module", None)
+        if within is None or self._total is not None or (own and within.require_backward_grad_sync):
+            return
+        if dist.get_world_size(within.process_group) > 1:
+            raise UsageError(
+                "a step inside the forward pass of DistributedDataParallel, such as Lightning's "
+                "manual optimisation: nobody adds these gradients up over processes; let the "
+                "function call self.manual_backward(loss)"
+            )
+
+    def refuse_local_ascent(self) -> None:
+        """Refuse a local ascent along what DDP has added up already.
+
+        Raises:
+            UsageError: it is asked for.
+        """
+        if self._local_ascent and self._ddp is not None:
+            raise UsageError(
+                "a local ascent under DistributedDataParallel needs step(closure): your own "
+                "backward() has added the gradients up over processes"
+            )
+
     def add_up_ascents(
-        self, ascents: dict[Hashable, Gradients], parameters: Sequence[Tensor], groups: int
+        self,
+        ascents: dict[Hashable, Gradients],
+        parameters: Sequence[Tensor],
+        groups: int,
+        *,
+        own: bool = False,
     ) -> dict[Hashable, Gradients]:
         """Return the whole batch's gradients of each group; zero where no process has any."""
-        if not self.in_messages(groups) or self._local_ascent or not ascents:
+        if not self.in_messages(groups, own=own) or self._local_ascent or not ascents:
             return ascents
         whole = {
             name: [
@@ -84,24 +142,36 @@ class Exchange:
         return {name: list(gradients) for name, gradients in whole.items()}
 
     def add_up_update(
-        self, update: Gradients, parameters: Sequence[Tensor], groups: int
+        self, update: Gradients, parameters: Sequence[Tensor], groups: int, *, own: bool = False
     ) -> Gradients:
-        """Return the whole batch's gradient; None where no process has one: nothing moves there."""
-        if not self.in_messages(groups):
+        """Return the whole batch's gradient; None where no process has one: nothing moves there.
+
+        What DDP would have added up besides, parameters of another optimiser, is so in `.grad`.
+        """
+        if not self.in_messages(groups, own=own):
             return update
+        mine = {id(parameter) for parameter in parameters}
+        inside: Iterable[Tensor] = ()
+        if self._ddp is not None:
+            inside = self._ddp.parameters()
+            # Rank 0's buffers go out before the next forward pass, as after DDP's own backward.
+            self._ddp.require_forward_param_sync = True
+        others = [p for p in inside if p.requires_grad and id(p) not in mine]
+        gradients = [*update, *(p.grad for p in others)]
         whole = [
-            torch.zeros_like(p) if g is None else g for p, g in zip(parameters, update, strict=True)
+            torch.zeros_like(p) if g is None else g
+            for p, g in zip([*parameters, *others], gradients, strict=True)
         ]
-        there = torch.ones(len(update), device=whole[0].device)
-        complete = all(g is not None for g in update)
+        there = torch.ones(len(whole), device=whole[0].device)
+        complete = all(g is not None for g in gradients)
         if not complete:
-            there.copy_(torch.tensor([float(g is not None) for g in update]))
+            there.copy_(torch.tensor([float(g is not None) for g in gradients]))
         self._add_up([*whole, there])
-        if complete:
-            return list(whole)
-        # Only a process that lacks a gradient itself has to look, and wait.
-        somewhere = there.tolist()
-        return [g if found else None for g, found in zip(whole, somewhere, strict=True)]
+        found: Gradients = list(whole)
+        if not complete:  # only a process that lacks a gradient itself has to look, and wait
+            found = [g if some else None for g, some in zip(whole, there.tolist(), strict=True)]
+        put(others, found[len(update) :])
+        return found[: len(update)]
 
     def _add_up(self, tensors: Sequence[Tensor]) -> None:
         """Sum, or average as DDP does, over processes, in place, in one message."""
@@ -118,6 +188,25 @@ class Exchange:
             list(tensors),
             [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)],
         )
+
+
+def _refuse_options(ddp: DistributedDataParallel) -> None:
+    """Refuse what DDP was asked to do with gradients that it does not see.
+
+    Raises:
+        UsageError: a communication hook, a static graph, or `join`.
+    """
+    asked = {
+        "a communication hook": bool(ddp._comm_hooks),
+        "static_graph=True": ddp.static_graph,
+        "join()": ddp._join_config.enable,
+    }
+    for what, there in asked.items():
+        if there:
+            raise UsageError(
+                f"{what} of DistributedDataParallel goes with one radius and with functions that "
+                "return their loss: otherwise its gradients are added up in messages of our own"
+            )
 
 
 @contextmanager

@@ -4,12 +4,14 @@ Every pass is a `backward()` into `.grad`: DistributedDataParallel, FSDP, activa
 and hooks listen to that, and to nothing else.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from saddlescope.sharpness.norms import local, values
+from saddlescope.errors import UsageError
+from saddlescope.sharpness.norms import is_sharded, local, values
 
 Gradients: TypeAlias = list[Tensor | None]
 
@@ -63,19 +65,46 @@ def any_nonzero(gradients: Iterable[Tensor]) -> bool:
     return any(bool((values(local(gradient)) != 0).any()) for gradient in gradients)
 
 
-def others(losses: Iterable[Tensor], parameters: Iterable[Tensor]) -> list[Tensor]:
+def others(
+    losses: Iterable[Tensor], parameters: Sequence[Tensor], model: nn.Module | None
+) -> list[Tensor]:
     """Leaves of the graphs of these losses that are none of these parameters.
 
-    Those inside a reentrant checkpoint are not part of a graph before its backward pass.
+    Those inside a reentrant checkpoint are not part of a graph before its backward pass. Under
+    `fully_shard` leaves are whole copies of the shards, whose `.grad` is not ours to touch: there
+    others are the model's.
+
+    Raises:
+        UsageError: under `fully_shard`, without a model, parameters of somebody else.
     """
     own = {id(parameter) for parameter in parameters}
+    shards = [parameter for parameter in parameters if is_sharded(parameter)]
+    if shards and model is not None:
+        return [p for p in model.parameters() if p.requires_grad and id(p) not in own]
     leaves = (getattr(node, "variable", None) for node in _nodes(losses))
-    return [leaf for leaf in leaves if leaf is not None and id(leaf) not in own]
+    found = [leaf for leaf in leaves if leaf is not None and id(leaf) not in own]
+    if not shards:
+        return found
+    whole = Counter(tuple(leaf.shape) for leaf in found if not is_sharded(leaf))
+    if whole - Counter(tuple(shard.shape) for shard in shards):
+        raise UsageError(
+            "the loss depends on parameters of another optimiser: under fully_shard hand the "
+            "network over as StepOptions(model=...), so that they can be told apart"
+        )
+    return [leaf for leaf in found if is_sharded(leaf)]
 
 
-def is_compiled(losses: Iterable[Tensor]) -> bool:
-    """Tell whether the graphs of these losses run through what `torch.compile` has made."""
-    return any(node.name() == "CompiledFunctionBackward" for node in _nodes(losses))
+def is_spent_by_backward(losses: Iterable[Tensor]) -> bool:
+    """Tell whether a second backward pass over these graphs may find what they saved changed.
+
+    It may in what `torch.compile` has made, and in autograd Functions that are not torch's own.
+    """
+    functions = ((node, getattr(type(node), "_forward_cls", None)) for node in _nodes(losses))
+    return any(
+        node.name() == "CompiledFunctionBackward" or not forward.__module__.startswith("torch.")
+        for node, forward in functions
+        if forward is not None
+    )
 
 
 def _nodes(losses: Iterable[Tensor]) -> Iterator[Any]:

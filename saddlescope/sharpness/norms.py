@@ -86,7 +86,9 @@ def _together(norms: Sequence[Tensor]) -> Tensor:
 
 
 def values(tensor: Tensor) -> Tensor:
-    """Return the entries that a sparse tensor holds; a dense one itself."""
+    """Return the entries that a sparse tensor holds, complex ones as pairs; else itself."""
+    if tensor.is_complex():
+        return torch.view_as_real(tensor)
     # Rows that were looked up twice are two entries until they are coalesced.
     return tensor.coalesce().values() if tensor.layout == torch.sparse_coo else tensor
 
@@ -107,7 +109,8 @@ def _square_over_shards(tensors: Sequence[Tensor]) -> Tensor:
         for dimension, placement in enumerate(sample.placements if sample is not None else ()):
             if placement.is_partial():
                 raise UsageError("a gradient's parts are still to be summed over processes")
-            if placement.is_shard() and sample is not None:
+            # Whatever is not a copy is a part: FSDP over tensor parallelism has shards of its own.
+            if not placement.is_replicate() and sample is not None:
                 dist.all_reduce(square, group=sample.device_mesh.get_group(dimension))
         total = total + square.to(total.device)
     return total

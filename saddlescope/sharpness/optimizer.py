@@ -5,8 +5,8 @@ The rule: for groups g with losses L_g and radii ρ_g, the base optimiser receiv
     Σ_g ∇L_g(w + ε_g),   ε_g = ρ_g·∇L_g(w)/‖∇L_g(w)‖   (global L2 norm, no weight decay).
 
 `passes` takes the fewest passes the rule allows: forward/backward SGD 1/1, SAM 2/2, ImbSAM 2/3, SAM
-(ext.) 3/4; of a compiled network as many forward as backward. `ascent` has the relatives of the
-rule, `exchange` the processes that share a batch.
+(ext.) 3/4; of a compiled network, or of fused kernels, as many forward as backward. `ascent` has
+the relatives of the rule, `exchange` the processes that share a batch.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -35,6 +35,7 @@ from saddlescope.sharpness.losses import Losses, as_calls, only
 from saddlescope.sharpness.norms import all_finite, clip_norm
 from saddlescope.sharpness.options import StepOptions
 from saddlescope.sharpness.passes import Passes
+from saddlescope.sharpness.scaling import usable
 from saddlescope.sharpness.wrapper import Wrapper
 
 
@@ -123,8 +124,9 @@ class SharpnessAware(Wrapper):
             raise UsageError("step after first_step: call second_step, or restore to give it up")
         if closure is None:
             return self._step_without_losses()
-        scaler = _enabled(scaler)
-        self._refuse(scaler)
+        scaler = usable(scaler, self, self.ascent)
+        self._refuse_group_options()
+        self._refuse_unknown_gradients()
         calls = as_calls(closure)
         parameters = self._trainable()
         clear(self._all())  # nothing moves by a gradient of another step
@@ -159,6 +161,7 @@ class SharpnessAware(Wrapper):
         if self.ascent.every > 1:
             raise UsageError("LookSAM leaves passes out, so it needs step(closure)")
         self._refuse_group_options()
+        self._exchange.refuse_local_ascent()
         name = only(self.radii)
         parameters = self._trainable()
         new = {id(gradient) for gradient in unseen(parameters)}
@@ -193,11 +196,12 @@ class SharpnessAware(Wrapper):
             raise UsageError("second_step without first_step")
         away, parameters = self._away, self._away.parameters
         self.restore()
+        scaler = usable(scaler, self, self.ascent)
         update = take(parameters)
         if all(gradient is None for gradient in update):
             raise UsageError("second_step needs the gradient at w + ε: call backward() before it")
         put(parameters, self._exchange.add_up_update(update, parameters, 1))
-        self._descend(away.memory, _enabled(scaler), away.finite)
+        self._descend(away.memory, scaler, away.finite)
         if zero_grad:
             self.zero_grad()
 
@@ -218,10 +222,18 @@ class SharpnessAware(Wrapper):
         found = passes.at_w()
         nothing: Gradients = [None] * len(parameters)
         names = list(found.ascents)
-        if exchange.in_messages(len(radii)):  # another process may have samples of the others
+        groups, own = len(radii), found.own and len(calls) > 1
+        messages = exchange.in_messages(groups, own=own)
+        if messages:
+            if self.ascent.every > 1:
+                raise UsageError(
+                    "LookSAM over processes needs DistributedDataParallel, one radius, and "
+                    "micro-batches whose functions return the loss"
+                )
+            # Another process may have samples of the others.
             names = [name for name, rho in radii.items() if rho > 0.0]
         ascents = exchange.add_up_ascents(
-            {name: found.ascents.pop(name, nothing) for name in names}, parameters, len(radii)
+            {name: found.ascents.pop(name, nothing) for name in names}, parameters, groups, own=own
         )
         for name in [name for name in names if memory.skips(name, self._steps)]:
             found.add(memory.reused(name, ascents.pop(name)))
@@ -237,26 +249,26 @@ class SharpnessAware(Wrapper):
                     uphill = self._uphill(memory.uphill(name, gradients), parameters)
                     self._away.go(uphill, radii[name], adaptive=self.ascent.adaptive)
                     if self.ascent.every > 1:
+                        at_w = [None if g is None else g.clone() for g in gradients]
+                        # DDP may write the next pass's into the very memory of these.
                         alone = passes.at_ascent(name, found, alone=True)
-                        memory.keep_orthogonal(name, gradients, alone)
+                        memory.keep_orthogonal(name, at_w, alone)
                         found.add(alone)
                     else:
                         found.update = passes.at_ascent(name, found)
                     self._away.come_back()
             finally:
                 self.restore()
-        update = exchange.add_up_update(found.update or nothing, parameters, len(radii))
+        update = exchange.add_up_update(found.update or nothing, parameters, groups, own=own)
+        if not messages and all(gradient is None for gradient in update):
+            raise UsageError(
+                "the loss depends on none of this optimiser's parameters: was it made on another "
+                "copy of the network, or is gradient sync switched off?"
+            )
         return found.answer, update, memory
 
-    def _refuse(self, scaler: Any) -> None:
-        """Refuse what this step could not honour."""
-        self._refuse_group_options()
-        if scaler is not None and (self.ascent.remembers or self.ascent.ranks == "local"):
-            raise UsageError(
-                "a GradScaler goes with neither a local ascent, Friendly-SAM nor LookSAM"
-            )
-        if self.ascent.every > 1 and self._exchange.in_messages(len(self.radii)):
-            raise UsageError("LookSAM over processes needs DistributedDataParallel and one radius")
+    def _refuse_unknown_gradients(self) -> None:
+        """Refuse gradients in `.grad` that this step could not honour."""
         if (unknown := unseen(self._all())) and any_nonzero(unknown):
             raise UsageError(
                 "the parameters hold gradients of a backward() before this step, which computes "
@@ -317,8 +329,3 @@ class SharpnessAware(Wrapper):
                 memory.uphill(name, gradients)
                 memory.keep_orthogonal(name, gradients, gradients)
         self._descend(memory)
-
-
-def _enabled(scaler: Any) -> Any:
-    """The scaler, or None where there is none or it is switched off."""
-    return scaler if scaler is not None and scaler.is_enabled() else None

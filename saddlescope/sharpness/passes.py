@@ -7,10 +7,12 @@ w + ε for each micro-batch. No graph outlives its micro-batch.
 A compiled network is run forward anew for each backward pass: compiled code may write over what it
 has saved, and a second pass over it then returns a wrong gradient. torch refuses that, but neither
 where `donated_buffer` was switched off after the code was compiled, nor where the code comes from
-inductor's cache, whose key does not hold that setting (torch 2.13).
+inductor's cache, whose key does not hold that setting (torch 2.13). So is a network with autograd
+Functions of its own: fused kernels write gradients over what they have saved, too.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,12 +27,13 @@ from saddlescope.sharpness.gradients import (
     Untouched,
     add,
     clear,
-    is_compiled,
+    is_spent_by_backward,
     others,
     put,
     take,
 )
 from saddlescope.sharpness.losses import Losses, backward, by_group, loss_of, only
+from saddlescope.sharpness.norms import is_sharded
 
 
 @dataclass
@@ -86,10 +89,9 @@ class Passes:
         perturbed = any(self.radii.values())
         several = len(self.radii) > 1
         for index, call in enumerate(self.calls):
-            with self.exchange.passes(
-                len(self.radii), ascent=perturbed, last=index == len(self.calls) - 1
-            ):
+            with self._pass(found, index, ascent=perturbed):
                 result, own = self._run(call)
+                self.exchange.refuse_within_forward(own=own)
                 if index > 0 and own != found.own:
                     raise UsageError(
                         "some functions of the micro-batches call backward() themselves and others "
@@ -108,8 +110,10 @@ class Passes:
                 plain = [name for name in losses if self.radii[name] == 0.0]
                 turns = [[name] for name in names] + ([plain] if plain else [])
                 at = {name: loss_of(losses, name) for name in losses}
-                anew = len(turns) > 1 and is_compiled(at.values())
-                untouched = Untouched(others((at[name] for name in names), self.parameters))
+                anew = len(turns) > 1 and is_spent_by_backward(at.values())
+                untouched = Untouched(
+                    others((at[name] for name in names), self.parameters, self.exchange.model)
+                )
                 for turn, members in enumerate(turns):
                     if members is plain:
                         untouched.put_back()
@@ -118,10 +122,10 @@ class Passes:
                     retain = not anew and turn < len(turns) - 1
                     backward([at[name] for name in members], scaler=self.scaler, retain=retain)
                     if several and members is plain:
-                        found.update = add(found.update, take(self.parameters))
+                        found.update = add(found.update, self._arrived())
                     elif several:
                         (name,) = members
-                        found.ascents[name] = add(found.ascents.get(name), take(self.parameters))
+                        found.ascents[name] = add(found.ascents.get(name), self._arrived())
                 if not plain:
                     untouched.put_back()
                 found.present.append(names)
@@ -143,13 +147,14 @@ class Passes:
         """
         total = None if alone else found.update
         clear(self.parameters)
-        if total is not None and not found.own:
+        # A hook on accumulated gradients would act on those of the former passes once more.
+        apart = found.own or any(p._post_accumulate_grad_hooks for p in self.parameters)
+        if total is not None and not apart:
             put(self.parameters, total)
         for index, call in enumerate(self.calls):
             if not found.own and name not in found.present[index]:
                 continue
-            last = index == len(self.calls) - 1
-            with self.exchange.passes(len(self.radii), ascent=False, last=last):
+            with self._pass(found, index, ascent=False):
                 with torch.enable_grad():
                     result = call()
                     if not found.own:
@@ -162,7 +167,23 @@ class Passes:
         if found.own:
             assert total is not None
             return total
-        return take(self.parameters)
+        return add(total, take(self.parameters)) if apart else take(self.parameters)
+
+    def _pass(self, found: Found, index: int, *, ascent: bool) -> AbstractContextManager[None]:
+        """Around the passes of a micro-batch."""
+        last = index == len(self.calls) - 1
+        own = found.own and len(self.calls) > 1
+        return self.exchange.passes(len(self.radii), own=own, ascent=ascent, last=last)
+
+    def _arrived(self) -> Gradients:
+        """Gradients of one group out of `.grad`, which must be there before the next one's come."""
+        gradients = take(self.parameters)
+        if all(g is None for g in gradients) and any(map(is_sharded, self.parameters)):
+            raise UsageError(
+                "a backward pass left no gradient: with several groups fully_shard must not have "
+                "its gradient sync switched off (set_requires_gradient_sync)"
+            )
+        return gradients
 
     def _run(self, call: Losses) -> tuple[Any, bool]:
         """What the function returns, and whether it filled `.grad` itself."""

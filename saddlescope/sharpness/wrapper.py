@@ -31,7 +31,7 @@ class Wrapper(Optimizer):
     def __init__(self, base: Optimizer, radii: Mapping[Any, float], ascent: Ascent) -> None:
         self.base = base
         self.ascent = ascent
-        self._refuse_group_options(("rho", "adaptive", "radii"))
+        self._refuse_keys("rho", "adaptive", "radii")
         super().__init__(base.param_groups, dict(base.defaults))
         self.set_radii(radii)
 
@@ -77,8 +77,21 @@ class Wrapper(Optimizer):
         """Call `hook(self, args, kwargs)` before the weights move, when `.grad` is final."""
         return self.base.register_step_pre_hook(lambda _, *arguments: hook(self, *arguments))
 
+    def register_step_post_hook(self, hook: Callable[..., Any]) -> Any:
+        """Call `hook(self, args, kwargs)` after the weights have moved, in any form of a step."""
+        return self.base.register_step_post_hook(lambda _, *arguments: hook(self, *arguments))
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add parameters, with the radii in force."""
+        """Add parameters, with the radii in force.
+
+        Raises:
+            UsageError: the group names radii of its own.
+        """
+        if "radii" in param_group:
+            raise UsageError(
+                "a parameter group holds 'radii': a radius belongs to a group of samples; call "
+                "set_radii"
+            )
         super().add_param_group(param_group)
         self._name_radii(self.param_groups[0].get("radii"))
 
@@ -130,12 +143,21 @@ class Wrapper(Optimizer):
         every = {id(p): p for group in self.param_groups for p in group["params"]}
         return list(every.values())
 
-    def _refuse_group_options(self, names: tuple[str, ...] = ("rho", "adaptive")) -> None:
+    def _refuse_group_options(self) -> None:
         """Refuse what other optimisers read from a parameter group, and this one does not.
 
         Raises:
-            UsageError: a group has one of these keys.
+            UsageError: a group has `rho`, `adaptive`, or radii of its own.
         """
+        self._refuse_keys("rho", "adaptive")
+        radii = self.radii
+        if any(group.get("radii", radii) != radii for group in self.param_groups):
+            raise UsageError(
+                "parameter groups hold different radii: a radius belongs to a group of samples; "
+                "call set_radii, which writes the same into all of them"
+            )
+
+    def _refuse_keys(self, *names: str) -> None:
         for group in self.param_groups:
             for name in names:
                 if name in group and name not in self.base.defaults:  # Adadelta's own is called rho
@@ -149,9 +171,15 @@ class Wrapper(Optimizer):
         """Those that can move.
 
         Raises:
-            UsageError: there are none.
+            UsageError: there are none, or parts of them that nothing tells from whole ones.
         """
         found = [p for p in self._all() if p.requires_grad]
+        if any(getattr(p, "_fsdp_flattened", False) for p in found):
+            raise UsageError(
+                "parameters of FullyShardedDataParallel, which look whole on each process, so that "
+                "lengths would be those of one process's part: use "
+                "torch.distributed.fsdp.fully_shard, which is told apart"
+            )
         if not found:
             raise UsageError("every parameter of this optimiser is frozen: nothing can move")
         return found
