@@ -203,7 +203,7 @@ def spectrum(
     say(f"saved: {job.path}" if job.path else "not saved: name a file with -o to keep the table")
     say_views_saved(job)
     _print_rows(rows, json=json, plain=plain)
-    open_rows = [row["name"] for row in rows if not row["converged"]]
+    open_rows = [f"{row['kind']} {row['name']}" for row in rows if not row["converged"]]
     if open_rows:
         say(
             f"saddlescope: not converged after {max_matvecs} products: {', '.join(open_rows)}; "

@@ -122,8 +122,8 @@ def train(
     """Train one network by a recipe and leave a run folder.
 
     Killed at any moment, the run goes on with --resume and ends with the same weights. A recipe
-    with [[sweep]] blocks describes many runs: what is missing is run, what was cut goes on. Started
-    by torchrun, several processes share each batch.
+    with sweeps describes many runs: what is missing is run, what was cut goes on. Started by
+    torchrun, several processes share each batch.
     """
     import torch
 

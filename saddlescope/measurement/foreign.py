@@ -196,7 +196,8 @@ def imported(path: str, option: str) -> Any:
     """
     module_name, separator, attribute = path.partition(":")
     if not separator or not module_name or not attribute:
-        raise UsageError(f"{option} {path}: expected package.module:name")
+        words = "ce, training or " if option == "--criterion" else ""
+        raise UsageError(f"{option} {path}: expected {words}package.module:name")
     # A console script does not have the current folder on its path; `python -m` does.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -320,8 +321,8 @@ def _cross_entropy(network: nn.Module, samples: Samples, origin: str) -> nn.Cros
         )
     if not _has_classes(samples):
         raise DataError(
-            "cross-entropy needs class numbers as targets, and these are none: name another loss "
-            "with --criterion"
+            f"targets are {described(samples.targets)}, and cross-entropy needs class numbers, "
+            "integers of shape (N,): convert them (.long()), or name another loss with --criterion"
         )
     highest = int(samples.targets.max())
     if highest >= scores.shape[1]:

@@ -35,6 +35,13 @@ _WORDS = {
 }
 
 
+_FREE = (
+    "name", "seed", "training.seed", "training.checkpoint_every", "training.losses_every",
+    "training.norms_every",
+)  # fmt: skip
+"""Keys of a recipe that runs to be compared may differ in; the last three change what is kept."""
+
+
 @dataclass(frozen=True)
 class RunVerdict:
     """Hold what the classes of one checkpoint say together.
@@ -75,7 +82,7 @@ def find(chosen: Selection) -> Findings:
     if not chosen.runs:
         return Findings("No run could be read, so nothing can be said.", (), (), (), ())
     obstacle = _obstacle(chosen.runs)
-    several = chosen.of_methods or len(chosen.measured) > 1
+    several = not obstacle if chosen.of_methods else len(chosen.measured) > 1
     comparisons = tuple(comparison(chosen, panel) for panel in chosen.panels if several)
     verdicts = tuple(
         _verdict(chosen.labels[index], ratios) for index, ratios in chosen.class_ratios.items()
@@ -199,11 +206,11 @@ def _obstacle(runs: Sequence[Run]) -> str:
         return "The runs were trained on different data, as their run.json say."
     flat = [flatten(run.recipe) for run in runs]
     keys = sorted({key for recipe in flat for key in recipe})
-    free = ("name", "seed", "training.seed")
-    shared = [key for key in keys if key not in free and key.split(".")[0] != "method"]
+    shared = [key for key in keys if key not in _FREE and key.split(".")[0] != "method"]
     differing = [key for key in shared if len({recipe.get(key) for recipe in flat}) > 1]
     if differing:
-        return f"The runs differ in more than method and seed: {shorten(', '.join(differing), 80)}."
+        named = ", ".join(differing[:3]) + (", …" if len(differing) > 3 else "")
+        return f"The runs differ in more than method and seed: {named}."
     own = [key for key in keys if key.split(".")[0] == "method"]
     settings = {(run.method, *map(recipe.get, own)) for run, recipe in zip(runs, flat, strict=True)}
     if len(settings) > len({run.method for run in runs}):

@@ -29,7 +29,7 @@ from saddlescope.reporting.frames import accuracy_table, class_table, spectrum_t
 from saddlescope.reporting.loading import Problem, Run
 from saddlescope.reporting.paper import measured_tables
 from saddlescope.reporting.selection import Selection, select_runs
-from saddlescope.reporting.text import decimal, interval, number, shorten, whole
+from saddlescope.reporting.text import decimal, interval, number, number_within, shorten, whole
 from saddlescope.runs import METHODS, write_text
 
 _MARKS = {
@@ -97,6 +97,7 @@ def _render(chosen: Selection, findings: Findings) -> str:
         "sortable": _sortable,
         "number": number,
         "interval": interval,
+        "number_within": number_within,
         "whole": whole,
         "decimal": decimal,
         "shorten": shorten,

@@ -8,11 +8,12 @@ from typing import Any
 
 from saddlescope.reporting.findings import find
 from saddlescope.reporting.frames import accuracy_table
-from saddlescope.reporting.selection import Panel, Selection
+from saddlescope.reporting.selection import Panel, Selection, spread
 from saddlescope.reporting.text import (
     decimal,
     interval,
     number,
+    number_within,
     plural,
     shorten,
     shorten_middle,
@@ -64,13 +65,14 @@ def _panel(chosen: Selection, panel: Panel) -> str:
         if (ratio := ratios.get(index)) is None:
             lines.append(f"  {shorten_middle(label, 23):<24}not measured")
             continue
+        value = number_within(ratio.value, ratio.lower, ratio.upper)
         bounds = interval(ratio.lower, ratio.upper)
         lines.append(
-            f"  {shorten_middle(label, 23):<24}{number(ratio.value):>7} {bounds:<18}"
+            f"  {shorten_middle(label, 23):<24}{value:>7} {bounds:<18}"
             f"{_drawn(ratio.value, top, _BAR)} ‖∇L‖ {number(ratio.gradient_norm, 2):<8}"
             f"{shorten(ratio.verdict, 18)}"
         )
-    samples = max((ratio.n for ratio in ratios.values()), default=0)
+    samples = spread(ratio.n for ratio in ratios.values()) if ratios else 0
     return "\n".join([f"{panel.title} (n = {samples})", *lines])
 
 
@@ -117,10 +119,11 @@ def spectrum_text(rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     for row in rows:
         label = row["name"] if row["kind"] == "group" else f"class {row['name']}"
-        bounds = interval(row["lambda_ratio_lower"], row["lambda_ratio_upper"])
+        ratio = row["lambda_ratio"], row["lambda_ratio_lower"], row["lambda_ratio_upper"]
+        bounds = interval(*ratio[1:])
         lines.append(
             f"{shorten(label, 9):<9}{row['n']:>4}{number(row['lambda_max']):>10}"
-            f"{number(row['lambda_min']):>10}{number(row['lambda_ratio']):>9}  {bounds:<16}"
+            f"{number(row['lambda_min']):>10}{number_within(*ratio):>9}  {bounds:<16}"
             f"{_drawn(row['lambda_ratio'], top, 8):<10}{number(row['gradient_norm'], 2):<9}"
             f"{row['verdict']}"
         )

@@ -54,9 +54,19 @@ def interval(lower: float, upper: float, digits: int = 3) -> str:
     """Write `[lower, upper]`, with enough digits to tell them apart; `—` when neither is known."""
     if math.isnan(lower) and math.isnan(upper):
         return "—"
+    digits = _digits_of(lower, upper, digits)
+    return f"[{number(lower, digits)}, {number(upper, digits)}]"
+
+
+def number_within(value: float, lower: float, upper: float, digits: int = 3) -> str:
+    """Write a number with as many digits as `interval` gives its bounds, so that it lies within."""
+    return number(value, _digits_of(lower, upper, digits))
+
+
+def _digits_of(lower: float, upper: float, digits: int) -> int:
     while digits < 8 and number(lower, digits) == number(upper, digits) and lower != upper:
         digits += 1
-    return f"[{number(lower, digits)}, {number(upper, digits)}]"
+    return digits
 
 
 def percent(value: float | None, digits: int = 1) -> str:

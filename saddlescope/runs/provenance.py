@@ -21,7 +21,7 @@ def provenance(*, device: str = "cpu", seed: int | None = None) -> dict[str, Any
     """
     return {
         "saddlescope": __version__,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [_program(Path(sys.argv[0])), *sys.argv[1:]],
         "commit": _commit(),
         "python": platform.python_version(),
         "libraries": {name: _version(name) for name in _LIBRARIES},
@@ -35,6 +35,11 @@ def provenance(*, device: str = "cpu", seed: int | None = None) -> dict[str, Any
         "seed": seed,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _program(path: Path) -> str:
+    """The bare name of what was started; of `python -m NAME` that name."""
+    return path.parent.name if path.name == "__main__.py" else path.name
 
 
 def _precision() -> dict[str, Any] | None:

@@ -78,9 +78,12 @@ def method_radii(
         first_stage: another method to put before it: SSE-SAM is "imbsam" after "sam-ext".
 
     Raises:
-        UsageError: an unknown method or γ outside [0, 1]; a stage that has two itself.
+        UsageError: an unknown method, γ outside [0, 1], a radius below 0, no epoch; a stage that
+            has two itself.
     """
     options = options or RadiusOptions()
+    if epochs < 1:
+        raise UsageError(f"epochs = {epochs}: expected at least 1")
     if not 0.0 <= options.gamma <= 1.0:
         raise UsageError(f"gamma = {options.gamma}: expected a share of the epochs between 0 and 1")
     keys = [method] if first_stage is None else [first_stage, method]
@@ -96,6 +99,10 @@ def method_radii(
         for key in keys
         for stage in METHODS[key].stages
     ]
+    radii = {**first, **{f"{group} (second stage)": r for s in second for group, r in s.items()}}
+    for group, rho in radii.items():
+        if not 0.0 <= rho < math.inf:
+            raise UsageError(f"radius of {group} is {rho}: expected a number >= 0")
     if not second:
         return Radii(first, {}, None)
     return Radii(first, second[0], first_epoch(options.gamma, epochs))

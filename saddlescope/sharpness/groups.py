@@ -40,7 +40,15 @@ def group_losses(
     Returns:
         "head" and "tail", each a scalar; a group that the whole batch has no sample of is left out.
         The parts' losses add up to the whole batch's.
+
+    Raises:
+        UsageError: an unknown reduction, or shapes that differ.
     """
+    if losses.dim() != 1 or tail.shape != losses.shape:
+        raise UsageError(
+            f"losses have shape {tuple(losses.shape)} and tail {tuple(tail.shape)}: expected one "
+            "loss and one answer a sample"
+        )
     whole = tail if whole is None else whole
     factors = group_factors(int(whole.sum()), len(whole), group_reduction=group_reduction)
     if losses.is_cuda and not tail.is_cuda:

@@ -91,6 +91,22 @@ def test_runs_that_differ_in_more_than_method_decide_nothing(make_run):
     path = make_run("sgd", extra="batch_size = 128")
     found = find(select_runs([path.parent]))
     assert "The runs differ in more than method and seed: training.batch_size." in found.limits
+    assert found.comparisons == ()  # nor put into an order under a figure
+
+
+def test_what_is_kept_on_the_way_is_no_difference(make_run):
+    make_run("sam", extra="checkpoint_every = 2\nlosses_every = 1\nnorms_every = 5")
+    found = find(select_runs([make_run("sgd").parent]))
+    assert not any("differ in more than" in sentence for sentence in found.limits)
+    assert found.comparisons
+
+
+def test_keys_that_differ_are_named_whole(make_run):
+    words = [f"something_or_other_number_{i}" for i in range(5)]
+    make_run("sam", extra="\n".join(f"{word} = 1" for word in words))
+    path = make_run("sgd", extra="\n".join(f"{word} = 2" for word in words))
+    (limit,) = [s for s in find(select_runs([path.parent])).limits if "differ in more" in s]
+    assert limit.endswith(", ".join(f"training.{word}" for word in words[:3]) + ", ….")
 
 
 def test_unfinished_runs_and_settings_of_a_method_are_named(make_run):

@@ -33,6 +33,13 @@ def test_hostile_and_long_labels_stay_inside_the_columns(make_run):
     assert max(map(len, text.splitlines())) <= 100
 
 
+def test_rows_of_several_sizes_name_both_ends(make_run):
+    for method, n in (("sam", 80), ("sgd", 438)):
+        path = make_run(method, rows=[spectrum_row(method, "group", "all", n, -1.0)])
+    text = summary_text(select_runs([path.parent]))
+    assert "All samples (n = 80–438)" in text
+
+
 def test_without_spectrum_or_runs(make_run):
     assert summary_text(select([])) == "No runs.\n"
     text = summary_text(select_runs([make_run("sam", spectrum=False)]))

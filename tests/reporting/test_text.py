@@ -3,9 +3,19 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from saddlescope.reporting.loading import clean
-from saddlescope.reporting.text import interval, listing, number, percent, plural, shorten
+from saddlescope.reporting.text import (
+    interval,
+    listing,
+    number,
+    number_within,
+    percent,
+    plural,
+    shorten,
+)
 
 
 def test_clean_replaces_what_acts_and_keeps_what_is_read():
@@ -43,6 +53,20 @@ def test_interval_tells_its_ends_apart():
     assert interval(40, math.inf) == "[40.0, ∞]"
     assert interval(math.nan, math.nan) == "—"
     assert interval(2.0, 2.0) == "[2.00, 2.00]"
+
+
+@given(
+    low=st.floats(1e-6, 1e6), width=st.floats(1e-9, 1.0), share=st.floats(0.0, 1.0),
+    sign=st.sampled_from([1.0, -1.0]),
+)  # fmt: skip
+def test_a_number_lies_in_the_interval_that_is_printed(low, width, share, sign):
+    lower, upper = sorted((sign * low, sign * low * (1 + width)))
+    value = min(max(lower + share * (upper - lower), lower), upper)
+    left, right = interval(lower, upper).strip("[]").split(", ")
+    printed = [
+        float(t.replace("−", "-")) for t in (left, number_within(value, lower, upper), right)
+    ]
+    assert printed == sorted(printed)
 
 
 def test_small_words():

@@ -30,6 +30,11 @@ def test_absent_groups_are_left_out(value, present):
     assert list(found) == [present]
 
 
+def test_a_group_for_each_loss():
+    with pytest.raises(UsageError, match=r"losses have shape \(4,\) and tail \(3,\)"):
+        group_losses(LOSSES, TAIL[:3])
+
+
 def test_unknown_reduction():
     with pytest.raises(UsageError, match="group_reduction"):
         group_losses(LOSSES, TAIL, group_reduction="mean")

@@ -15,6 +15,19 @@ def test_every_key_of_the_schema_is_a_method():
         assert method_radii(method, epochs=10).at(0)
 
 
+@pytest.mark.parametrize(
+    ("epochs", "options", "words"),
+    [
+        (0, {}, "epochs = 0"),
+        (9, {"rho_head": float("nan")}, "radius of head is nan"),
+        (9, {"rho_tail": -1.0}, "radius of tail is -1"),
+    ],
+)
+def test_numbers_that_no_step_could_take(epochs, options, words):
+    with pytest.raises(UsageError, match=words):
+        method_radii("sse-sam", epochs=epochs, options=RadiusOptions(**options))
+
+
 @given(st.integers(0, 100), st.integers(1, 400))
 def test_stage_two_begins_with_the_first_epoch_not_below_gamma_t(percent, epochs):
     radii = method_radii("sse-sam", epochs=epochs, options=RadiusOptions(gamma=percent / 100))

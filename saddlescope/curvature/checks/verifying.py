@@ -230,9 +230,9 @@ def _explain(objective: Objective, expected: float, again: float) -> None:
         _refuse_randomness(exact, one, two)
     if not _close(one, expected, dtype):
         raise OperatorError(
-            f"the loss was {expected:.9g} when the operator was built and is {one:.9g} now, with "
-            "the same parameters and buffers: the samples, the criterion or something else that "
-            "the model reads changed; build it anew"
+            f"the loss was {expected:.9g} when the operator was built and is {one:.9g} now: the "
+            "weights were changed unseen (through .data), or the samples, the criterion or "
+            "something else that the model reads; build it anew"
         )
     _refuse_division(objective, exact, expected, again)
 

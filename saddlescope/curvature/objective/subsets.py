@@ -1,5 +1,6 @@
 """Which samples a row is about: single classes, and groups of any kind, by name."""
 
+import operator
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,10 +84,9 @@ def select_subsets(
             chosen.append(Subset(group, "group", numbers))
         else:
             chosen += _by_label(_labels(samples, group, known))
-    if classes != "none":
+    if not isinstance(classes, str) or classes != "none":
         present = sorted(set(class_numbers(samples).tolist()))
-        numbers_asked = present if isinstance(classes, str) else [int(n) for n in classes]
-        for number in numbers_asked:
+        for number in _numbers(classes, present):
             if number not in present:
                 raise DataError(
                     f"class {number} has no samples in this split "
@@ -99,6 +99,18 @@ def select_subsets(
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"two groups are called {twice!r}: rows are known by their names")
     return chosen
+
+
+def _numbers(classes: Any, present: list[int]) -> list[int]:
+    """The class numbers that a caller gave, each once, or all that there are."""
+    try:
+        if isinstance(classes, str):
+            return {"all": present}[classes]
+        return list(dict.fromkeys(operator.index(number) for number in classes))
+    except (TypeError, KeyError):
+        raise UsageError(
+            f"classes = {classes!r}: expected 'all', 'none', or class numbers such as [0, 3]"
+        ) from None
 
 
 def _labels(samples: Samples, group: Any, known: Mapping[str, Any]) -> list[str | None]:

@@ -271,9 +271,8 @@ class SpectrumJob:
 
         def after_product(*_: float) -> None:
             if should_stop():
-                where = (
-                    f"; finished rows are in {self.path}, run again to go on" if self.path else ""
-                )
+                kept = self.path is not None and self.path.is_file()
+                where = f"; finished rows are in {self.path}, run again to go on" if kept else ""
                 raise Interrupted(f"stopped at {subset.kind} {subset.name}{where}")
 
         return after_product

@@ -176,6 +176,18 @@ def test_the_monitor_takes_the_same():
     check(monitor.frame(), DOMAINS)
 
 
+@pytest.mark.parametrize("classes", ["3", "0,3", "foo", [2.7], ["a"], 3, None], ids=str)
+def test_classes_that_are_no_numbers_are_refused(classes):
+    with pytest.raises(UsageError, match="expected 'all', 'none', or class numbers"):
+        class_spectra(network(), CE, (X, Y), classes=classes)
+
+
+@pytest.mark.parametrize("classes", [[2, 0, 2], torch.tensor([2, 0])], ids=["list", "tensor"])
+def test_class_numbers_of_any_kind_give_a_row_each(classes):
+    subsets = select_subsets(as_samples((X, Y)), classes=classes, groups=())
+    assert [subset.name for subset in subsets] == ["2", "0"]
+
+
 def test_a_bootstrap_of_a_group_draws_from_it_alone():
     data = as_samples((X, REAL))
     (subset,) = select_subsets(data, classes="none", groups={"few": [3]})
