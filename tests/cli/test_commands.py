@@ -167,7 +167,7 @@ def test_not_converged_is_exit_code_3_and_still_a_table(run, tmp_path):
     assert done.exit_code == ExitCode.NOT_CONVERGED
     (row,) = csv.DictReader(io.StringIO(done.stdout))
     assert row["verdict"] == "not-converged"
-    assert "not converged after 3 products: 0" in done.stderr
+    assert "not converged after 3 products: class 0" in done.stderr
 
 
 def test_spectrum_dry_run_computes_nothing(run, tmp_path):

@@ -244,7 +244,11 @@ def test_groups_by_a_key_of_the_batch(folder):
         (("--data", "mine:loader", "--groups", "colour"), 2, "nor a key of its samples"),
         (("--data", "mine:data", "--groups", "mine:absent"), 2, "mine has no 'absent'"),
         (("--data", "mine:data", "--criterion", "mine:NUMBER"), 2, "is a int, not a function"),
-        (("--data", "mine:data", "--criterion", "square"), 2, "--criterion square: expected ce, training or pack"),
+        (
+            ("--data", "mine:data", "--criterion", "square"),
+            2,
+            "--criterion square: expected ce, training or pack",
+        ),
         (("--data", "mine:data", "--criterion", "training"), 2, "known of run folders only"),
         (("--data", "mine:data", "--entry", "ema"), 2, "--entry needs --checkpoint"),
         (("--data", "mine:data", "--checkpoint", "w.pt", "--entry", "ema"), 4, "no entry 'ema'"),

@@ -168,7 +168,8 @@ def test_not_converged_on_every_rank(folder):
     command = start(folder, "--max-matvecs", "3")
     assert command.codes() == [3, 3]
     assert words(command) == [
-        "saddlescope: not converged after 3 products: all, 0, 1, 2; raise --max-matvecs or --rtol"
+        "saddlescope: not converged after 3 products: group all, class 0, class 1, class 2; "
+        "raise --max-matvecs or --rtol"
     ]
 
 
