@@ -97,6 +97,10 @@ def basis_capacity(
     return int(capacity)
 
 
+OVERWRITTEN = "modified by an inplace operation"
+"""Torch's words of a tensor that was saved for a derivative and then written to."""
+
+
 class StorageMeter:
     """Add up the memory behind tensors, each storage once, whole storages for views.
 
@@ -122,16 +126,34 @@ class StorageMeter:
 
     @contextmanager
     def graph(self) -> Iterator[None]:
-        """Count what autograd saves meanwhile: all that a graph keeps alive, parameters too."""
+        """Count what autograd saves meanwhile: all that a graph keeps alive, parameters too.
 
-        def pack(tensor: Tensor) -> Tensor:
+        Raises:
+            RuntimeError: what was saved had been written to when it was read meanwhile. Under such
+                hooks autograd leaves that to them.
+        """
+        building = True
+
+        def pack(tensor: Tensor) -> tuple[Tensor, int]:
             self.add(tensor)
             # Detached: a node that holds its own output with its history holds itself, and is
             # never freed (pytorch#115255). Autograd puts the history back when it unpacks.
-            return tensor.detach()
+            return tensor.detach(), tensor._version
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            yield
+        def unpack(saved: tuple[Tensor, int]) -> Tensor:
+            tensor, version = saved
+            # Later on, parameters and buffers may have been elsewhere, and are back: see `Tensors`.
+            if building and tensor._version != version:
+                raise RuntimeError(
+                    f"a saved tensor of shape {tuple(tensor.shape)} has been {OVERWRITTEN}"
+                )
+            return tensor
+
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+                yield
+        finally:
+            building = False
 
 
 def storage_bytes(values: Iterable[Any]) -> int:

@@ -13,7 +13,8 @@ are tried, as in `second_difference`: one that agrees is enough, and a disagreem
 where two steps agree with one another and not with the derivative.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -21,9 +22,16 @@ from torch import Tensor
 
 from saddlescope.curvature.checks.verifying import evaluable
 from saddlescope.curvature.memory import is_out_of_memory
-from saddlescope.curvature.objective import Objective, displaced, exact_arithmetic, untouched
+from saddlescope.curvature.objective import (
+    Objective,
+    displaced,
+    exact_arithmetic,
+    explain,
+    torchs_words,
+    untouched,
+)
 from saddlescope.curvature.products import DoubleBackward
-from saddlescope.errors import OperatorError
+from saddlescope.errors import OperatorError, SaddlescopeError
 
 _STEPS = (1e-5, 1e-7, 1e-3, 1e-8)
 """Distances in units of ‖w‖, tried in this order: for float64 the first one is the best; shorter
@@ -71,11 +79,17 @@ def check_derivatives(objective: Objective, vector: Tensor | None = None) -> flo
         What it cost, in gradients of all samples.
 
     Raises:
-        OperatorError: they disagree; gives both numbers.
+        OperatorError: they disagree, with both numbers; or torch cannot differentiate the loss.
     """
     try:
-        few = _few_in_double(objective)
-        cost = 0.0 if few is None else _check(few, objective, vector)
+        few = evaluable(objective, _SAMPLES)
+        cost = 0.0 if few is None else _check_few(few, objective, vector)
+    except _NotDifferentiable as failed:
+        error = failed.error
+        explain(error, objective.model, objective.criterion, objective.source)
+        raise OperatorError(
+            f"torch cannot differentiate the loss of a few samples twice: {torchs_words(error)}"
+        ) from error
     except Exception as error:
         if isinstance(error, OperatorError):
             raise
@@ -85,10 +99,39 @@ def check_derivatives(objective: Objective, vector: Tensor | None = None) -> flo
     return 0.0 if few is None else cost * few.n / objective.n
 
 
-def _few_in_double(objective: Objective) -> Objective | None:
+class _NotDifferentiable(Exception):  # noqa: N818 - what is raised for it says error
+    """Torch has refused to differentiate the model itself."""
+
+    def __init__(self, error: RuntimeError) -> None:
+        super().__init__()
+        self.error = error
+
+
+@contextmanager
+def _own_passes() -> Iterator[None]:
+    """Tell what the model's own passes raise from what comparing them does."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_out_of_memory(error) or isinstance(error, SaddlescopeError):
+            raise
+        raise _NotDifferentiable(error) from error
+
+
+def _check_few(few: Objective, objective: Objective, vector: Tensor | None) -> float:
+    """Check in float64; in the model's own precision where it can be had in that alone."""
+    exact = _in_double(few)
+    try:
+        return _check(exact, objective, vector)
+    except _NotDifferentiable:
+        if exact is few:
+            raise
+    return _check(few, objective, vector)
+
+
+def _in_double(few: Objective) -> Objective:
     """A few samples' loss in float64; in its own precision where it cannot be copied."""
-    few = evaluable(objective, _SAMPLES)
-    if few is None or few.vector.dtype == torch.float64:
+    if few.vector.dtype == torch.float64:
         return few
     try:
         exact = few.double()
@@ -102,7 +145,7 @@ def _few_in_double(objective: Objective) -> Objective | None:
 
 def _check(few: Objective, objective: Objective, vector: Tensor | None) -> float:
     weights = few.vector
-    with untouched(few.model), exact_arithmetic(), torch.enable_grad():
+    with untouched(few.model), exact_arithmetic(), torch.enable_grad(), _own_passes():
         (batch,) = few.batches()
         made = DoubleBackward(few, batch)
         gradient = weights.flatten([g if g is None else g.detach() for g in made.gradient])
@@ -155,7 +198,7 @@ class _Differences:
         self.loss = loss
 
     def at(self, step: float) -> _Difference:
-        with displaced(self.few, [self.direction], self.few.value_and_gradient) as at:
+        with displaced(self.few, [self.direction], self._measured) as at:
             (ahead, one), (behind, two) = at((step,)), at((-step,))
         size = max(self.size, float(torch.linalg.vector_norm(one)))
         # A small loss is a difference of logits, which round as numbers of size 1 do: what is less
@@ -169,6 +212,10 @@ class _Differences:
             self.epsilon * size / step + unseen,
             self.epsilon * loss / step,
         )
+
+    def _measured(self) -> tuple[float, Tensor]:
+        with _own_passes():
+            return self.few.value_and_gradient()
 
 
 def _verdict(seen: list[_Difference], product: Tensor, slope: float) -> tuple[bool, bool]:

@@ -3,7 +3,13 @@
 from saddlescope.curvature.objective.batches import BatchLoss, map_tensors
 from saddlescope.curvature.objective.counting import pair
 from saddlescope.curvature.objective.displacement import displaced
-from saddlescope.curvature.objective.explaining import check_call, described, explain, first_line
+from saddlescope.curvature.objective.explaining import (
+    check_call,
+    described,
+    explain,
+    first_line,
+    torchs_words,
+)
 from saddlescope.curvature.objective.forward import Folding, call_model
 from saddlescope.curvature.objective.grouping import Grouping, Groups
 from saddlescope.curvature.objective.objective import (

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode  # as torch's own flop counter does
 from torch.utils._pytree import tree_leaves  # as torch.func does
 
-from saddlescope.curvature.memory import is_out_of_memory
+from saddlescope.curvature.memory import OVERWRITTEN, is_out_of_memory
 from saddlescope.curvature.objective.batches import BatchLoss, map_tensors
 from saddlescope.curvature.objective.counting import pair
 from saddlescope.curvature.objective.forward import call_model
@@ -27,6 +27,18 @@ _NO_DERIVATIVE = re.compile(
     r"|forward AD with '?(?:aten::)?(\w+)'? that does not support it"
 )
 _ONCE = "once_differentiable"
+
+_NO_GRAPH = {
+    OVERWRITTEN: (
+        "the model or the loss writes over a tensor that its derivative needs: write that "
+        "operation out of place (x = x.tanh() for x.tanh_(), inplace=False)"
+    ),
+    "backward through the graph a second time": (
+        "a tensor that the model or the loss uses was computed before the forward pass: compute it "
+        "there, and measure outside of parametrize.cached()"
+    ),
+}
+"""What to do where torch cannot take the gradient, by torch's words."""
 
 _INSTEAD = {
     "hardsigmoid": "relu6(x + 3) / 6",
@@ -46,12 +58,16 @@ def explain(error: Exception, model: nn.Module, criterion: Any, batches: Iterabl
         batches: the user's; the first is read.
 
     Raises:
-        OperatorError: an operation without a second derivative; names the layer.
+        OperatorError: an operation without a second derivative, with the name of the layer, or a
+            graph that cannot be differentiated.
         UsageError: the model cannot be called on a batch, or the criterion on what it returns.
         DataError: class numbers that the model has no output for, or inputs of another dtype.
     """
     if isinstance(error, SaddlescopeError) or is_out_of_memory(error):
         return
+    for words, advice in _NO_GRAPH.items():
+        if words in str(error):
+            raise OperatorError(f"{advice} (torch: {torchs_words(error)})") from error
     try:
         batch = map_tensors(next(iter(batches)), lambda tensor: tensor.to(_device(model)))
     except Exception:  # the source is the user's, and may be spent
@@ -146,6 +162,11 @@ def first_line(error: BaseException) -> str:
     """Return the type and the first line of an error."""
     text = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def torchs_words(error: BaseException) -> str:
+    """Return the first line of an error of torch's, without its hints."""
+    return re.split(r"[.;]? (?:Hint|Saved intermediate values|Specify)\b", first_line(error))[0]
 
 
 def _without_derivative(error: Exception) -> str | None:

@@ -11,12 +11,12 @@ numbers by rounding only.
 import itertools
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from saddlescope.curvature.memory import available_bytes, is_out_of_memory
+from saddlescope.curvature.memory import OVERWRITTEN, available_bytes, is_out_of_memory
 from saddlescope.curvature.objective import (
     Batch,
     Objective,
@@ -139,9 +139,15 @@ class BatchProducts:
             kind: Any = type(made)
             self._joining, self._tried = True, first.share
             del made
-            made = kind(objective, *group)
+            try:
+                made = kind(objective, *group)
+            except RuntimeError as error:
+                if OVERWRITTEN not in str(error):
+                    raise
+                made = cast("Any", None)  # one batch writes over what another one's derivative needs
             self._joining = False
-            if made.nbytes > self._budget:  # of samples of another size than the first ones
+            # None, or of samples of another size than the first ones.
+            if made is None or made.nbytes > self._budget:
                 del made
                 made, (_, *rest), group = self._linearise(objective, first), group, [first]
                 batches = itertools.chain(rest, batches)
