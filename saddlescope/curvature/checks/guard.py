@@ -67,6 +67,7 @@ class _Difference:
     slope_rounding: float
 
 
+@exact_arithmetic()
 def check_derivatives(objective: Objective, vector: Tensor | None = None) -> float:
     """Compare double backward with central differences on a few samples, along some direction.
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from saddlescope.curvature.krylov.lanczos import Lanczos, random_start
 from saddlescope.curvature.memory import default_budget
+from saddlescope.curvature.objective import exact_arithmetic
 from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
 from saddlescope.curvature.seeds import derived_seed
 from saddlescope.errors import OperatorError, UsageError
@@ -172,6 +173,7 @@ class SpectralDensity(Result):
         return 0.01 * float(self.nodes.max() - self.nodes.min())
 
 
+@exact_arithmetic()
 def spectral_density(
     operator: OperatorLike,
     *,
@@ -211,6 +213,7 @@ def spectral_density(
     )
 
 
+@exact_arithmetic()
 def trace(
     operator: OperatorLike, *, probes: int = 30, deflation: int = 0, seed: int = 0
 ) -> ProbeEstimate:

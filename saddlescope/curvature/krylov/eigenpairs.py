@@ -34,6 +34,7 @@ from torch import Tensor
 from saddlescope.curvature.keywords import gathered
 from saddlescope.curvature.krylov.lanczos import random_start, room_for
 from saddlescope.curvature.krylov.locking import LockedSearch
+from saddlescope.curvature.objective import exact_arithmetic
 from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
 from saddlescope.curvature.seeds import derived_seed
 from saddlescope.errors import UsageError
@@ -108,6 +109,7 @@ class Eigenpairs(Result):
         axes.locator_params(axis="y", integer=True)
 
 
+@exact_arithmetic()
 def top_eigenpairs(
     operator: OperatorLike,
     stop: StopRule = StopRule(max_matvecs=300),

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from saddlescope.curvature.krylov.density import gauss_rule
 from saddlescope.curvature.krylov.lanczos import Lanczos
+from saddlescope.curvature.objective import exact_arithmetic
 from saddlescope.curvature.operators import OperatorLike
 
 
@@ -51,6 +52,7 @@ class SpectralEnergy:
         return value, lower, min(upper, 1.0)
 
 
+@exact_arithmetic()
 def spectral_energy(operator: OperatorLike, vector: Tensor, *, steps: int = 60) -> SpectralEnergy:
     """Measure how a vector's energy is spread over the spectrum.
 

@@ -19,6 +19,7 @@ from saddlescope.curvature.krylov.lanczos import Lanczos, random_start, room_for
 from saddlescope.curvature.krylov.noise import product_noise
 from saddlescope.curvature.krylov.outer import OuterBounds
 from saddlescope.curvature.krylov.search import Search, SearchOptions
+from saddlescope.curvature.objective import exact_arithmetic
 from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
 from saddlescope.curvature.products import TYPICAL_PRODUCTS
 from saddlescope.errors import UsageError
@@ -94,6 +95,7 @@ class EndsOptions(StopOptions, SearchOptions, total=False):
     """Name every keyword of `extreme_eigenvalues`."""
 
 
+@exact_arithmetic()
 def extreme_eigenvalues(
     operator: OperatorLike,
     stop: StopRule = StopRule(),

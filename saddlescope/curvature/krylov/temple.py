@@ -34,6 +34,7 @@ from saddlescope.curvature.krylov.deflation import Deflated
 from saddlescope.curvature.krylov.extreme import Ends
 from saddlescope.curvature.krylov.lanczos import Lanczos, random_start, room_for, scaled_norm
 from saddlescope.curvature.krylov.outer import OuterBounds
+from saddlescope.curvature.objective import exact_arithmetic
 from saddlescope.curvature.operators import OperatorLike, SymmetricOperator, as_operator
 from saddlescope.curvature.products import TYPICAL_PRODUCTS
 from saddlescope.curvature.seeds import derived_seed
@@ -83,6 +84,7 @@ class TempleBounds:
     matvecs: int
 
 
+@exact_arithmetic()
 def temple_bounds(
     operator: OperatorLike,
     ends: Ends,

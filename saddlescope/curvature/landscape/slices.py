@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from saddlescope.curvature.krylov import Ends
-from saddlescope.curvature.objective import Objective, displaced
+from saddlescope.curvature.objective import Objective, displaced, exact_arithmetic
 from saddlescope.curvature.operators import ObjectiveOperator, objective_of
 from saddlescope.errors import UsageError
 from saddlescope.palette import OTHER
@@ -148,6 +148,7 @@ def loss_plane(
     return LossPlane(rows, columns, np.array(losses, float).reshape(len(rows), len(columns)))
 
 
+@exact_arithmetic()
 def alignment(direction: Tensor, other: Tensor) -> float:
     """Return the cosine of the angle between two vectors of shape (n,); NaN where one is zero.
 

@@ -19,7 +19,7 @@ import torch
 
 from saddlescope.curvature.krylov import Ends
 from saddlescope.curvature.landscape.slices import alignment
-from saddlescope.curvature.objective import displaced
+from saddlescope.curvature.objective import displaced, exact_arithmetic
 from saddlescope.curvature.operators import GaussNewtonOperator, HessianOperator
 from saddlescope.errors import UsageError
 
@@ -73,6 +73,7 @@ class CurvatureSplit:
     cost: float
 
 
+@exact_arithmetic()
 def split_curvature(
     ends: Ends, hessian: HessianOperator, *, distances: Sequence[float] = DISTANCES
 ) -> CurvatureSplit:

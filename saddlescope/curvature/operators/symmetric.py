@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from saddlescope.curvature.objective import exact_arithmetic
 from saddlescope.errors import UsageError
 from saddlescope.parallel import ALONE, Ranks, ranks_of
 
@@ -165,6 +166,7 @@ class MatrixOperator(SymmetricOperator):
         self._exact = matrix.double() if exact is None else exact.double()
         self.size, self.dtype, self.device = matrix.shape[0], matrix.dtype, matrix.device
 
+    @exact_arithmetic()
     def matvec(self, vector: Tensor) -> Tensor:
         """Return A·v for v of shape (n,)."""
         return self.matrix @ vector

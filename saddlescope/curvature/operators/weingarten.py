@@ -16,6 +16,7 @@ import math
 import torch
 from torch import Tensor
 
+from saddlescope.curvature.objective import exact_arithmetic
 from saddlescope.curvature.operators.symmetric import Congruence, OperatorLike
 from saddlescope.errors import UsageError
 
@@ -68,6 +69,7 @@ class WeingartenOperator(Congruence):
         """Return S·v for v of shape (n,)."""
         return super().matvec(vector) / self.alpha
 
+    @exact_arithmetic()
     def outer(self, vector: Tensor) -> Tensor:
         """Return C·v, for one vector or for each row."""
         along = vector @ self._unit

@@ -144,7 +144,9 @@ class BatchProducts:
             except RuntimeError as error:
                 if OVERWRITTEN not in str(error):
                     raise
-                made = cast("Any", None)  # one batch writes over what another one's derivative needs
+                made = cast(
+                    "Any", None
+                )  # one batch writes over what another one's derivative needs
             self._joining = False
             # None, or of samples of another size than the first ones.
             if made is None or made.nbytes > self._budget:
