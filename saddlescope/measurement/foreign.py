@@ -184,7 +184,7 @@ def _network(model: str) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise UsageError(f"--model {model}: returned {type(network).__name__}, not a torch module")
     if (plain := uncompiled(network)) is not network:
-        log.info("--model %s: compiled; measured as it was written", model)
+        log.info("--model %s: compiled or wrapped; measured as it was written", model)
     return plain
 
 

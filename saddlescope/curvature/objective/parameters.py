@@ -166,9 +166,11 @@ def select_parameters(model: nn.Module, patterns: Choice | None = None) -> Param
             `lambda name, p: p.ndim > 1`; None takes every parameter.
 
     Raises:
-        UsageError: none is left, part of the choice means none, or they live on several dtypes or
-            devices.
+        UsageError: none is left, part of the choice means none, they live on several dtypes or
+            devices, or they or the forward pass are divided among ranks.
     """
+    for name, module in model.named_modules():
+        _refuse_divided(name, module)
     wanted = as_patterns(model, patterns)
     named = [
         (name, parameter)
@@ -213,6 +215,21 @@ def select_parameters(model: nn.Module, patterns: Choice | None = None) -> Param
         )
     names, tensors = zip(*named, strict=True)
     return ParameterVector(names, tensors)
+
+
+def _refuse_divided(name: str, module: nn.Module) -> None:
+    """Refuse a module whose forward pass waits for other ranks; by name, to import nothing."""
+    kinds = {kind.__name__ for kind in type(module).__mro__}
+    if "FullyShardedDataParallel" in kinds:
+        raise UsageError(
+            f"{name or 'the model'} is divided among ranks (FullyShardedDataParallel): measure a "
+            "whole copy of the model, with the full state dict"
+        )
+    if "DistributedDataParallel" in kinds and next(module.buffers(), None) is not None:
+        raise UsageError(
+            f"{name or 'the model'} is DistributedDataParallel, whose forward pass waits for all "
+            f"ranks: measure the model with {name}.module in its place"
+        )
 
 
 def strided(tensor: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parallel import DistributedDataParallel
 
 from saddlescope.errors import OperatorError, UsageError
 
@@ -230,10 +231,18 @@ def exact_arithmetic() -> Iterator[None]:
 
 
 def uncompiled(model: nn.Module) -> nn.Module:
-    """Return the original of what `torch.compile` returned: compiled code has one derivative."""
-    while isinstance(original := getattr(model, "_orig_mod", None), nn.Module):
+    """Return the original of what `torch.compile`, DistributedDataParallel or DataParallel wraps.
+
+    Compiled code has one derivative, and DDP's forward pass waits for all ranks, to send buffers.
+    """
+    while isinstance(original := _wrapped(model), nn.Module):
         model = original
     return model
+
+
+def _wrapped(model: nn.Module) -> Any:
+    wraps = isinstance(model, DistributedDataParallel | nn.DataParallel)
+    return model.module if wraps else getattr(model, "_orig_mod", None)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from saddlescope.curvature.objective import (
     SharedBatches,
     explain,
     refuse_training_mode,
+    uncompiled,
 )
 from saddlescope.curvature.operators.symmetric import SymmetricOperator
 from saddlescope.curvature.products import (
@@ -64,6 +65,7 @@ class ObjectiveOperator(SymmetricOperator):
         **options: Unpack[ObjectiveOptions],
     ) -> None:
         refuse_training_mode(model)
+        model = uncompiled(model)
         try:
             reading, rest = Reading.of(options)
             objective = Objective(model, criterion, batches, reading=reading, **rest)

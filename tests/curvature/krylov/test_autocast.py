@@ -80,19 +80,19 @@ VERBS = {
     "ends of a matrix": lambda: ends(matrix()),
     "ends of a Weingarten map": lambda: ends(weingarten()),
     "ends of a combination": lambda: ends(LinearCombination([(-1.0, hessian())])),
-    "pairs": lambda: top_eigenpairs(hessian(), k=2, seed=0).values.tolist(),
-    "density": lambda: spectral_density(hessian(), probes=2, steps=6).nodes.tolist(),
+    "pairs": lambda: list(top_eigenpairs(hessian(), k=2, seed=0).values),
+    "density": lambda: list(spectral_density(hessian(), probes=2, steps=6).nodes.ravel()),
     "trace": lambda: trace(hessian(), probes=12).value,
     "energy": energy,
     "temple": bounds,
     "split": split,
     "table": table,
-    "slice": lambda: loss_slice(hessian(), probe(83), [-0.1, 0.0, 0.1]).losses.tolist(),
+    "slice": lambda: list(loss_slice(hessian(), probe(83), [-0.1, 0.0, 0.1]).losses),
     "alignment": lambda: alignment(probe(83), probe(83).square()),
     "matrix times vector": lambda: matrix().matvec(probe(30)).tolist(),
     "map times vector": lambda: weingarten().matvec(probe(83)).tolist(),
     "directions": lambda: weingarten().principal_directions(probe(83)).tolist(),
-    "gradient": lambda: hessian().gradient.tolist(),
+    "gradient": lambda: list(hessian().gradient),
 }
 
 
