@@ -8,12 +8,14 @@
   (`saddlescope.parallel`). Rank 0 keeps the table.
 """
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from saddlescope.curvature import SharedSamples, Subset, count_samples
-from saddlescope.errors import Interrupted
+from saddlescope.curvature.objective import criterion_told
+from saddlescope.errors import Interrupted, UsageError
 from saddlescope.measurement.job import (
     Keeper,
     Rows,
@@ -68,6 +70,7 @@ def run_sharded(
 
     Raises:
         Interrupted, DataError: see `SpectrumJob.run`.
+        UsageError: this rank holds another network, criterion or data set than rank 0.
         RankFailed, RankDied: another rank has ended; what was finished is on disk.
     """
 
@@ -76,12 +79,15 @@ def run_sharded(
         board.look(now=asked)  # a launcher also stops the others when one of them dies
         return asked
 
+    held = _held(job)
     # Read by one rank only, before any other writes: afterwards no part file is left.
     if board.rank == 0:
         finished = job.finished()
+        board.post("target", held)
         board.post("finished", list(finished.values()))
     else:
         finished = _keyed(board.wait_for("finished", should_stop=stop))
+        _refuse_apart(held, board.read("target"))
     if ranks is not None:
         shared = replace(job.target, samples=SharedSamples(job.target.samples, ranks))
         keeper = Keeper(finished, job.save if board.rank == 0 else _nothing, job.programs())
@@ -98,6 +104,23 @@ def run_sharded(
     replace(job, subsets=mine).run(should_stop=stop, keeper=keeper)
     rows: list[dict[str, Any]] = board.wait_for("table", should_stop=stop)
     return rows
+
+
+def _held(job: SpectrumJob) -> dict[str, str]:
+    """What must be the same on all ranks, in words."""
+    told = {key: str(value) for key, value in job.target.identity.items()}
+    return told | {"loss": f"{zlib.crc32(repr(criterion_told(job.target.criterion)).encode()):08x}"}
+
+
+def _refuse_apart(mine: dict[str, str], first: dict[str, str] | None) -> None:
+    """Refuse to measure another target than rank 0 does: its rows would be waited for for ever."""
+    apart = [key for key in mine if first is not None and mine[key] != first.get(key)]
+    if first is not None and apart:
+        words = ", ".join(f"{key} {first.get(key)} on rank 0 and {mine[key]} here" for key in apart)
+        raise UsageError(
+            f"ranks hold other networks, criteria or data: {words}. Load one checkpoint and one "
+            "data set on every rank (weights without a checkpoint are drawn at random: set a seed)"
+        )
 
 
 def _lead(

@@ -63,6 +63,14 @@ class Ranks:
         """Return whether every rank says yes."""
         return bool(self.least(float(answer)))
 
+    def same(self, *numbers: int) -> list[bool]:
+        """Return of each number, below 2⁵³ in size, whether all ranks have the same."""
+        if self.group is None:
+            return [True] * len(numbers)
+        pairs = [float(signed) for number in numbers for signed in (number, -number)]
+        least = self._reduced(pairs, dist.ReduceOp.MIN)
+        return [low == -high for low, high in zip(least[::2], least[1::2], strict=True)]
+
     def any(self, answer: bool) -> bool:
         """Return whether some rank says yes."""
         return not self.all(not answer)

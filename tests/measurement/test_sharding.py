@@ -157,6 +157,17 @@ def test_ranks_that_share_samples_get_the_numbers_of_one(folder):
     assert command.said("stdout") == (folder / "table.csv").read_text()
 
 
+@pytest.mark.parametrize("shard", ["classes", "samples"])
+def test_ranks_with_other_networks_end_with_one_line(folder, shard):
+    text = NETWORK.replace("manual_seed(0)", 'manual_seed(int(os.environ.get("RANK", "0")))')
+    (folder / "shared_net.py").write_text(text)
+    command = start(folder, "-o", "table.csv", "--shard", shard)
+    assert command.codes() == [2, 2]
+    (line,) = words(command)
+    assert "ranks hold other networks, criteria or data: digest" in line
+    assert "on rank 0 and" in line
+
+
 def test_table_without_a_file(folder):
     one = alone(folder / "one.csv")
     command = start(folder)

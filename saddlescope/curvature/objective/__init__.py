@@ -1,5 +1,6 @@
 """A loss as a function of w over fixed samples: data, batches, forward pass, parameters, state."""
 
+from saddlescope.curvature.objective.agreeing import criterion_told
 from saddlescope.curvature.objective.batches import BatchLoss, map_tensors
 from saddlescope.curvature.objective.counting import pair
 from saddlescope.curvature.objective.displacement import displaced

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from saddlescope.curvature.memory import default_budget, is_out_of_memory
+from saddlescope.curvature.objective.agreeing import refuse_ranks_apart
 from saddlescope.curvature.objective.batches import BatchLoss, InDouble, detached
 from saddlescope.curvature.objective.counting import batch_weight, divisible, pair
 from saddlescope.curvature.objective.embeddings import within_max_norm
@@ -94,7 +95,7 @@ class Objective(SharedOut):
             leaves them as they are. Changes no number beyond rounding.
 
     Raises:
-        UsageError: no parameters, several dtypes, unknown reduction.
+        UsageError: no parameters, several dtypes, unknown reduction, ranks that differ.
         DataError: no samples, or batches that are not (inputs, targets).
     """
 
@@ -127,6 +128,7 @@ class Objective(SharedOut):
             )
         self._folding: Folding | None = None
         self.ranks = ranks_of(batches)
+        shared = batches
         if reading.batch_size is not None:
             given = list(batches) if isinstance(batches, Iterator) else batches
             batches = Recut(given, reading.batch_size, whole=self._whole is not None)
@@ -151,6 +153,8 @@ class Objective(SharedOut):
             counts.append(count)
             weights.append(weight)
         self._mine = sum(counts), sum(weights), len(counts)
+        options = self.vector.names, weight_decay, self.reduction
+        refuse_ranks_apart(self.ranks, self.model, criterion, shared, options)
         n, total = self.ranks.totals(*self._mine[:2])
         self.n, self.largest = int(n), max(counts, default=0)
         self._total = 1.0 if self.reduction == "sum" else float(total)

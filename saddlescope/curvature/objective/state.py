@@ -138,7 +138,7 @@ class Tensors:
                     if tensor is None:
                         continue
                     name = f"{prefix}.{key}" if prefix else key
-                    seen = tensor.data_ptr(), tensor._version, _fingerprint(tensor)
+                    seen = tensor.data_ptr(), tensor._version, fingerprint(tensor)
                     self._slots.append((name, store, key, tensor, *seen))
 
     def changed(self) -> str | None:
@@ -151,12 +151,12 @@ class Tensors:
             now = store.get(key)
             if now is None or now is not tensor or now.data_ptr() != pointer:
                 return name
-            if now._version != version and not torch.equal(mark, _fingerprint(now)):
+            if now._version != version and not torch.equal(mark, fingerprint(now)):
                 return name
         return None
 
 
-def _fingerprint(tensor: Tensor) -> Tensor:
+def fingerprint(tensor: Tensor) -> Tensor:
     """Return Σ_i (2i + 1)·bits_i modulo 2⁶⁴, int64, shape (): another if one entry changes."""
     flat = tensor.detach().contiguous().view(-1)
     words = {1: torch.uint8, 2: torch.int16, 4: torch.int32}.get(flat.itemsize, torch.int64)
