@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset, IterableDataset
 
 from saddlescope.curvature.memory import default_budget, is_out_of_memory
 from saddlescope.curvature.objective.agreeing import refuse_ranks_apart
@@ -95,7 +96,8 @@ class Objective(SharedOut):
             leaves them as they are. Changes no number beyond rounding.
 
     Raises:
-        UsageError: no parameters, several dtypes, unknown reduction, ranks that differ.
+        UsageError: no parameters, several dtypes, unknown reduction, ranks that differ, a data set
+            in the place of batches.
         DataError: no samples, or batches that are not (inputs, targets).
     """
 
@@ -114,6 +116,13 @@ class Objective(SharedOut):
         self.notes: list[str] = list(getattr(batches, "notes", ()))
         if isinstance(batches, Iterator) and reading.randomness == "refuse":
             raise OperatorError(f"{ONCE}, and randomness is 'refuse': give a list or a loader")
+        if isinstance(criterion, type):
+            raise UsageError(f"criterion is the class {criterion.__name__}: hand over one of it")
+        if isinstance(batches, Dataset) and not isinstance(batches, IterableDataset):
+            raise UsageError(
+                f"batches is a data set ({type(batches).__name__}), whose items are samples: hand "
+                "over a DataLoader of it, or take class_spectra, which reads it"
+            )
         self.criterion = criterion
         model = self.original = uncompiled(model)
         self._whole = criterion if isinstance(criterion, BatchLoss) else None

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from saddlescope import BatchLoss
 from saddlescope.curvature import (
@@ -214,6 +215,16 @@ def test_containers():
 
 
 class TestRefusals:
+    def test_a_data_set_in_the_place_of_batches(self):
+        data = TensorDataset(torch.randn(8, 10), torch.arange(8) % 3)
+        with pytest.raises(UsageError, match=r"\(TensorDataset\), whose items are samples"):
+            HessianOperator(nn.Linear(10, 3), nn.CrossEntropyLoss(), data)
+        HessianOperator(nn.Linear(10, 3), nn.CrossEntropyLoss(), DataLoader(data, 4))
+
+    def test_the_class_of_a_criterion(self):
+        with pytest.raises(UsageError, match="is the class CrossEntropyLoss: hand over one of it"):
+            HessianOperator(convolutional(), nn.CrossEntropyLoss, [images(4)])
+
     def test_the_function_calls_another_model(self):
         mine, data = convolutional(), images(4)[0]
         closed_over = BatchLoss(lambda _, x: mine(x).square().mean())
