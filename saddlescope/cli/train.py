@@ -187,7 +187,8 @@ def train(
             return
         refuse_of_a_run(jobs=jobs, shard=shard)
         resolved = plan.runs[0] if only is None else plan.only(only)
-    folder = RunFolder(output or Path("runs") / resolved.run_name)
+    home = Path("runs") if only is None else Path("runs") / plan.name
+    folder = RunFolder(output or home / resolved.run_name)
     branching = APART
     if branch is not None:
         branching = Branching(require_trunk(resolved, RunFolder(branch)))

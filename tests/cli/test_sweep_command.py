@@ -133,6 +133,8 @@ def test_what_a_sweep_refuses(tmp_path):
     refused(command("train", path, "--monitor", "all"), ExitCode.USAGE, "--monitor is for")
     refused(command("train", path, "--only", "s-sgd-seed7"), ExitCode.USAGE, "did you mean s-sgd")
     single = ("train", path, "--only", NAMES[0])
+    # Beside the others of its sweep, which would otherwise train it once more.
+    assert f"would write runs/s/{NAMES[0]}" in command(*single, "--dry-run").stderr
     refused(command(*single, "--shard", "2/4"), ExitCode.USAGE, "--shard is for a recipe with")
     refused(command("train", "package:digits-lt", "--jobs", "2"), ExitCode.USAGE, "--jobs is for")
     refused(command("train", path, "--shard", "3/2"), ExitCode.USAGE, "expected K/N")
