@@ -27,7 +27,8 @@ _PATIENCE = timedelta(minutes=30)
 
 _LAST_SECONDS = 2.0
 """What a rank that ends allows the others: to report what fails on every rank, to be found as the
-one that let a collective down, and to read why the job ends."""
+one that let a collective down, and to read why the job ends. Rank 0, with whom the board may go,
+allows them all three."""
 
 _done = threading.Event()
 _watchers: list[threading.Thread] = []
@@ -81,7 +82,7 @@ def leave() -> None:
         distributed.destroy_process_group()
     shared.leave()
     if shared.rank == 0:
-        shared.wait_for_others(_LAST_SECONDS)
+        shared.wait_for_others(3 * _LAST_SECONDS)
 
 
 def end(error: BaseException) -> tuple[str, int]:
@@ -110,7 +111,7 @@ def see_the_others_off() -> None:
         if shared is not None:
             shared.leave()
             if shared.rank == 0:
-                shared.wait_for_others(_LAST_SECONDS)
+                shared.wait_for_others(3 * _LAST_SECONDS)
 
 
 def _watch(shared: Board) -> None:
