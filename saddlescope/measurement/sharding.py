@@ -83,7 +83,7 @@ def run_sharded(
     # Read by one rank only, before any other writes: afterwards no part file is left.
     if board.rank == 0:
         finished = job.finished()
-        board.post("target", held)
+        board.post("target", held)  # before "finished", which the others wait for
         board.post("finished", list(finished.values()))
     else:
         finished = _keyed(board.wait_for("finished", should_stop=stop))
@@ -112,11 +112,11 @@ def _held(job: SpectrumJob) -> dict[str, str]:
     return told | {"loss": f"{zlib.crc32(repr(criterion_told(job.target.criterion)).encode()):08x}"}
 
 
-def _refuse_apart(mine: dict[str, str], first: dict[str, str] | None) -> None:
+def _refuse_apart(mine: dict[str, str], first: dict[str, str]) -> None:
     """Refuse to measure another target than rank 0 does: its rows would be waited for for ever."""
-    apart = [key for key in mine if first is not None and mine[key] != first.get(key)]
-    if first is not None and apart:
-        words = ", ".join(f"{key} {first.get(key)} on rank 0 and {mine[key]} here" for key in apart)
+    apart = [key for key in mine if mine[key] != first[key]]
+    if apart:
+        words = ", ".join(f"{key} {first[key]} on rank 0 and {mine[key]} here" for key in apart)
         raise UsageError(
             f"ranks hold other networks, criteria or data: {words}. Load one checkpoint and one "
             "data set on every rank (weights without a checkpoint are drawn at random: set a seed)"

@@ -221,13 +221,14 @@ class SpectrumJob:
             now = self.target.identity, self._members, self.path
             finished = {key: row for key, row in stored.items() if not is_outdated(row, *now)}
             self.outdated.update(stored.keys() - finished.keys())
-            kept = zip(self.rows, self.row_keys(), strict=True)
-            held = [(subset, finished[key]) for (subset, _), key in kept if key in finished]
-            refuse_other_loss(self.target, self.settings.matrix, held, self.path)
             if parts:
                 write_spectrum(self.path, in_order(finished, self.row_keys()))
                 for part in parts:
                     part.unlink(missing_ok=True)
+        # Without the lock, for which others wait a minute at most: it may take forward passes.
+        kept = zip(self.rows, self.row_keys(), strict=True)
+        held = [(subset, finished[key]) for (subset, _), key in kept if key in finished]
+        refuse_other_loss(self.target, self.settings.matrix, held, self.path)
         return finished
 
     def save(self, finished: Rows) -> None:
