@@ -16,7 +16,7 @@ from saddlescope.runs.ownership import (
 )
 from saddlescope.runs.processes import end_with_parent, own_process
 from saddlescope.runs.provenance import provenance
-from saddlescope.runs.radii import Radii, first_epoch, method_radii
+from saddlescope.runs.radii import Radii, check_radii, first_epoch, method_radii
 from saddlescope.runs.reading import parse_toml, read_bytes, read_json, read_text, record_at
 from saddlescope.runs.schema import (
     CLASSIFIERS,
@@ -60,11 +60,12 @@ __all__ = [
     "CLASSIFIERS", "LOSSES", "LOSS_COLUMNS", "METHODS", "METRIC_COLUMNS", "NORM_COLUMNS",
     "ONE_STAGE", "OPERATORS", "SPECTRUM_COLUMNS", "SPECTRUM_KEY", "VIEW_COLUMNS", "VIEW_IDENTITY",
     "WHOLE_HESSIAN", "Columns", "Method", "OperatorName", "Radii", "RadiusOptions", "RunFolder",
-    "append_row", "atomic_path", "columns", "count_lines", "csv_text", "empty_run_folder",
-    "end_with_parent", "find_runs", "first_epoch", "foreign_names", "in_two_stages", "matrix_words",
-    "method_radii", "of_one_loss", "one_writer", "own_process", "parse_toml", "provenance",
-    "read_bytes", "read_json", "read_rows", "read_spectrum", "read_text", "read_view", "record_at",
-    "refuse_foreign_output", "refuse_foreign_table", "remove_leftovers", "rewrite_rows", "shown",
-    "spectrum_csv", "to_json", "typed_record", "view_columns", "view_file", "views_folder",
-    "write_bytes", "write_json", "write_spectrum", "write_text", "write_view",
+    "append_row", "atomic_path", "check_radii", "columns", "count_lines", "csv_text",
+    "empty_run_folder", "end_with_parent", "find_runs", "first_epoch", "foreign_names",
+    "in_two_stages", "matrix_words", "method_radii", "of_one_loss", "one_writer", "own_process",
+    "parse_toml", "provenance", "read_bytes", "read_json", "read_rows", "read_spectrum",
+    "read_text", "read_view", "record_at", "refuse_foreign_output", "refuse_foreign_table",
+    "remove_leftovers", "rewrite_rows", "shown", "spectrum_csv", "to_json", "typed_record",
+    "view_columns", "view_file", "views_folder", "write_bytes", "write_json", "write_spectrum",
+    "write_text", "write_view",
 ]  # fmt: skip

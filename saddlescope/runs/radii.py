@@ -13,8 +13,10 @@ Eq. 14 prints ε_tail with ρ_head and ‖∇L‖; the paper's code, and this on
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from saddlescope.errors import UsageError
 from saddlescope.runs.methods import METHODS, ONE_STAGE, RadiusOptions
@@ -62,6 +64,17 @@ def first_epoch(share: float, epochs: int) -> int:
     return math.ceil(Fraction(repr(float(share))) * epochs)
 
 
+def check_radii(radii: Mapping[Any, float]) -> None:
+    """Refuse radii that no step can take.
+
+    Raises:
+        UsageError: one that is negative or not finite.
+    """
+    for name, rho in radii.items():
+        if not 0.0 <= rho < math.inf:
+            raise UsageError(f"radius of group {name!r} is {rho}: expected a number >= 0")
+
+
 def method_radii(
     method: str,
     *,
@@ -99,10 +112,8 @@ def method_radii(
         for key in keys
         for stage in METHODS[key].stages
     ]
-    radii = {**first, **{f"{group} (second stage)": r for s in second for group, r in s.items()}}
-    for group, rho in radii.items():
-        if not 0.0 <= rho < math.inf:
-            raise UsageError(f"radius of {group} is {rho}: expected a number >= 0")
+    for stage in (first, *second):
+        check_radii(stage)
     if not second:
         return Radii(first, {}, None)
     return Radii(first, second[0], first_epoch(options.gamma, epochs))

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from saddlescope.errors import UsageError
+from saddlescope.runs import check_radii
 from saddlescope.sharpness.ascent import Ascent
 
 
@@ -66,9 +67,7 @@ class Wrapper(Optimizer):
         """
         if not radii:
             raise UsageError("radii is empty: name at least one group")
-        for name, rho in radii.items():
-            if not 0.0 <= rho < float("inf"):
-                raise UsageError(f"radius of group {name!r} is {rho}: expected a number >= 0")
+        check_radii(radii)
         self._radii = dict(radii)  # for when a checkpoint is loaded into the base itself
         for group in self.param_groups:
             group["radii"] = dict(radii)

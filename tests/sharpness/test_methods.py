@@ -19,8 +19,8 @@ def test_every_key_of_the_schema_is_a_method():
     ("epochs", "options", "words"),
     [
         (0, {}, "epochs = 0"),
-        (9, {"rho_head": float("nan")}, "radius of head is nan"),
-        (9, {"rho_tail": -1.0}, "radius of tail is -1"),
+        (9, {"rho_head": float("nan")}, "radius of group 'head' is nan"),
+        (9, {"rho_tail": -1.0}, "radius of group 'tail' is -1"),
     ],
 )
 def test_numbers_that_no_step_could_take(epochs, options, words):
