@@ -10,7 +10,7 @@ Three ways, and who does it:
 - `total`: the same two messages, summed by the caller's function.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -151,12 +151,13 @@ class Exchange:
         if not self.in_messages(groups, own=own):
             return update
         mine = {id(parameter) for parameter in parameters}
-        inside: Iterable[Tensor] = ()
-        if self._ddp is not None:
-            inside = self._ddp.parameters()
+        others: list[Tensor] = []
+        if (ddp := self._ddp) is not None:
+            ignored, inside = ddp.parameters_to_ignore, ddp.module.named_parameters()
+            sent = [p for name, p in inside if p.requires_grad and name not in ignored]
+            others = [p for p in sent if id(p) not in mine]
             # Rank 0's buffers go out before the next forward pass, as after DDP's own backward.
-            self._ddp.require_forward_param_sync = True
-        others = [p for p in inside if p.requires_grad and id(p) not in mine]
+            ddp.require_forward_param_sync = True
         gradients = [*update, *(p.grad for p in others)]
         whole = [
             torch.zeros_like(p) if g is None else g
