@@ -17,7 +17,7 @@ from saddlescope.cli.main import app
 from saddlescope.curvature.products import strategy
 from saddlescope.measurement import Settings, SpectrumJob, foreign_target, run_sharded
 from saddlescope.measurement.job import part_files, read_part, write_part
-from saddlescope.measurement.sharding import assign
+from saddlescope.measurement.sharding import _held, assign
 from saddlescope.parallel import Board, RankFailed
 from saddlescope.runs import read_spectrum
 from tests.curvature.processes import start_command
@@ -106,6 +106,7 @@ def test_kind_of_product_is_chosen_over_all_rows(folder, monkeypatch):
         SpectrumJob, "run", lambda self, *, keeper, **_: chosen.append((len(self.rows), keeper))
     )
     board = Board(distributed.HashStore(), 1, 2)
+    board.post("target", _held(job))
     board.post("finished", [])
     board.post("table", [])
     run_sharded(job, board)
