@@ -34,6 +34,7 @@ from saddlescope.measurement.job.kept import (
 )
 from saddlescope.measurement.job.parts import part_files, read_part
 from saddlescope.measurement.job.recomputing import refuse_other_loss
+from saddlescope.measurement.kept_products import ProductsFile
 from saddlescope.measurement.settings import Settings
 from saddlescope.measurement.target import Target
 from saddlescope.measurement.views import VIEWS, RowWork, check_views
@@ -174,33 +175,36 @@ class SpectrumJob:
             counted("spectrum", self.rows, sizes=list(map(sum, costs)), text=_row_name)
         )
         for number, (subset, seed) in numbered:
-            work = RowWork(
-                target=replace(self.target, identity=self._identity(subset)),
-                subset=subset,
-                seed=seed,
-                settings=settings,
-                directions=directions,
-                check=self._watch(subset, should_stop),
-                folder=views_folder(self.path) if self.path else None,
-            )
             key, open_views = expected[subset, seed], still_open[subset, seed]
-            for part in counted("row", ("", *kept), sizes=costs[number], text=str):
-                if part:
-                    if part in open_views:
-                        words = finished[key] | self._words(subset, seed, part)
-                        order = [self._words(*pair, part) for pair in self.rows]
-                        kept[part].put(words, VIEWS[part].compute(work), order=order)
-                    if on_view is not None:
-                        on_view(finished[key], part, part not in open_views)
-                    continue
-                reused = key in finished
-                if not reused:
-                    needed = any(VIEWS[view].from_row for view in open_views)
-                    finished[key] = self._columns(work.measure(eigenvectors=needed), work)
-                    keeper.save(finished)
-                if on_row is not None:
-                    on_row(finished[key], reused)
-                rows.append(finished[key])
+            words = self._words(subset, seed)
+            with ProductsFile(self.path, words, settings.matrix.strategy) as products:
+                work = RowWork(
+                    target=replace(self.target, identity=self._identity(subset)),
+                    subset=subset,
+                    seed=seed,
+                    settings=settings,
+                    directions=directions,
+                    check=self._watch(subset, products, should_stop),
+                    folder=views_folder(self.path) if self.path else None,
+                    products=products,
+                )
+                for part in counted("row", ("", *kept), sizes=costs[number], text=str):
+                    if part:
+                        if part in open_views:
+                            own = finished[key] | self._words(subset, seed, part)
+                            order = [self._words(*pair, part) for pair in self.rows]
+                            kept[part].put(own, VIEWS[part].compute(work), order=order)
+                        if on_view is not None:
+                            on_view(finished[key], part, part not in open_views)
+                        continue
+                    reused = key in finished
+                    if not reused:
+                        needed = any(VIEWS[view].from_row for view in open_views)
+                        finished[key] = self._columns(work.measure(eigenvectors=needed), work)
+                        keeper.save(finished)
+                    if on_row is not None:
+                        on_row(finished[key], reused)
+                    rows.append(finished[key])
         return rows
 
     def finished(self) -> Rows:
@@ -266,14 +270,16 @@ class SpectrumJob:
         return [of_row, *(of_views if self.path else ())]
 
     def _watch(
-        self, subset: Subset, should_stop: Callable[[], bool]
+        self, subset: Subset, products: ProductsFile, should_stop: Callable[[], bool]
     ) -> Callable[[int, float, float], None]:
         """What is called after each product of a row and its views."""
 
         def after_product(*_: float) -> None:
             if should_stop():
-                kept = self.path is not None and self.path.is_file()
-                where = f"; finished rows are in {self.path}, run again to go on" if kept else ""
+                there = self.path is not None and self.path.is_file()
+                kept = [f"finished rows are in {self.path}"] * there
+                kept += [f"{products.count} products of this row are kept"] * bool(products.count)
+                where = f"; {', '.join(kept)}, run again to go on" if kept else ""
                 raise Interrupted(f"stopped at {subset.kind} {subset.name}{where}")
 
         return after_product

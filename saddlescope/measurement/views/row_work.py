@@ -20,6 +20,7 @@ from saddlescope.curvature import (
     subset_operator,
 )
 from saddlescope.measurement.directions import Direction
+from saddlescope.measurement.kept_products import ProductsFile
 from saddlescope.measurement.settings import Settings
 from saddlescope.measurement.target import Target
 
@@ -36,6 +37,7 @@ class RowWork:
         directions: gives the update directions of the job.
         check: called after every product; raises to stop the job.
         folder: of the views' files; None keeps no views.
+        products: keeps the products of the matrix until all is done.
     """
 
     target: Target
@@ -45,13 +47,16 @@ class RowWork:
     directions: Callable[[], tuple[Direction, ...]]
     check: Callable[[int, float, float], None]
     folder: Path | None
+    products: ProductsFile
 
     @cached_property
     def built(self) -> NamedOperator:
         """The row's matrix."""
-        target = self.target
-        return subset_operator(
-            target.model, target.criterion, target.samples, self.subset, self.settings.matrix
+        target, matrix = self.target, self.settings.matrix
+        return self.products.around(
+            lambda: subset_operator(
+                target.model, target.criterion, target.samples, self.subset, matrix
+            )
         )
 
     @cached_property
