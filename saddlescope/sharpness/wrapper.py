@@ -5,6 +5,7 @@ and schedulers, checkpoints, copies and hooks find what they look for.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -26,15 +27,14 @@ class Wrapper(Optimizer):
 
     Attributes:
         base: what moves the weights.
-        ascent: how ε is found.
     """
 
     def __init__(self, base: Optimizer, radii: Mapping[Any, float], ascent: Ascent) -> None:
         self.base = base
-        self.ascent = ascent
-        self._refuse_keys("rho", "adaptive", "radii")
+        self._refuse_keys("rho", "adaptive", "radii", "ascent")
         super().__init__(base.param_groups, dict(base.defaults))
         self.set_radii(radii)
+        self.ascent = ascent
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -72,6 +72,17 @@ class Wrapper(Optimizer):
         for group in self.param_groups:
             group["radii"] = dict(radii)
 
+    @property
+    def ascent(self) -> Ascent:
+        """How ε is found; every `param_groups` entry has it, for checkpoints."""
+        return self._ascent
+
+    @ascent.setter
+    def ascent(self, ascent: Ascent) -> None:
+        self._ascent = ascent
+        for group in self.param_groups:
+            group["ascent"] = _told(ascent)
+
     def register_step_pre_hook(self, hook: Callable[..., Any]) -> Any:
         """Call `hook(self, args, kwargs)` before the weights move, when `.grad` is final."""
         return self.base.register_step_pre_hook(lambda _, *arguments: hook(self, *arguments))
@@ -91,26 +102,40 @@ class Wrapper(Optimizer):
                 "a parameter group holds 'radii': a radius belongs to a group of samples; call "
                 "set_radii"
             )
+        if "ascent" in param_group:
+            raise UsageError("a parameter group holds 'ascent', which all of them share")
         super().add_param_group(param_group)
-        self._name_radii(self.param_groups[0].get("radii"))
+        first = self.param_groups[0]
+        self._name({name: first[name] for name in ("radii", "ascent") if name in first})
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned, or the state of a plain base optimiser.
 
-        A checkpoint that names no radii leaves those in force.
+        Radii and ascent are the checkpoint's then, as the learning rate is; one that names none
+        leaves those in force.
+
+        Raises:
+            UsageError: it names an ascent that there is not.
         """
+        theirs = state_dict.get("base", state_dict)
+        named = [group["ascent"] for group in theirs.get("param_groups", ()) if "ascent" in group]
+        try:
+            ascent = replace(self.ascent, **(named[0] if named else {}))
+        except TypeError:
+            raise UsageError(f"there is no ascent such as the checkpoint's, {named[0]}") from None
         radii = self.radii
-        super().load_state_dict(state_dict.get("base", state_dict))
-        self._name_radii(radii)
+        super().load_state_dict(theirs)
+        self._name({"radii": radii})
+        self.ascent = ascent
         if "base" in state_dict:  # a format of before 0.1.0, which names the radii beside it
             self.set_radii(state_dict["radii"])
 
-    def _name_radii(self, radii: Mapping[Any, float] | None) -> None:
-        """Name the radii in groups that name none, such as those of a base's checkpoint."""
-        if radii is not None:
-            for group in self.param_groups:
-                group.setdefault("radii", dict(radii))
+    def _name(self, options: Mapping[str, Mapping[Any, Any]]) -> None:
+        """Name options in groups that name none, such as those of a base's checkpoint."""
+        for group in self.param_groups:
+            for name, told in options.items():
+                group.setdefault(name, dict(told))
 
     def __getstate__(self) -> dict[str, Any]:
         hooks = ("_optimizer_", "_warned", "step", "profile", "_zero_grad_profile_name", "_patched")
@@ -155,6 +180,12 @@ class Wrapper(Optimizer):
                 "parameter groups hold different radii: a radius belongs to a group of samples; "
                 "call set_radii, which writes the same into all of them"
             )
+        told = _told(self.ascent)
+        if any(group.get("ascent", told) != told for group in self.param_groups):
+            raise UsageError(
+                "a parameter group holds another 'ascent' than the optimiser's: assign to .ascent "
+                "of the optimiser, which writes it into all of them"
+            )
 
     def _refuse_keys(self, *names: str) -> None:
         for group in self.param_groups:
@@ -162,8 +193,9 @@ class Wrapper(Optimizer):
                 if name in group and name not in self.base.defaults:  # Adadelta's own is called rho
                     raise UsageError(
                         f"a parameter group holds {name!r}, which is not read from there: a radius "
-                        "belongs to a group of samples and not of parameters; hand it to "
-                        "SharpnessAware itself, or call set_radii, and remove it from the group"
+                        "belongs to a group of samples and not of parameters, and the ascent to "
+                        "all of them; hand it to SharpnessAware itself, or call set_radii, and "
+                        "remove it from the group"
                     )
 
     def _trainable(self) -> list[Tensor]:
@@ -182,3 +214,8 @@ class Wrapper(Optimizer):
         if not found:
             raise UsageError("every parameter of this optimiser is frozen: nothing can move")
         return found
+
+
+def _told(ascent: Ascent) -> dict[str, Any]:
+    """What a checkpoint holds; who follows which gradient is a matter of the processes at hand."""
+    return {name: value for name, value in asdict(ascent).items() if name != "ranks"}

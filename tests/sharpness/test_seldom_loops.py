@@ -197,3 +197,53 @@ def test_the_norm_of_shards_of_fsdp_over_tensor_parallelism():
         [sys.executable, "-c", STRIDED], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    "ascent", [Ascent(adaptive=True), Ascent(friendly=0.8), Ascent(every=3, reuse=0.4)], ids=str
+)
+def test_a_checkpoint_brings_its_ascent(ascent):
+    """Whoever forgets the option at resuming would go on by another rule."""
+    w = start()
+    whole = SharpnessAware([w], torch.optim.SGD, rho=0.5, lr=0.01, ascent=ascent)
+    for _ in range(4):
+        whole.step(lambda: w[0].square() * w[1])
+    state, at = copy.deepcopy(whole.state_dict()), w.detach().clone()
+    for _ in range(4):
+        whole.step(lambda: w[0].square() * w[1])
+
+    v = nn.Parameter(at)
+    resumed = SharpnessAware([v], torch.optim.SGD, rho=0.1, lr=0.3)
+    resumed.load_state_dict(state)
+    assert resumed.ascent == ascent
+    for _ in range(4):
+        resumed.step(lambda: v[0].square() * v[1])
+    assert v.tolist() == w.tolist()
+    resumed.add_param_group({"params": [start()]})
+    assert resumed.param_groups[1]["ascent"] == resumed.param_groups[0]["ascent"]
+
+
+def test_a_checkpoint_that_names_no_ascent_leaves_it():
+    w = start()
+    plain = torch.optim.SGD([w], lr=0.1)
+    optimizer = SharpnessAware([w], torch.optim.SGD, rho=0.5, lr=0.1, adaptive=True)
+    optimizer.load_state_dict(plain.state_dict())
+    assert optimizer.ascent == Ascent(adaptive=True)
+    state = optimizer.state_dict()
+    state["param_groups"][0]["ascent"]["sideways"] = 1
+    with pytest.raises(UsageError, match="sideways"):
+        optimizer.load_state_dict(state)
+
+
+def test_an_ascent_of_a_parameter_group_is_refused():
+    w, b = start(), start()
+    with pytest.raises(UsageError, match="'ascent'"):
+        SharpnessAware([{"params": [w], "ascent": {}}], torch.optim.SGD, rho=0.5, lr=0.1)
+    optimizer = SharpnessAware([w], torch.optim.SGD, rho=0.5, lr=0.1)
+    with pytest.raises(UsageError, match="'ascent'"):
+        optimizer.add_param_group({"params": [b], "ascent": {"adaptive": True}})
+    optimizer.param_groups[0]["ascent"]["adaptive"] = True
+    with pytest.raises(UsageError, match=r"assign to \.ascent"):
+        optimizer.step(lambda: w.square().sum())
+    optimizer.ascent = Ascent(adaptive=True)
+    optimizer.step(lambda: w.square().sum())
