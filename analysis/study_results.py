@@ -8,12 +8,13 @@ docs/study.md between two marks. Runs that have not ended are simply not among t
 
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pandas as pd
 from contrasts import Contrast, contrasts
 from study_claims import SHOTS, by_arm, claim_lines, of_last_epochs
 from study_figures import ARMS, FIGURES, at_the_end, escape_figure, in_order, title
+from study_verdicts import table, verdict_text
 
 from saddlescope.reporting import Run, house_style, load_runs, phase_figure, save_figure
 from saddlescope.runs import SPECTRUM_KEY, RunFolder, read_rows, write_text
@@ -134,13 +135,6 @@ def outcomes(rows: pd.DataFrame, shots: pd.DataFrame) -> dict[str, list[Contrast
     return found
 
 
-def table(header: list[str], body: list[list[str]], *, words: int = 1) -> str:
-    """Format a Markdown table, everything but its first columns, of words, to the right."""
-    rule = ["---"] * words + ["---:"] * (len(header) - words)
-    lines = [" | ".join(line).replace("|λ_min|", "\\|λ_min\\|") for line in (header, rule, *body)]
-    return "\n".join(f"| {line} |" for line in lines)
-
-
 def accuracy_text(shots: pd.DataFrame) -> str:
     """Write test accuracies: means over seeds, and every seed's few-shot accuracy."""
     body, end = [], of_last_epochs(shots)
@@ -169,15 +163,19 @@ def spectrum_text(rows: pd.DataFrame) -> str:
         ])  # fmt: skip
         split = row[["min_gauss_newton", "min_remainder", "curvature_005", "curvature_010"]]
         numbers = ["" if pd.isna(value) else f"{value:.1f}" for value in split]
-        parts.append([name, method, *numbers, *(ratio_of_same(other, row) for other in others)])
+        numbers += [ratio_of_same(other, row) for other in others]
+        if any(numbers):
+            parts.append([name, method, *numbers])
     ends = ["row", "method, seed", "λ_max", "λ_min", "λ_ratio", "‖∇L‖", "L", "‖∇L‖²/L"]
     more = ["row", "method, seed", "v_minᵀGv_min", "v_minᵀRv_min", "curvature at 0.05", "at 0.10",
             "λ_ratio of R", "norm-weighted", "test split"]  # fmt: skip
+    told = [place for place in range(len(more)) if any(line[place] for line in parts)]
+    more, parts = [more[i] for i in told], [[line[i] for i in told] for line in parts]
     return (
         "### Spectra at the last epoch, training split, intervals at 99.9 %\n\n"
         f"{table(ends, body)}\n\n"
-        "Along v_min, and λ_ratio of the remainder R, of the norm-weighted Hessian, and of the "
-        f"test split:\n\n{table(more, parts)}"
+        "What more was measured of a row: along v_min, and λ_ratio of the remainder R, of the "
+        f"norm-weighted Hessian, and of the test split:\n\n{table(more, parts)}"
     )
 
 
@@ -194,64 +192,6 @@ def ratio_of_same(rows: pd.DataFrame, row: pd.Series) -> str:
         f"{one.lambda_ratio:.2f} {interval(one, 'lambda_ratio', 2)}" for _, one in same.iterrows()
     ]
     return "".join(texts)
-
-
-def verdict_text(rows: pd.DataFrame) -> str:
-    """Count the rows that hold to what was written down of single networks (H1, H2, H4)."""
-    last = at_the_end(rows)
-    split = last.dropna(subset=["min_gauss_newton"])
-    remainder = at_the_end(rows, "hessian-minus-gauss-newton")
-    every = rows[(rows.operator == "hessian") & (rows.split == "train")]
-    low = last[last.loss < 0.3]
-    near = low.gradient_loss / low.lambda_max
-    share = split.min_gauss_newton / split.lambda_min.abs()
-    inside = (remainder.lambda_ratio_lower >= 0.9) & (remainder.lambda_ratio_upper <= 1 / 0.9)
-    outside = (remainder.lambda_ratio_upper < 0.9) | (remainder.lambda_ratio_lower > 1 / 0.9)
-    unequal = f"{spread(remainder.lambda_ratio)}; certainly unequal: {outside.sum()}"
-    lines: list[tuple[str, str, Any, str]] = [
-        ("H1", "λ_min < 0", last.lambda_min_upper < 0, ""),
-        ("H1", "v_minᵀGv_min < 0.2·|λ_min|", share < 0.2, spread(share)),
-        ("H1", "ends of R certainly equal within 10 %", inside, unequal),
-        ("H2", "λ_max = ‖∇L‖²/L ± 25 % where L < 0.3", (near - 1).abs() <= 0.25, spread(near)),
-        ("H4", "b = 0.05·|λ_min|/‖∇L‖ < 1, every epoch", every.step < 1, spread(every.step)),
-    ]  # fmt: skip
-    body = [
-        [key, statement, f"{held.sum()} of {len(held)}", values]
-        for key, statement, held, values in lines
-    ]
-    body += [["", statement, f"{count} rows", values] for statement, count, values in _seen(last)]
-    header = ["", "statement", "rows that hold", "smallest … largest"]
-    return "### What was written down of single networks\n\n" + table(header, body, words=2)
-
-
-def _seen(last: pd.DataFrame) -> list[tuple[str, int, str]]:
-    """List what was looked at afterwards, so that it is no test: statement, rows, values."""
-    high = last[last.loss >= 0.3]
-    split = last.dropna(subset=["descent"])
-    best = split[["min_ahead", "min_behind"]].min(axis="columns")
-    ranks = "rank correlation of λ_ratio with L"
-    within = [
-        (f"{ranks} within {title(name)}", len(own), f"{_rank(own):.2f}")
-        for name, own in last.groupby("name")
-        if own.arm.nunique() == len(ARMS) - 1  # all but SGD of 204 epochs
-    ]
-    return [
-        (f"{ranks} (looked at afterwards, as all below)", len(last), f"{_rank(last):.2f}"),
-        *within,
-        ("‖∇L‖²/L / λ_max where L ≥ 0.3", len(high), spread(high.gradient_loss / high.lambda_max)),
-        ("share of L left 0.05 along v_min or −v_min", len(split), spread(best / split.loss)),
-        ("share of L left 0.05 along −∇L", len(split), spread(split.descent / split.loss, 3)),
-        ("share of ‖∇L‖² on curvature below −0.01·λ_max", len(split), spread(split.gradient_below)),
-    ]
-
-
-def _rank(rows: pd.DataFrame) -> float:
-    return float(rows.lambda_ratio.corr(rows.loss, method="spearman"))
-
-
-def spread(values: pd.Series, digits: int = 2) -> str:
-    """Write a range."""
-    return f"{values.min():.{digits}f} … {values.max():.{digits}f}" if len(values) else ""
 
 
 def contrast_text(rows: pd.DataFrame, shots: pd.DataFrame) -> str:

@@ -15,6 +15,7 @@ import study_results
 import typer.main
 from study_claims import claim_lines
 from study_figures import FIGURES, escape_figure
+from study_verdicts import verdict_text
 
 from saddlescope.cli.console import number_list
 from saddlescope.cli.main import app
@@ -103,18 +104,32 @@ def test_a_second_stage_is_compared_where_both_have_ended(kept):
     for gap, verdict in ((0.5, "yes"), (-1.5, "no")):
         branch = own.assign(arm="sgd-then-imbsam", few=own.few + gap)
         lines = claim_lines(rows, pd.concat([shots, branch]), kept[2])
-        assert [line[2:] for line in lines if line[0] == "H5"] == [[verdict, f"{gap:+.1f} points"]]
+        ((held, values),) = [line[2:] for line in lines if line[0] == "H5"]
+        assert held == verdict
+        assert values == f"{gap:+.1f} points (by seed {', '.join([f'{gap:+.1f}'] * 3)})"
     assert not [line for line in claim_lines(rows, shots, kept[2]) if line[0] == "H5"]
+
+
+def test_a_ratio_that_follows_the_loss_is_told_from_one_that_follows_the_method(kept):
+    rows = kept[0].assign(loss=lambda of: of.gradient_norm)  # any spread of losses
+    places = rows.arm.map(list(study_results.ARMS).index)
+    for ratio, expected in ((3.0 / rows.loss, ["-1.00", "1.00", "17 of 17", "1.00 … 1.00"]),
+                            (3.0 / (1.0 + places), ["1.00", "0 of 17"])):  # fmt: skip
+        text = verdict_text(rows.assign(lambda_ratio=ratio))
+        line = next(line for line in text.splitlines() if line.startswith("| tail | 19 |"))
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        shown = [cells[2], *cells[5:6], *cells[7:]] if len(expected) == 4 else cells[6:8]
+        assert shown == expected
 
 
 def test_a_row_that_fails_is_counted(kept):
     rows = kept[0]
-    before = study_results.verdict_text(rows)
+    before = verdict_text(rows)
     worse = rows.assign(lambda_min_upper=np.where(rows.name == "9", 1.0, rows.lambda_min_upper))
     count = len(study_results.at_the_end(rows))
     assert f"| H1 | λ_min < 0 | {count} of {count} |" in before
     nines = (study_results.at_the_end(rows)["name"] == "9").sum()
-    assert f"| H1 | λ_min < 0 | {count - nines} of {count} |" in study_results.verdict_text(worse)
+    assert f"| H1 | λ_min < 0 | {count - nines} of {count} |" in verdict_text(worse)
 
 
 def test_a_kept_run_is_not_trained_again(tmp_path):
