@@ -1,11 +1,11 @@
 """`saddlescope train` of a recipe that describes many runs: each in a process of its own."""
 
+import functools
 import os
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,10 @@ from saddlescope.runs import count_lines, csv_text, own_process, to_json
 from saddlescope.stages import Stage
 
 if TYPE_CHECKING:
+    from saddlescope.longtail import LongTailData
     from saddlescope.runs import RunFolder
     from saddlescope.training import Recipe
+    from saddlescope.training.recipe import DataSection
 
 _LOOK_EVERY = 0.2
 """Seconds between two looks at the processes."""
@@ -90,11 +92,21 @@ def run_words(folder: "RunFolder", device: str) -> list[str]:
     return ["--only", folder.name, "-o", str(folder.path), "--resume", "--device", device]
 
 
-def unfinished(recipes: "Sequence[Recipe]", output: Path) -> "list[RunFolder]":
+def unfinished(
+    recipes: "Sequence[Recipe]",
+    output: Path,
+    load: "Callable[[DataSection], LongTailData] | None" = None,
+) -> "list[RunFolder]":
     """Return the folders of the runs that are not finished, in order.
+
+    Args:
+        recipes: of the runs.
+        output: folder of their folders.
+        load: reads the data that a recipe names, to which finished runs are held; None does not.
 
     Raises:
         UsageError: a folder holds a run of another recipe, or a launcher started this process.
+        DataError: a finished run was trained on other data.
     """
     from saddlescope.runs import RunFolder
 
@@ -102,8 +114,9 @@ def unfinished(recipes: "Sequence[Recipe]", output: Path) -> "list[RunFolder]":
         raise UsageError(
             "a sweep starts processes of its own: under torchrun choose a run with --only"
         )
+    read = functools.cache(load) if load else None
     folders = {recipe.run_name: RunFolder(output / recipe.run_name) for recipe in recipes}
-    return [folders[r.run_name] for r in recipes if not _finished(folders[r.run_name], r)]
+    return [folders[r.run_name] for r in recipes if not _finished(folders[r.run_name], r, read)]
 
 
 def say_plan(
@@ -147,6 +160,7 @@ def run_sweep(
     arguments: Sequence[str],
     jobs: int,
     devices: Sequence[str],
+    load: "Callable[[DataSection], LongTailData]",
 ) -> None:
     """Run what is missing, several at a time; finished runs are left as they are.
 
@@ -156,16 +170,18 @@ def run_sweep(
         arguments: of `saddlescope train`, up to the options that differ from run to run.
         jobs: processes at a time.
         devices: handed out in turn.
+        load: reads the data that a recipe names.
 
     Raises:
         UsageError: a folder holds a run of another recipe.
+        DataError: one holds a finished run on other data.
         Interrupted: after a signal; the runs under way have saved their states.
         SaddlescopeError: runs failed; the others are finished.
     """
     from saddlescope.runs import RunFolder
 
     folders = {recipe.run_name: RunFolder(output / recipe.run_name) for recipe in recipes}
-    waiting = unfinished(recipes, output)
+    waiting = unfinished(recipes, output, load)
     done = len(recipes) - len(waiting)
     say(f"{len(recipes)} runs: {done} finished, {len(waiting)} to do, {jobs} at a time")
     trunks = _trunks(recipes, folders)
@@ -194,7 +210,7 @@ def run_sweep(
                     say(f"{child.folder.name}: failed, see {child.log}: {_last_line(child.log)}")
             so_far = sum(count_lines(folder.metrics_file) for folder in folders.values())
             text = f"{done} of {len(recipes)} runs finished, {len(failed)} failed"
-            stage.update(so_far / sum(epochs.values()), partial(str, text))
+            stage.update(so_far / sum(epochs.values()), functools.partial(str, text))
     for name, folder in folders.items():
         if name not in failed:
             print_path(folder.path)
@@ -231,8 +247,13 @@ def _next(
     return None
 
 
-def _finished(folder: "RunFolder", recipe: "Recipe") -> bool:
+def _finished(
+    folder: "RunFolder",
+    recipe: "Recipe",
+    load: "Callable[[DataSection], LongTailData] | None",
+) -> bool:
     from saddlescope.training import first_difference, parse_recipe
+    from saddlescope.training.record import refuse_changed
 
     if not folder.exists():
         return False
@@ -242,7 +263,10 @@ def _finished(folder: "RunFolder", recipe: "Recipe") -> bool:
             f"{folder.path}: holds a run of another recipe ({first_difference(there, recipe)}); "
             "choose another folder with -o"
         )
-    return folder.run_file.is_file() and folder.run().get("state") == "finished"
+    done = folder.run_file.is_file() and folder.run().get("state") == "finished"
+    if done and load is not None:
+        refuse_changed(folder, recipe, load(recipe.data))
+    return done
 
 
 def _start(folder: "RunFolder", arguments: list[str], output: Path, slot: int, jobs: int) -> _Child:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from saddlescope.longtail import LongTailData
     from saddlescope.parallel import Ranks
     from saddlescope.runs import RunFolder
+    from saddlescope.training.recipe import DataSection
 
 
 @one_line_errors
@@ -176,6 +177,11 @@ def train(
                 },
             )  # fmt: skip
             where = choose_device(device)
+
+            def load(section: "DataSection") -> "LongTailData":
+                many = options.chosen_workers(workers, section.name)
+                return load_section(section, root=data_root, workers=many, cache=cache, report=say)
+
             count = torch.cuda.device_count() if where.type == "cuda" and where.index is None else 0
             run_sweep(
                 chosen,
@@ -183,6 +189,7 @@ def train(
                 arguments=arguments,
                 jobs=jobs,
                 devices=[f"cuda:{index}" for index in range(count)] or [str(where)],
+                load=load,
             )
             return
         refuse_of_a_run(jobs=jobs, shard=shard)

@@ -24,6 +24,7 @@ _OURS = re.compile(
             r"checkpoints/(?:last|best|epoch-[0-9]{3,})\.pt",
             _TABLE + r"\.(?:csv|json)",
             _TABLE + r"\.csv\.(?:saddlescope-)?part-[0-9]+",
+            _TABLE + r"\.csv\.saddlescope-products-[0-9a-f]{12}",
             _TABLE + rf"\.views/(?:{'|'.join(VIEW_COLUMNS)})\.(?:csv|json)",
             _TABLE + r"\.views/eigenvectors/(?:group|class)-[^/]+-[0-9a-f]{8}\.safetensors",
             r"tensorboard/events\.out\.tfevents\.[^/]+",
@@ -38,6 +39,14 @@ _MARK = "run.json"
 
 _MARKED = 20_000
 """Bytes at either end of a page or picture in which its maker stands."""
+
+_MAKERS = {
+    b"\x89PNG": b"Software\0saddlescope",
+    b"%PDF": b"/Creator (saddlescope)",
+    b"<?xml": b"<dc:title>saddlescope</dc:title>",
+    b"<!doctype html>": b'<meta name="generator" content="saddlescope',
+}
+"""How a format begins, and what names its maker; the bare word may stand in anybody's file."""
 
 
 def is_ours(name: str) -> bool:
@@ -116,7 +125,9 @@ def _is_made_here(path: Path, columns: Sequence[str]) -> bool:
     content = read_bytes(path)
     if columns:
         return not content or content.startswith(",".join(columns).encode())
-    return not content or b"saddlescope" in content[:_MARKED] + content[-_MARKED:]
+    ends = content[:_MARKED] + content[-_MARKED:]
+    marks = [mark for begins, mark in _MAKERS.items() if content.startswith(begins)]
+    return not content or any(mark in ends for mark in marks)
 
 
 def shown(names: list[str]) -> str:

@@ -8,10 +8,11 @@ state follow from seed and epoch. So the second one need not compute them again.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from saddlescope.errors import DataError, UsageError
-from saddlescope.runs import RunFolder, read_rows, record_at, write_bytes
+from saddlescope.runs import RunFolder, read_rows, record_at, rewrite_rows, write_bytes
+from saddlescope.training.checkpoints import load_checkpoint, save_checkpoint
 from saddlescope.training.recipe import Recipe, first_difference, parse_recipe
 
 _OF_THE_RADII = {"name", "first_stage", "rho", "rho_head", "rho_tail", "gamma"}
@@ -127,6 +128,32 @@ def require_trunk(recipe: Recipe, folder: RunFolder) -> Trunk:
     return trunk
 
 
+def refuse_other_monitor(trunk: Trunk, monitor: dict[str, Any] | None) -> None:
+    """Refuse a trunk whose curvature was watched otherwise: the shared epochs would have no rows.
+
+    Args:
+        trunk: to go on from.
+        monitor: settings of the run's own, None without one.
+
+    Raises:
+        DataError: they differ.
+    """
+    with record_at(trunk.folder.run_file):
+        there = trunk.folder.run().get("monitor")
+    if there != monitor:
+        had, has = (
+            f"--monitor {','.join(one['subsets'])} --monitor-every {one['every']}"
+            if one
+            else "no --monitor"
+            for one in (there, monitor)
+        )
+        raise DataError(
+            f"{trunk.folder.path}: was trained with {had}, this run has {has}: of the epochs that "
+            "they share monitor.jsonl would say something else. Train both alike, or this one "
+            "apart, with -o and without --branch"
+        )
+
+
 def take_over(trunk: Trunk, folder: RunFolder, recipe: Recipe, *, checksum: str | None) -> None:
     """Copy the logs and the kept checkpoints of the shared epochs into a run's folder.
 
@@ -140,8 +167,16 @@ def take_over(trunk: Trunk, folder: RunFolder, recipe: Recipe, *, checksum: str 
     if there != checksum:
         raise DataError(f"{trunk.folder.path}: was trained on other data of the same name")
     for source, target in _copies(trunk, folder, recipe.training.checkpoint_every):
-        if source.is_file():
+        if source.is_file() and source.suffix == ".jsonl":
             write_bytes(target, source.read_bytes())
+        elif source.is_file():
+            save_checkpoint(target, load_checkpoint(source) | {"recipe": recipe.to_toml()})
+    radii = recipe.method.radii(recipe.training.epochs)
+    with record_at(folder.metrics_file):
+        rows = read_rows(folder.metrics_file) if folder.metrics_file.is_file() else []
+        # The same radii may be another stage's: with γ = 0 there is no first one.
+        own = [row | {"stage": radii.stage(row["epoch"])} for row in rows]
+    rewrite_rows(folder.metrics_file, own)
 
 
 def keep_best(folder: RunFolder, epochs: int) -> None:

@@ -10,14 +10,14 @@ its BatchNorm statistics.
   trained.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from saddlescope.errors import UsageError
+from saddlescope.errors import DataError, UsageError
 from saddlescope.models import ScaledClassifier
 from saddlescope.runs import CLASSIFIERS, RunFolder
 from saddlescope.training.checkpoints import (
@@ -27,7 +27,7 @@ from saddlescope.training.checkpoints import (
     state_dict_of,
     weights_digest,
 )
-from saddlescope.training.recipe import Recipe, parse_recipe
+from saddlescope.training.recipe import DecouplingSection, Recipe, parse_recipe
 from saddlescope.training.recipe_files import apply_override
 
 EPOCHS = 10
@@ -62,8 +62,9 @@ def second_stage(
     """
     if classifier not in CLASSIFIERS:
         raise UsageError(f"--classifier {classifier}: choose from {', '.join(CLASSIFIERS)}")
-    of_run = source if source.is_dir() else source.parent.parent
-    folder = RunFolder(of_run)
+    if not source.exists():
+        raise DataError(f"--from {source}: no such run folder or checkpoint")
+    folder = RunFolder(source if source.is_dir() else source.absolute().parent.parent)
     checkpoint = folder.checkpoint("last") if source.is_dir() else source
     trained = parse_recipe(folder.recipe(), origin=str(folder.recipe_file))
     start = state_dict_of(load_checkpoint(checkpoint))
@@ -97,6 +98,32 @@ def _second_content(trained: Recipe, classifier: str, *, digest: str, tau: float
     content["training"] |= {"checkpoint_every": 0, "norms_every": 0, "losses_every": 0}
     content["loss"].pop("reweight_from", None)
     return content
+
+
+def refuse_no_first_stage(
+    second: DecouplingSection, folder: RunFolder, start: Mapping[str, Tensor] | None, *, force: bool
+) -> None:
+    """Refuse a second stage whose network would be a random one, or another run's.
+
+    Args:
+        second: of the recipe.
+        folder: of the second stage's run.
+        start: weights of the first stage, where they were handed over.
+        force: whether what is in the folder will be removed.
+
+    Raises:
+        UsageError: no weights, neither handed over nor in the run's own checkpoint; or others than
+            the recipe names.
+    """
+    there = folder.checkpoint("last").is_file() and not force
+    if start is None and not there:
+        raise UsageError(
+            f"{folder.path}: a second stage needs the weights of the first, which are not in its "
+            f"recipe: saddlescope train --from RUN --classifier {second.classifier} -o FOLDER "
+            "(with --force where a run is there)"
+        )
+    if start is not None and not there and weights_digest(start) != second.source:
+        raise UsageError("the weights of the first stage are not those that the recipe names")
 
 
 def prepare_second_stage(model: nn.Module, recipe: Recipe, start: dict[str, Tensor]) -> None:

@@ -1,9 +1,11 @@
 """The state of a run on disk: taken up when a run begins, and kept while it goes on."""
 
+from typing import Any
+
 import torch
 
 from saddlescope.runs import provenance
-from saddlescope.training.branching import keep_best, take_over
+from saddlescope.training.branching import keep_best, refuse_other_monitor, take_over
 from saddlescope.training.checkpoints import load_checkpoint, save_checkpoint
 from saddlescope.training.network import average_statistics
 from saddlescope.training.run import Run
@@ -18,16 +20,18 @@ def take_up(run: Run) -> None:
     state, options, record = run.state, run.options, run.record
     trunk, steps = options.branching.trunk, state.steps
     device, training = steps.data.train.device, steps.recipe.training
-    notes = {
+    notes: dict[str, Any] = {
         "switch_epoch": steps.radii.switch_epoch,
         "parameters": sum(p.numel() for p in state.model.parameters()),
         "monitor": options.monitor.settings() if options.monitor else None,
         "branch": {"run": trunk.folder.name, "epochs": trunk.epochs} if trunk else None,
         "provenance": provenance(device=str(torch.device(options.device)), seed=training.seed),
     }
+    last = record.folder.checkpoint("last")
+    if trunk is not None and (options.force or not last.is_file()):
+        refuse_other_monitor(trunk, notes["monitor"])
     record.claim(notes, resume=options.resume, force=options.force)
     options.ranks.totals(0.0)  # rank 0 has looked, and the others may
-    last = record.folder.checkpoint("last")
     if last.is_file():
         state.load_state_dict(load_checkpoint(last, device=device), origin=str(last))
     elif trunk is not None:

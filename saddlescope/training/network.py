@@ -1,10 +1,11 @@
 """The network that a recipe names, and how it is made ready for training."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from saddlescope.errors import UsageError
 from saddlescope.models import build_model
 from saddlescope.parallel import ALONE, Ranks
 from saddlescope.training.decoupling import freeze_first_stage, prepare_second_stage
@@ -57,6 +58,41 @@ def training_network(
     if recipe.training.compile:
         model.compile()
     return model
+
+
+def refuse_parts_of_one(
+    recipe: Recipe, image: Callable[[], Tensor], *, samples: int, num_classes: int, ranks: int
+) -> None:
+    """Refuse a run in which BatchNorm would meet a single number a channel, before its first step.
+
+    Where the last feature map is 1×1, a batch of one image is such; so may be the last batch of an
+    epoch, a rank's part of it, or one of its parts (`training.accumulate`).
+
+    Args:
+        recipe: of the run.
+        image: gives one training image, shape (1, C, H, W).
+        samples: of an epoch.
+        num_classes: size of the network's output.
+        ranks: that share each batch.
+
+    Raises:
+        UsageError: names what to change.
+    """
+    size, parts = recipe.optimizer.batch_size, recipe.training.accumulate
+    batches = {min(size, samples), samples % size} - {0}
+    shares = [batch // ranks if batch >= ranks else batch for batch in batches]
+    if min(share // min(parts, share) for share in shares) > 1:
+        return
+    one = image().cpu()
+    model = recipe_network(recipe, num_classes=num_classes, in_channels=one.shape[1]).train()
+    try:
+        model(one)
+    except ValueError as error:
+        raise UsageError(
+            f"{samples} images in batches of {size} leave BatchNorm a single image to normalise "
+            f"({error}): choose another optimizer.batch_size"
+            + (", or a smaller training.accumulate" if parts > 1 else "")
+        ) from None
 
 
 @torch.no_grad()

@@ -22,7 +22,8 @@ from saddlescope.training.recipe_files import apply_override, read_recipe
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # Strictly: `true` is no number of epochs, and "2" none either.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 _LONGEST_MISTAKE = 400
@@ -96,7 +97,7 @@ class LossSection(_Section):
     None never weighs.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False, strict=True)
     name: LossName = "ce"
     reweight_from: float | None = Field(default=None, ge=0, le=1)
     reweight_beta: float = Field(default=0.9999, ge=0, lt=1)

@@ -85,7 +85,8 @@ class RunRecord:
 
         Raises:
             UsageError: the folder holds a run, another recipe's run, or something else.
-            DataError: its run.json or its recipe.toml is broken.
+            DataError: its run.json or its recipe.toml is broken, or it is finished without a last
+                checkpoint.
         """
         folder = self.folder
         if not self.writes:
@@ -114,6 +115,12 @@ class RunRecord:
                 "or choose another folder"
             )
         refuse_changed(folder, self.recipe, self.data)
+        done = folder.run().get("state") == "finished" and folder.metrics_file.is_file()
+        if done and not folder.checkpoint("last").is_file():
+            raise DataError(
+                f"{folder.path}: is finished and its last checkpoint is gone; --force trains it "
+                "again from the first epoch on"
+            )
         self.note(state="running")
 
     def _refuse_anything_else(self) -> None:

@@ -21,9 +21,10 @@ from saddlescope.sharpness import SharpnessAware, StepOptions
 from saddlescope.stages import Stage
 from saddlescope.training.arithmetic import arithmetic
 from saddlescope.training.captured import CapturedSteps, base_options, refuse_capture
+from saddlescope.training.decoupling import refuse_no_first_stage
 from saddlescope.training.epoch import finish_epoch, take_steps
 from saddlescope.training.keeping import take_up
-from saddlescope.training.network import training_network
+from saddlescope.training.network import refuse_parts_of_one, training_network
 from saddlescope.training.recipe import Recipe
 from saddlescope.training.record import RunRecord
 from saddlescope.training.run import Run, RunOptions, RunState
@@ -91,13 +92,21 @@ def _refuse_what_cannot_be(
         refuse_capture(recipe, data, processes=options.ranks.size)
     if recipe.training.norms_every and options.ranks.size > 1:
         raise UsageError("training.norms_every looks at whole batches: train with one process")
-    if recipe.decoupling is not None and options.start is None and not folder.exists():
-        raise UsageError("a second stage needs the weights of the first: saddlescope train --from")
+    if recipe.decoupling is not None:
+        refuse_no_first_stage(recipe.decoupling, folder, options.start, force=options.force)
 
 
 def _steps(recipe: Recipe, data: LongTailData, options: RunOptions) -> Steps:
     """Network and optimiser as the recipe wants them, and who takes the steps."""
     device, ranks, base = torch.device(options.device), options.ranks, recipe.optimizer
+    if recipe.trains and recipe.decoupling is None:  # a second stage leaves BatchNorm alone
+        refuse_parts_of_one(
+            recipe,
+            lambda: next(iter(data.train.batches([torch.tensor([0])]))),
+            samples=len(data.train),
+            num_classes=data.num_classes,
+            ranks=ranks.size,
+        )
     model = training_network(
         recipe,
         num_classes=data.num_classes,

@@ -9,7 +9,7 @@ import time
 import torch
 
 from saddlescope.errors import ExitCode
-from saddlescope.runs import RunFolder, one_writer, read_rows
+from saddlescope.runs import RunFolder, one_writer, read_rows, write_json
 from saddlescope.training import load_checkpoint
 from tests import fresh
 from tests.cli.test_commands import command, refused, separate
@@ -69,6 +69,9 @@ def test_a_sweep_runs_what_is_missing_and_equals_single_runs(tmp_path):
     swept, single = weights(out / NAMES[3]), weights(tmp_path / "alone")
     assert all(torch.equal(swept[key], single[key]) for key in single)
     assert "trained 2 epochs" in (out / "logs" / f"{NAMES[3]}.log").read_text()
+    done = RunFolder(out / NAMES[0])
+    write_json(done.run_file, done.run() | {"data": done.run()["data"] | {"checksum": "other"}})
+    refused(command("train", path, "-o", out), 4, str(done.path), "not the data")
 
 
 def test_a_sweep_goes_on_from_the_run_that_shares_its_first_epochs(tmp_path):

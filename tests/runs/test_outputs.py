@@ -32,6 +32,23 @@ def test_a_page_of_somebody_is_not(tmp_path):
     refuse_foreign_output("/dev/null", force=True)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "import saddlescope\n",
+        "# Notes on saddlescope\n",
+        "<!doctype html>\n<title>What saddlescope says</title>",
+        "<?xml version='1.0'?><svg><text>saddlescope</text></svg>",
+        "%PDF-1.4\n(saddlescope)",
+    ],
+)
+def test_who_writes_about_us_keeps_the_file(tmp_path, content):
+    path = tmp_path / "mine"
+    path.write_text(content)
+    with pytest.raises(UsageError, match="--force"):
+        refuse_foreign_output(path, force=False)
+
+
 def test_a_table_of_somebody_is_not(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("a,b,c\n1,2,3\n")

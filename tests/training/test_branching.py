@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from saddlescope.curvature import CurvatureMonitor
 from saddlescope.errors import DataError, UsageError
-from saddlescope.runs import RunFolder, read_rows
+from saddlescope.longtail import ImageSamples
+from saddlescope.runs import RunFolder, read_rows, write_json
 from saddlescope.training import RunOptions, load_checkpoint, packaged_recipe, train
 from saddlescope.training.branching import (
     Branching,
@@ -36,6 +38,8 @@ def data():
 
 
 def rows(path):
+    if not path.is_file():
+        return None
     timed = ("seconds", "images_per_s")
     return [{k: v for k, v in row.items() if k not in timed} for row in read_rows(path)]
 
@@ -46,7 +50,7 @@ def assert_same_run(one, two):
         assert left["epoch"] == right["epoch"]
         for part in ("model", "optimizer", "rng", "steps"):
             torch.testing.assert_close(left[part], right[part], rtol=0, atol=0)
-    for log in ("metrics_file", "norms_file", "losses_file"):
+    for log in ("metrics_file", "norms_file", "losses_file", "monitor_file"):
         assert rows(getattr(one, log)) == rows(getattr(two, log))
 
 
@@ -102,6 +106,46 @@ def test_what_is_kept_of_the_trunk_is_there_in_the_branch(tmp_path, data):
     assert sorted(p.name for p in branched.checkpoints.iterdir()) == [
         "best.pt", "epoch-000.pt", "epoch-001.pt", "epoch-002.pt", "epoch-003.pt", "last.pt",
     ]  # fmt: skip
+
+
+def test_the_copies_are_the_branchs_own(tmp_path, data):
+    """With γ = 0 all of SSE-SAM is its second stage, whose radii are those of ImbSAM."""
+    options = "training.checkpoint_every=1", "method.gamma=0.0"
+    first = train(recipe("imbsam", *options), data, RunFolder(tmp_path / "trunk"))
+    wanted = recipe("sse-sam", *options)
+    whole = train(wanted, data, RunFolder(tmp_path / "whole"))
+    found = Branching(require_trunk(wanted, first))
+    branched = train(wanted, data, RunFolder(tmp_path / "branch"), RunOptions(branching=found))
+    assert_same_run(branched, whole)
+    assert {row["stage"] for row in read_rows(branched.metrics_file)} == {2}
+    for which in ("0", "3", "best", "last"):
+        assert load_checkpoint(branched.checkpoint(which))["recipe"] == wanted.to_toml()
+
+
+def monitor(data):
+    samples = ImageSamples(data.train, data.groups)
+    return CurvatureMonitor(torch.nn.CrossEntropyLoss(), samples, groups=["tail"], every=2)
+
+
+def test_a_trunk_whose_curvature_was_watched_otherwise_is_refused(tmp_path, data):
+    keep, wanted = Branching(keep=frozenset({1})), recipe("sse-sam")
+
+    def trained(of, name, **options):
+        return train(of, data, RunFolder(tmp_path / name), RunOptions(**options))
+
+    plain = trained(recipe("sam-ext"), "plain", branching=keep)
+    watched = trained(recipe("sam-ext"), "watched", branching=keep, monitor=monitor(data))
+    for first, own, says in (
+        (plain, monitor(data), "trained with no --monitor, this run has --monitor tail"),
+        (watched, None, "trained with --monitor tail --monitor-every 2, this run has no --monitor"),
+    ):
+        found = Branching(require_trunk(wanted, first))
+        with pytest.raises(DataError, match=says):
+            trained(wanted, "branch", branching=found, monitor=own)
+        assert not (tmp_path / "branch").exists()
+    found = Branching(require_trunk(wanted, watched))
+    whole = trained(wanted, "whole", monitor=monitor(data))
+    assert_same_run(trained(wanted, "branch", branching=found, monitor=monitor(data)), whole)
 
 
 def test_recipes_that_differ_in_more_than_the_radii_share_nothing():
@@ -162,5 +206,6 @@ def test_killed_while_branching_it_still_becomes_the_same_run(tmp_path, data):
         train(wanted, data, folder, RunOptions(branching=trunk))
         folder.checkpoint("last").unlink()
         folder.metrics_file.write_bytes(first.metrics_file.read_bytes())
+        write_json(folder.run_file, folder.run() | {"state": "running"})
         train(wanted, data, folder, RunOptions(branching=trunk, resume=True))
         assert_same_run(folder, whole)

@@ -1,5 +1,7 @@
 """Second stages: cRT, LWS and tau-norm on a trained network, against their formulas."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -194,3 +196,32 @@ def test_the_second_stage_of_a_run_with_two_is_plain_sgd(data, tmp_path, kind, n
     radii = second.method.radii(second.training.epochs)
     for epoch in range(second.training.epochs):
         assert not any(radii.at(epoch).values())
+
+
+def test_a_second_stage_never_begins_with_random_weights(first, data, tmp_path):
+    """Its recipe alone does not hold the weights of the first: a network that nobody trained."""
+    done = run(first, data, tmp_path / "crt", "crt", "training.epochs=1")
+    recipe, start = second_stage(first.path, "crt", overrides=["training.epochs=1"])
+    before = state(done)
+    with pytest.raises(UsageError, match="needs the weights of the first"):
+        train(recipe, data, done, RunOptions(force=True))
+    assert all(torch.equal(value, before[key]) for key, value in state(done).items())
+    new = RunFolder(tmp_path / "new")
+    new.path.mkdir()
+    new.recipe_file.write_bytes(done.recipe_file.read_bytes())
+    with pytest.raises(UsageError, match="needs the weights of the first"):
+        train(recipe, data, new)
+    done.checkpoint("last").unlink()
+    with pytest.raises(UsageError, match="needs the weights of the first"):
+        train(recipe, data, done, RunOptions(resume=True))
+    other = {key: value + 1 for key, value in start.items()}
+    with pytest.raises(UsageError, match="not those that the recipe names"):
+        train(recipe, data, RunFolder(tmp_path / "other"), RunOptions(start=other))
+
+
+def test_what_is_no_source_is_said_by_its_name(first, tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="--from nowhere: no such run folder or checkpoint"):
+        second_stage(Path("nowhere"), "crt")
+    monkeypatch.chdir(first.checkpoints)
+    recipe, _ = second_stage(Path("last.pt"), "crt")
+    assert recipe.decoupling.classifier == "crt"

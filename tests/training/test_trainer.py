@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+import sys
 import time
 
 import pytest
@@ -196,6 +197,36 @@ def test_a_folder_that_is_removed_meanwhile_does_not_come_back(tmp_path, data, w
     with pytest.raises(DataError, match=f"{folder.path}: removed while its run went on"):
         train(recipe(), data, folder, options)
     assert not folder.path.exists()
+
+
+def test_a_finished_run_without_its_last_checkpoint_keeps_its_rows(whole, data, tmp_path):
+    folder = RunFolder(shutil.copytree(whole.path, tmp_path / "run"))
+    folder.checkpoint("last").unlink()
+    before = folder.metrics_file.read_bytes()
+    with pytest.raises(DataError, match="is finished and its last checkpoint is gone; --force"):
+        train(recipe(), data, folder, RunOptions(resume=True))
+    assert folder.metrics_file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        (("optimizer.batch_size=437",), True),  # 438 images, of a last feature map of 1×1
+        (("optimizer.batch_size=438", "training.accumulate=438"), True),
+        (("optimizer.batch_size=437", "model.norm=group"), False),
+        (("optimizer.batch_size=436",), False),
+    ],
+)
+def test_batchnorm_of_a_single_number_is_refused_before_the_first_step(
+    tmp_path, data, monkeypatch, options, refused
+):
+    monkeypatch.setattr(
+        sys.modules["saddlescope.training.trainer"], "take_up", None
+    )  # nothing is written before
+    of = recipe("model.name=resnet34", *options)
+    says = "leave BatchNorm a single image" if refused else "NoneType"
+    with pytest.raises(UsageError if refused else TypeError, match=says):
+        train(of, data, RunFolder(tmp_path / "run"))
 
 
 def test_finished_run_is_left_alone(whole, data):
