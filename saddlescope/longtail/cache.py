@@ -8,6 +8,7 @@ exactly what decoding gives.
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +19,9 @@ import numpy.typing as npt
 from saddlescope.errors import DataError
 from saddlescope.runs import atomic_path, write_json
 
-_FORMAT = 2
-"""Of the files, and of what decoding gives: 2 turns images as their EXIF says."""
+_FORMAT = 3
+"""Of the files, and of what decoding gives: 2 turns images as their EXIF says, 3 is found by where
+the images are."""
 
 
 class DecodedImages:
@@ -88,15 +90,7 @@ def cached(
         OSError: no room; nothing half-written is left.
     """
     wanted = sorted(paths)
-    key = hashlib.sha256(repr((_FORMAT, shrink_to)).encode())
-    for path in wanted:
-        try:
-            found = (root / path).stat()
-        except OSError as error:
-            raise DataError(f"{root / path}: {error.strerror}") from None
-        # A file that has changed since is another one.
-        key.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
-    index = folder / f"images-{key.hexdigest()[:16]}.json"
+    index = folder / f"images-{_key(root, wanted, shrink_to)[:16]}.json"
     if index.is_file():
         return DecodedImages(index)
     report(f"decoding {len(wanted):,} images once, into {folder}")
@@ -114,3 +108,31 @@ def cached(
     write_json(index, {"format": _FORMAT, "bytes": position, "places": places})
     report(f"{position / 2**30:.2f} GiB of pixels in {folder}")
     return DecodedImages(index)
+
+
+def _key(root: Path, wanted: list[str], shrink_to: int | None) -> str:
+    """A checksum of which files these are, and of what is made of them.
+
+    Names, sizes and times are not enough: archives are unpacked with one time for all, and images
+    without compression have one size. What tells such files apart is where they are, links
+    followed. A file that was written over since has another time of change, which is not put back
+    with its time of modification. Inode numbers are no part of it: some network drives give new
+    ones at every mount.
+    """
+    key = hashlib.sha256(repr((_FORMAT, shrink_to)).encode())
+    folders: dict[str, str] = {}
+    for path in wanted:
+        above, name = os.path.split(root / path)
+        try:
+            # Of each folder once: one call a file is what a network drive can bear.
+            if above not in folders:
+                folders[above] = os.path.realpath(above)
+            place = os.path.join(folders[above], name)
+            found = os.lstat(place)
+            if stat.S_ISLNK(found.st_mode):
+                place, found = os.path.realpath(place), os.stat(place)
+        except OSError as error:
+            raise DataError(f"{root / path}: {error.strerror}") from None
+        key.update(os.fsencode(f"{path}\0{place}\0"))
+        key.update(f"{found.st_size}\0{found.st_mtime_ns}\0{found.st_ctime_ns}\n".encode())
+    return key.hexdigest()

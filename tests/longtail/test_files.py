@@ -1,5 +1,7 @@
 """Images that stay in files: what comes out, whoever decodes, and what is refused."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -149,6 +151,65 @@ def test_a_changed_file_or_another_size_is_another_cache(tmp_path):
     files = FileOptions("train.txt", "test.txt", 16, 20, cache=cache)
     load_data("list", root=root, thresholds=Thresholds(2), files=files)
     assert len(list(cache.glob("*.bin"))) == 5
+
+
+def flat(path, level):
+    """A file whose size and time say nothing of what is in it, as an unpacked archive may leave."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"P6\n16 16\n255\n" + bytes([level]) * 768)
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+
+
+def flat_folders(root, level):
+    """`train` and `test` with the same names, sizes and times; test images are 100 brighter."""
+    for index, kind in enumerate(("a", "a", "b")):
+        flat(root / "train" / kind / f"{index}.ppm", level + index)
+        flat(root / "test" / kind / f"{index}.ppm", level + 100 + index)
+    return root
+
+
+def levels(root, cache):
+    files = FileOptions(image_size=16, cache=cache)
+    data = load_data("folder", root=root, thresholds=Thresholds(2), files=files)
+    return [part.pictures([0, 1, 2])[:, 0, 8, 8].tolist() for part in (data.train, data.test)]
+
+
+def test_files_of_the_same_names_sizes_and_times_elsewhere_are_other_files(tmp_path):
+    cache = tmp_path / "cache"
+    first, second = flat_folders(tmp_path / "x", 10), flat_folders(tmp_path / "y", 50)
+    (tmp_path / "link").symlink_to(first)
+    assert levels(first, cache) == [[10, 11, 12], [110, 111, 112]]
+    assert levels(second, cache) == [[50, 51, 52], [150, 151, 152]]
+    assert len(list(cache.glob("*.bin"))) == 4
+    # Found again, by whatever way one comes there.
+    assert levels(tmp_path / "link", cache) == [[10, 11, 12], [110, 111, 112]]
+    assert levels(tmp_path / "y" / ".." / "x", cache) == [[10, 11, 12], [110, 111, 112]]
+    assert len(list(cache.glob("*.bin"))) == 4
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to(second)
+    assert levels(tmp_path / "link", cache) == [[50, 51, 52], [150, 151, 152]]
+
+
+@pytest.mark.parametrize("linked", ["x/train/a", "x/train/a/0.ppm"])
+def test_a_link_that_leads_elsewhere_is_another_file(tmp_path, linked):
+    root, other = flat_folders(tmp_path / "x", 10), flat_folders(tmp_path / "y", 50)
+    path, cache = tmp_path / linked, tmp_path / "cache"
+    kept = path.rename(tmp_path / "kept")
+    path.symlink_to(kept)
+    assert levels(root, cache)[0] == [10, 11, 12]
+    path.unlink()
+    path.symlink_to(other / path.relative_to(root))
+    assert levels(root, cache)[0] == [50, 51 if path.is_dir() else 11, 12]
+
+
+def test_a_file_written_over_is_decoded_again_though_its_time_was_put_back(tmp_path):
+    root, cache = flat_folders(tmp_path / "x", 10), tmp_path / "cache"
+    assert levels(root, cache)[0] == [10, 11, 12]
+    path = root / "train" / "b" / "2.ppm"
+    changed = path.stat().st_ctime_ns
+    while path.stat().st_ctime_ns == changed:  # clocks of file systems tick every few milliseconds
+        flat(path, 99)
+    assert levels(root, cache)[0] == [10, 11, 99]
 
 
 def test_a_build_that_fails_leaves_no_cache_and_a_damaged_one_is_refused(tmp_path):
