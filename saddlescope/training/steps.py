@@ -180,9 +180,7 @@ class Steps:
         """This rank's part of a batch; all of it where there are fewer samples than ranks."""
         if samples < self.ranks.size:
             return slice(None)
-        each, more = divmod(samples, self.ranks.size)
-        begin = self.ranks.rank * each + min(self.ranks.rank, more)
-        return slice(begin, begin + each + (self.ranks.rank < more))
+        return _parts(samples, self.ranks.size)[self.ranks.rank]
 
     def _share(self, samples: int) -> float:
         """Of its part's losses, what this rank adds to the whole batch's."""
@@ -237,6 +235,8 @@ class Steps:
 
 
 def _parts(samples: int, count: int) -> list[slice]:
-    """`count` consecutive parts of a batch, as equal as can be; fewer of a smaller batch."""
-    size = -(-samples // count)
-    return [slice(begin, begin + size) for begin in range(0, samples, size)]
+    """`count` consecutive parts of a batch, as equal as can be; of a smaller batch one a sample."""
+    count = min(count, samples)
+    each, more = divmod(samples, count)
+    ends = [(part + 1) * each + min(part + 1, more) for part in range(count)]
+    return [slice(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]

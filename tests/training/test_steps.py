@@ -1,4 +1,4 @@
-"""A training step never makes the host wait for the device, nor the device for the host."""
+"""What a step hands to the device: in how many parts, and never waiting for it."""
 
 import functools
 
@@ -84,3 +84,19 @@ def test_no_step_waits_on_cuda(method):
         take(steps)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize(("samples", "count"), [(64, 63), (64, 40), (64, 12), (64, 10), (8, 5)])
+def test_a_step_has_as_many_forward_passes_as_were_asked_for(monkeypatch, samples, count):
+    """Parts differ by one sample at most: BatchNorm sees no part smaller than it must be."""
+    steps, sizes = steps_on("cpu", "sgd", f"training.accumulate={count}"), []
+    forward = steps.model.forward
+    monkeypatch.setattr(steps.model, "forward", lambda x: sizes.append(len(x)) or forward(x))
+    batch = torch.arange(samples)
+    steps.take(batch, next(steps.images([batch])))
+    assert (len(sizes), sum(sizes)) == (count, samples)
+    assert max(sizes) - min(sizes) <= 1
+    sizes.clear()
+    last = batch[:3]  # the rest of an epoch may have fewer samples than parts
+    steps.take(last, next(steps.images([last])))
+    assert sizes == [1, 1, 1]
