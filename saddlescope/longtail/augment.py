@@ -6,6 +6,8 @@ before normalising, so the border is black. The random numbers come from a CPU g
 gives the same images on every device. Photographs: see `transforms`.
 """
 
+from collections.abc import Sequence
+
 import torch
 
 from saddlescope.errors import UsageError
@@ -19,13 +21,29 @@ class Augmentation:
         seed: of the epoch.
 
     Attributes:
-        seed: for images that are changed one by one, each with a stream of its own.
+        seed: for images that are changed one by one, each time with a stream of its own.
+        before: positions that the epoch has visited already, on the CPU: of these the next visit is
+            not the first.
         generator: for images that are changed batch by batch, in order; on the CPU.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
+        self.before = torch.empty(0, dtype=torch.int64)
         self.generator = torch.Generator().manual_seed(seed)
+
+    def visits(self, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """How often the epoch has visited each position of these batches before, shapes as theirs.
+
+        All zero where an order has no position twice; class-balanced sampling has.
+        """
+        order = torch.cat((self.before, *parts))
+        sorted_positions, there = order.sort(stable=True)
+        found = torch.empty_like(order)
+        found[there] = torch.arange(len(order)) - torch.searchsorted(
+            sorted_positions, sorted_positions
+        )
+        return list(found[len(self.before) :].split([len(part) for part in parts]))
 
 
 def pad_crop_flip(

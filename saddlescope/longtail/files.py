@@ -174,9 +174,12 @@ class ImageFiles:
         Raises:
             DataError: a file that cannot be read.
         """
-        chosen = [part[mine(len(part))] for part in parts]
-        seed = None if augmentation is None else augmentation.seed
-        for images in self._read(chosen, seed):
+        asked, seed = list(parts), None
+        if augmentation is not None:
+            # A visit is a sample of its own. Counted in whole batches: every rank counts alike.
+            visits, seed = augmentation.visits(asked), augmentation.seed
+            asked = [a + len(self) * b for a, b in zip(asked, visits, strict=True)]
+        for images in self._read([part[mine(len(part))] for part in asked], seed):
             yield self._normalise(images)
 
     @cached_property
@@ -248,7 +251,10 @@ class _Whole(Dataset[Any]):
 
 
 class _Crops(_Whole):
-    """The same at one size: the middle, or with a seed a random part."""
+    """The same at one size: the middle, or with a seed a random part.
+
+    Positions go on beyond the last: once more through all images, with other random numbers.
+    """
 
     def __init__(
         self,
@@ -263,13 +269,16 @@ class _Crops(_Whole):
         self.size, self.cache, self.seed = size, cache, seed
 
     def image(self, index: int) -> Image.Image:
+        visit, index = divmod(index, len(self.paths))
         if self.cache is not None:
             image = Image.fromarray(self.cache[self.paths[index]])
         else:
             image = super().image(index)
         if self.seed is None:
             return centre_crop(image, self.size)
-        return resized_crop_flip(image, self.size, np.random.default_rng((self.seed, index)))
+        # A stream for each visit; (seed, index, 0) would be the same stream as (seed, index).
+        stream = (self.seed, index, visit) if visit else (self.seed, index)
+        return resized_crop_flip(image, self.size, np.random.default_rng(stream))
 
 
 def _context(workers: int) -> Any:

@@ -108,7 +108,9 @@ class CapturedSteps(Steps):
         self._criterion = self._criteria.setdefault(beta, self._criterion)
         self._compositions, self._row = [], 0
 
-    def images(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+    def images(
+        self, batches: Sequence[Tensor], *, before: Tensor | None = None
+    ) -> Iterator[Tensor]:
         """Send all full batches to the device and yield the pixels of each; then as `Steps.images`.
 
         Yields:
@@ -119,7 +121,7 @@ class CapturedSteps(Steps):
             self._load(full)
         for row in range(len(full)):
             yield self._pixels[row]
-        yield from super().images(batches[len(full) :])
+        yield from super().images(batches[len(full) :], before=before)
 
     def _step(self, indices: Tensor, images: Tensor) -> None:
         """See `Steps._step`; full batches in the order of `images`."""

@@ -37,7 +37,8 @@ def take_steps(run: Run) -> Iterator[None]:
     run.pace.begin()
     began, first = time.perf_counter(), state.position
     batches = order[first:].split(size) if first < len(order) else ()
-    for indices, images in zip(batches, steps.images(batches), strict=True):
+    ready = steps.images(batches, before=order[:first])
+    for indices, images in zip(batches, ready, strict=True):
         steps.take(indices, images, log_norms=_norms_log(run))
         state.position = min(state.position + size, len(order))
         run.pace.add(len(indices), kind=(steps.radii.stage(state.epoch), len(indices)))

@@ -93,13 +93,18 @@ class Steps:
             return class_balanced_order(self.data.train.labels.cpu(), generator)
         return torch.randperm(len(self.data.train), generator=generator)
 
-    def images(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+    def images(
+        self, batches: Sequence[Tensor], *, before: Tensor | None = None
+    ) -> Iterator[Tensor]:
         """This rank's images of these batches, augmented and normalised, one batch after the other.
 
         Args:
             batches: positions of the samples, on the host.
+            before: positions that the epoch has visited already; None is none.
         """
         augmentation = self._augmentation if self.recipe.data.augment else None
+        if before is not None:
+            self._augmentation.before = before
         return self.data.train.batches(batches, augmentation=augmentation, mine=self._mine)
 
     def seed(self, epoch: int, *, stream: int) -> int:

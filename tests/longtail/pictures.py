@@ -18,14 +18,21 @@ def write_picture(path, number, *, size=(40, 30)):
     Image.fromarray(pixels).save(path)
 
 
-def write_lists(root, counts, test_each=2):
+def write_noise(path, number, *, size=(40, 30)):
+    """A PNG of which no two parts look the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng((number, *path.name.encode()))
+    Image.fromarray(generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(path)
+
+
+def write_lists(root, counts, test_each=2, *, write=write_picture):
     """`train.txt` and `test.txt` under a root, with their images."""
     for name, numbers in (("train", counts), ("test", [test_each] * len(counts))):
         lines = []
         for number, count in enumerate(numbers):
             for index in range(count):
                 path = f"{name}/{number}/{index}.png"
-                write_picture(root / path, number, size=(40 + index, 30 + 3 * number))
+                write(root / path, number, size=(40 + index, 30 + 3 * number))
                 lines.append(f"{path} {number}\n")
         (root / f"{name}.txt").write_text("".join(lines))
     return root

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from saddlescope.errors import DataError, Interrupted, UsageError
+from saddlescope.longtail import FileOptions, Thresholds, load_data
 from saddlescope.models import ScaledClassifier
 from saddlescope.runs import RunFolder, read_rows
 from saddlescope.training import (
@@ -17,7 +18,9 @@ from saddlescope.training import (
     train,
 )
 from saddlescope.training.decoupling import class_balanced_order, tau_normalise
+from saddlescope.training.recipe import parse_recipe
 from saddlescope.training.restore import load_section
+from tests.longtail.pictures import write_lists, write_noise
 
 SHORT = ("training.epochs=3", "method.name=sam", "loss.name=la")
 
@@ -129,6 +132,33 @@ def test_a_second_stage_that_is_cut_goes_on_without_the_first(first, data, tmp_p
         run(first, data, tmp_path / "cut", "crt", "training.epochs=2", should_stop=stop)
     recipe, _ = second_stage(first.path, "crt", overrides=["training.epochs=2"])
     cut = train(recipe, data, RunFolder(tmp_path / "cut"), RunOptions(resume=True))
+    assert all(torch.equal(value, state(cut)[key]) for key, value in state(whole).items())
+
+
+def test_a_second_stage_on_image_files_goes_on_within_an_epoch(tmp_path):
+    """Which crop of an image comes next depends on how often the epoch has drawn it before."""
+    write_lists(tmp_path, [20, 8, 2], write=write_noise)
+    files = FileOptions("train.txt", "test.txt", 16)
+    data = load_data("list", root=tmp_path, thresholds=Thresholds(5), files=files)
+    content = {
+        "name": "small",
+        "data": {"name": "list", "train_list": "train.txt", "test_list": "test.txt",
+                 "image_size": 16, "tail_threshold": 5, "augment": True},
+        "model": {"name": "resnet8"},
+        "optimizer": {"batch_size": 4},
+        "training": {"epochs": 1},
+    }  # fmt: skip
+    of_files = train(parse_recipe(content, origin="here"), data, RunFolder(tmp_path / "first"))
+    whole = run(of_files, data, tmp_path / "whole", "crt", "training.epochs=2")
+    taken = []
+
+    def stop():
+        taken.append(1)
+        return len(taken) == 4
+
+    with pytest.raises(Interrupted):
+        run(of_files, data, tmp_path / "cut", "crt", "training.epochs=2", should_stop=stop)
+    cut = run(of_files, data, tmp_path / "cut", "crt", "training.epochs=2", resume=True)
     assert all(torch.equal(value, state(cut)[key]) for key, value in state(whole).items())
 
 
