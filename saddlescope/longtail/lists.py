@@ -7,16 +7,27 @@ weight in the training loss. The files themselves are not opened here.
 """
 
 import math
+import os
 import re
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from saddlescope.errors import DataError
 from saddlescope.runs import read_text
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm")
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".pbm", ".pnm",
+)  # fmt: skip
 """Endings of the image files that a folder is searched for, in any case."""
+
+_NOT_READ = (
+    ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jpx", ".jxl", ".apng",
+    ".dib", ".tga", ".pam", ".pfm", ".pcx", ".ico", ".psd", ".svg", ".eps", ".exr", ".dds",
+    ".dng", ".cr2", ".cr3", ".nef", ".arw",
+)  # fmt: skip
+"""Endings of images of other formats: a class that has some would silently lose them."""
 
 _LINE = re.compile(
     r"(?P<path>.+?)\s+(?P<label>[0-9]{1,9})(?:\s+(?P<weight>[-+]?(?:[0-9.]+(?:e[-+]?[0-9]+)?|inf|nan)))?",
@@ -82,43 +93,101 @@ def read_list(file: Path, *, root: Path) -> Listing:
 
 
 def read_folder(
-    folder: Path, *, classes: tuple[str, ...] | None = None
+    folder: Path,
+    *,
+    classes: tuple[str, ...] | None = None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> tuple[Listing, tuple[str, ...]]:
-    """Search a folder that has one folder a class.
+    """Search a folder that has one folder a class, each with all that is below it, links followed.
+
+    Hidden files and folders, whose names begin with a dot, do not count: file managers leave
+    thumbnails there.
 
     Args:
         folder: such as `train`.
         classes: names by number; None takes all that are there, sorted.
+        report: told once of files that were left out.
 
     Returns:
         The files, sorted by class and then by name, and the class names.
 
     Raises:
-        DataError: no such folder, a class without images, or one that is not known.
+        DataError: no such folder, a class without images, or one that is not known; an image of a
+            format that is not read, a link that leads nowhere.
     """
-    try:
-        found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    except OSError as error:
-        raise DataError(f"{folder}: {error.strerror}; expected one folder a class there") from None
-    found = [name for name in found if not name.startswith(".")]
-    names = tuple(found) if classes is None else classes
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; expected one folder a class there")
+    there, left_out = ([path.name for path in paths] for paths in _inside(folder))
+    names = tuple(there) if classes is None else classes
     if not names:
         raise DataError(f"{folder}: no folder in it; expected one a class")
-    if unknown := sorted(set(found) - set(names)):
+    if unknown := sorted(set(there) - set(names)):
         raise DataError(f"{folder}: class {unknown[0]!r} is not one of the training set's")
     paths: list[str] = []
     labels: list[int] = []
     for number, name in enumerate(names):
-        inside = sorted(
-            str(PurePosixPath(path.relative_to(folder)))
-            for path in (folder / name).rglob("*")
-            if path.suffix.lower() in SUFFIXES
-        )
-        if not inside:
+        images: list[str] = []
+        for path in _files_below(folder / name):
+            suffix, place = path.suffix.lower(), path.relative_to(folder).as_posix()
+            if suffix in _NOT_READ:
+                raise DataError(
+                    f"{path}: images of this format are not read; convert it (to PNG, say) or move "
+                    f"it out of {folder}"
+                )
+            (images if suffix in SUFFIXES else left_out).append(place)
+        if not images:
             raise DataError(f"{folder / name}: no image ({', '.join(SUFFIXES)})")
-        paths += inside
-        labels += [number] * len(inside)
+        paths += sorted(images)
+        labels += [number] * len(images)
+    if left_out:
+        report(
+            f"{folder}: {len(left_out):,} files left out, which are not named as images or are in "
+            f"no class's folder (first: {left_out[0]})"
+        )
     return Listing(folder, tuple(paths), tuple(labels)), names
+
+
+def _files_below(top: Path) -> Iterator[Path]:
+    """The files below a class's folder; each folder in it once, by however many links.
+
+    Links come last, so that what has a place of its own keeps it. A link to a folder above would
+    bring the other classes' images into this one, and is not followed.
+    """
+    above = Path(os.path.realpath(top.parent))
+    seen = {str(place) for place in (above, *above.parents, *Path(os.path.realpath(top)).parents)}
+    folders, links = [top] if top.is_dir() else [], list[Path]()
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(0)
+        place = os.path.realpath(folder)
+        if place in seen:
+            continue
+        seen.add(place)
+        below, files = _inside(folder)
+        for path in below:
+            (links if path.is_symlink() else folders).append(path)
+        yield from files
+
+
+def _inside(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The folders and the files in a folder, sorted, links followed, without hidden ones."""
+    folders: list[Path] = []
+    files: list[Path] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda found: found.name):
+                if entry.name.startswith("."):
+                    continue
+                path = folder / entry.name
+                if entry.is_dir():
+                    folders.append(path)
+                elif entry.is_file():
+                    files.append(path)
+                else:
+                    what = "a link that leads nowhere" if entry.is_symlink() else "no regular file"
+                    raise DataError(f"{path}: {what}; mend or remove it")
+    except OSError as error:
+        raise DataError(f"{error.filename or folder}: {error.strerror}") from None
+    return folders, files
 
 
 def _number(text: str) -> float:

@@ -109,9 +109,9 @@ def load_folders(root: Path | None, options: FileOptions) -> SourceData:
         raise DataError("no image folder given; pass --data-root DIR or set SADDLESCOPE_DATA=DIR")
     if options.train_list or options.test_list:
         raise UsageError("data.train_list and data.test_list go with data set 'list'")
-    train, names = read_folder(root / "train")
+    train, names = read_folder(root / "train", report=options.report)
     of_test = root / "test" if (root / "test").is_dir() else root / "val"
-    test, _ = read_folder(of_test, classes=names)
+    test, _ = read_folder(of_test, classes=names, report=options.report)
     return _source(train, test, names, options)
 
 

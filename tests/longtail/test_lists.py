@@ -1,9 +1,12 @@
 """List files and folders: what is read, and what is refused with its place."""
 
+import os
+
 import pytest
 
 from saddlescope.errors import DataError
-from saddlescope.longtail.lists import read_folder, read_list
+from saddlescope.longtail import FileOptions, Thresholds, load_data
+from saddlescope.longtail.lists import SUFFIXES, read_folder, read_list
 from tests.longtail.pictures import write_folders
 
 
@@ -69,6 +72,88 @@ def test_folders_are_sorted_and_other_files_left_alone(tmp_path):
     assert names == ("kind0", "kind1")
     assert found.paths == ("kind0/0.png", "kind0/1.png", "kind1/deeper/0.PNG")
     assert found.labels == (0, 0, 1)
+
+
+def touched(*paths):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def test_every_ending_of_a_format_that_is_read_is_taken(tmp_path):
+    names = [f"{number}{suffix}" for number, suffix in enumerate(SUFFIXES)]
+    touched(*(tmp_path / "a" / name for name in (*names, "x.JPG", "y.Jfif")))
+    found, _ = read_folder(tmp_path)
+    assert set(found.paths) == {f"a/{name}" for name in (*names, "x.JPG", "y.Jfif")}
+
+
+@pytest.mark.parametrize("name", ["deep/x.tiff", "y.GIF", "z.heic"])
+def test_an_image_of_another_format_is_refused_by_its_name(tmp_path, name):
+    touched(tmp_path / "a" / "1.png", tmp_path / "a" / name)
+    with pytest.raises(DataError, match=rf"a/{name}: images of this format are not read") as caught:
+        read_folder(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_left_out_is_said_once(tmp_path):
+    write_folders(tmp_path, [3, 1])
+    said = []
+    read_folder(tmp_path / "train", report=said.append)
+    assert said == []
+    train = tmp_path / "train"
+    touched(train / "9.png", train / "kind0" / "9.png~", train / "kind1" / "0007", train / ".x")
+    load_data("folder", root=tmp_path, files=FileOptions(image_size=16, report=said.append),
+              thresholds=Thresholds(2))  # fmt: skip
+    assert said == [
+        f"{train}: 3 files left out, which are not named as images or are in no class's folder "
+        "(first: 9.png)"
+    ]
+
+
+def test_hidden_names_and_folders_named_as_images_are_no_images(tmp_path):
+    touched(
+        tmp_path / "a" / "1.png", tmp_path / "a" / "._1.png", tmp_path / "a" / ".thumbs" / "1.png",
+        tmp_path / "a" / "dir.png" / "2.png",
+    )  # fmt: skip
+    assert read_folder(tmp_path)[0].paths == ("a/1.png", "a/dir.png/2.png")
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    train = tmp_path / "train"
+    touched(train / "a" / "own" / "1.png", train / "b" / "2.png", tmp_path / "pool" / "3.png",
+            tmp_path / "other" / "x" / "4.png")  # fmt: skip
+    (train / "a" / "linked").symlink_to(tmp_path / "pool")
+    (train / "a" / "5.png").symlink_to(tmp_path / "pool" / "3.png")
+    (train / "c").symlink_to(tmp_path / "other")
+    # Round in a circle, twice to one place, and to folders above, where other classes are.
+    (tmp_path / "pool" / "back").symlink_to(train / "a")
+    (train / "a" / "again").symlink_to(train / "a" / "own")
+    (train / "a" / "up").symlink_to("..")
+    (tmp_path / "other" / "up").symlink_to(train)
+    found, names = read_folder(train)
+    assert names == ("a", "b", "c")
+    assert found.paths == ("a/5.png", "a/linked/3.png", "a/own/1.png", "b/2.png", "c/x/4.png")
+    assert found.labels == (0, 0, 0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [("nowhere", "a link that leads nowhere"), ("x.png", "Too many levels of symbolic links")],
+)
+@pytest.mark.parametrize("where", ["", "a"])
+def test_links_that_lead_nowhere_are_refused(tmp_path, target, words, where):
+    touched(tmp_path / "a" / "1.png")
+    (tmp_path / where / "x.png").symlink_to(target)
+    with pytest.raises(DataError, match=rf"x\.png: {words}"):
+        read_folder(tmp_path)
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path):
+    """Opening a pipe would wait for ever."""
+    touched(tmp_path / "a" / "1.png")
+    os.mkfifo(tmp_path / "a" / "2.png")
+    with pytest.raises(DataError, match=r"2\.png: no regular file"):
+        read_folder(tmp_path)
 
 
 def test_folders_that_are_no_classes(tmp_path):
