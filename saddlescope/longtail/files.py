@@ -187,7 +187,7 @@ class ImageFiles:
         """SHA-256 of paths, labels and weights, as hex; the files are not read for it."""
         digest = hashlib.sha256()
         for path, label in zip(self.paths, self.labels.tolist(), strict=True):
-            digest.update(f"{path}\0{label}\n".encode())
+            digest.update(f"{path}\0{label}\n".encode("utf-8", "surrogateescape"))
         add_weights(digest, self.sample_weights)
         return digest.hexdigest()
 

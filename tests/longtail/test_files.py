@@ -212,6 +212,16 @@ def test_a_file_written_over_is_decoded_again_though_its_time_was_put_back(tmp_p
     assert levels(root, cache)[0] == [10, 11, 99]
 
 
+def test_a_name_that_is_no_utf8_is_as_good_as_any(tmp_path):
+    root, cache = flat_folders(tmp_path / "x", 10), tmp_path / "cache"
+    os.rename(root / "train" / "a" / "0.ppm", os.fsencode(root / "train" / "a") + b"/\xff.ppm")
+    for _ in range(2):
+        assert levels(root, cache)[0] == [11, 10, 12]
+    files = FileOptions(image_size=16)
+    data = load_data("folder", root=root, thresholds=Thresholds(2), files=files)
+    assert len(data.checksum) == 64
+
+
 def test_a_build_that_fails_leaves_no_cache_and_a_damaged_one_is_refused(tmp_path):
     root, cache = write_lists(tmp_path / "images", [2, 1]), tmp_path / "cache"
     files = FileOptions("train.txt", "test.txt", 16, cache=cache)
