@@ -44,6 +44,8 @@ def report(
         raise DataError(f"{missing[0]}: no such folder or table")
     chosen = selection(runs)
     written = write_report(chosen, output)
+    for problem in written.problems[len(chosen.problems) :]:
+        say(f"{problem.name}: {problem.reason}")
     typer.echo(to_csv(class_table(chosen)) if plain else summary_text(chosen), nl=not plain)
     say(f"report: {written.path}")
     if browser:

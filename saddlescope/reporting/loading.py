@@ -174,7 +174,7 @@ def load_runs(paths: Iterable[str | Path]) -> tuple[list[Run], list[Problem]]:
         try:
             runs.append(_from_folder(folder, problems))
         except _READ_ERRORS as error:
-            problems.append(_problem(folder.path, error))
+            problems.append(problem_of(folder.path, error))
     return runs + _from_tables(list(tables.values()), problems), problems
 
 
@@ -257,7 +257,7 @@ def _read(
         try:
             rows += clean(reader(file))
         except _READ_ERRORS as error:
-            problems.append(_problem(place, error))
+            problems.append(problem_of(place, error))
     return rows
 
 
@@ -301,8 +301,10 @@ def _views(
     return found
 
 
-def _problem(place: Path, error: BaseException) -> Problem:
-    text = str(error).replace(f"{place}/", "").replace(str(place), place.name)
+def problem_of(place: Path, error: BaseException) -> Problem:
+    """Say in one line what is wrong with a folder or table, by its name alone."""
+    text = str(error).removeprefix(f"{place}: ")
+    text = text.replace(f"{place}/", "").replace(str(place), place.name)
     reason = " ".join(clean(text).split()) or type(error).__name__
     return Problem(clean(place.resolve().name), reason[:300])
 

@@ -78,7 +78,7 @@ def write_report(runs: Selection | Iterable[str | Path], output: str | Path) -> 
     chosen = runs if isinstance(runs, Selection) else select_runs(runs)
     findings = find(chosen)
     write_text(output, _render(chosen, findings))
-    return Report(Path(output), chosen.problems, findings)
+    return Report(Path(output), _problems(chosen), findings)
 
 
 def _render(chosen: Selection, findings: Findings) -> str:
@@ -118,7 +118,7 @@ def _render(chosen: Selection, findings: Findings) -> str:
         title=_title(chosen.runs),
         by_method=chosen.of_methods,
         findings=findings,
-        problems=chosen.problems,
+        problems=_problems(chosen),
         scope=chosen.scope(),
         sections=sections,
         paper=paper,
@@ -137,6 +137,12 @@ def _render(chosen: Selection, findings: Findings) -> str:
         colors=_colors(),
         dark_colors=_colors(dark=True),
     )
+
+
+def _problems(chosen: Selection) -> tuple[Problem, ...]:
+    """What could not be read, and what the phase diagram leaves out."""
+    _, left_out = chosen.placing
+    return tuple(dict.fromkeys((*chosen.problems, *left_out)))  # a broken table is met twice
 
 
 def _title(runs: Sequence[Run]) -> str:

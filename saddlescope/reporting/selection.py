@@ -18,9 +18,9 @@ from typing import Any
 
 import pandas as pd
 
-from saddlescope.reporting.loading import Problem, Run, load_runs
+from saddlescope.reporting.loading import Problem, Run, load_runs, problem_of
 from saddlescope.reporting.text import shorten, shorten_middle
-from saddlescope.runs import METHODS, WHOLE_HESSIAN, matrix_words
+from saddlescope.runs import METHODS, WHOLE_HESSIAN, RunFolder, matrix_words
 
 WORST_FIRST = ("not-converged", "unresolved", "positive", "negative-curvature")
 """Verdicts, so that several starts of one row get the most cautious of theirs."""
@@ -190,6 +190,22 @@ class Selection:
         for (index, kind, name), rows in starts.items():
             found.setdefault((kind, name), {})[index] = _over_starts(rows)
         return found
+
+    @cached_property
+    def placing(self) -> tuple[pd.DataFrame, list[Problem]]:
+        """Place the measured runs in the phase diagram, and say which could not be."""
+        from saddlescope.theory import place
+
+        paths = [run.path for run in self.runs if run.path and len(run.spectra)]
+        left_out: list[Problem] = []
+        frames = [
+            place(
+                [RunFolder(path)], skip=lambda error, p=path: left_out.append(problem_of(p, error))
+            )
+            for path in paths
+        ]
+        filled = [frame for frame in frames if len(frame)]
+        return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(), left_out
 
     def scope(self) -> str:
         """Say in one line: split, n, confidence, training seeds, starts. Figures have it below."""

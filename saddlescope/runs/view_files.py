@@ -22,6 +22,22 @@ from saddlescope.runs.reading import read_json
 from saddlescope.runs.schema import VIEW_COLUMNS, VIEW_IDENTITY
 from saddlescope.runs.tables import csv_text, read_csv
 
+_AXES: dict[str, dict[str, tuple[str, ...]]] = {
+    "density": {
+        "nodes": ("probe", "step"),
+        "weights": ("probe", "step"),
+        "grid": ("point",),
+        "density": ("point",),
+        "density_spread": ("point",),
+    },
+    "slices": {"radii": ("point",), "losses": ("point",)},
+    "plane": {"v_max_radii": ("a",), "v_min_radii": ("b",), "losses": ("a", "b")},
+    "split": dict.fromkeys(
+        ("distances", "curvatures", "losses_ahead", "losses_behind"), ("distance",)
+    ),
+}
+"""View to its arrays, and what each runs over: arrays over the same thing are equally long."""
+
 
 def views_folder(table: Path) -> Path:
     """Where the views of the spectrum table at `table` are kept."""
@@ -68,8 +84,8 @@ def read_view(path: Path) -> list[dict[str, Any]]:
     """Read the records of a view back, with types; null is NaN where a number is expected.
 
     Raises:
-        DataError: not readable, columns missing, or a value of another type, named by line and
-            column.
+        DataError: not readable, columns missing, a value of another type, or arrays that do not
+            fit together, named by line and column.
         UsageError: the file's stem names no view.
     """
     columns = view_columns(path.stem)
@@ -78,9 +94,37 @@ def read_view(path: Path) -> list[dict[str, Any]]:
     content = read_json(path)
     if not isinstance(content, list):
         raise DataError(f"{path}: not a view: expected a JSON list of records")
-    return [
-        typed_record(path, line, columns, record) for line, record in enumerate(content, start=2)
-    ]
+    records = []
+    for line, record in enumerate(content, start=2):
+        records.append(typed_record(path, line, columns, record))
+        _check_axes(path, line, records[-1])
+    return records
+
+
+def _check_axes(path: Path, line: int, record: Mapping[str, Any]) -> None:
+    """Refuse arrays that do not fit together: what draws them would fail in NumPy's words."""
+    lengths: dict[str, tuple[int, str]] = {}
+    for column, axes in _AXES.get(path.stem, {}).items():
+        shape = _shape(record[column])
+        if shape is None or len(shape) != len(axes):
+            wanted = "a list of numbers" if len(axes) == 1 else "lists of numbers, equally long"
+            raise DataError(f"{path}:{line}: {column}: expected {wanted}")
+        for axis, length in zip(axes, shape, strict=True):
+            known, where = lengths.setdefault(axis, (length, column))
+            if length != known:
+                raise DataError(
+                    f"{path}:{line}: {column} has {length} values where {where} has {known}; "
+                    "delete the file and measure the view again"
+                )
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    """The shape of a (nested) list; None of a ragged one."""
+    if not isinstance(value, list):
+        return ()
+    shapes = {_shape(item) for item in value} or {()}
+    inner = shapes.pop()
+    return None if shapes or inner is None else (len(value), *inner)
 
 
 def typed_record(path: Path, line: int, columns: Mapping[str, type], record: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from saddlescope.errors import DataError
+from saddlescope.errors import DataError, SaddlescopeError
 from saddlescope.runs import (
     Radii,
     RadiusOptions,
@@ -65,7 +65,8 @@ def place(
     Args:
         folders: of runs with spectra.
         mu: μ of Theorem 1.
-        skip: told why a run is left out whose record is broken; None raises that.
+        skip: told why a run is left out whose record is broken, or of a method that is not known
+            here; None raises that.
 
     Returns:
         The columns `COLUMNS`; `b_theorem1` is the least b with which its hypothesis can hold.
@@ -76,16 +77,17 @@ def place(
     rows: list[dict[str, Any]] = []
     measured = False
     for folder in counted("run", folders):
+        # Before it is placed: a spectrum is there, whatever else is wrong with the run.
+        measured = measured or bool(folder.spectrum_files())
         try:
             with record_at(folder.path):
-                found = _placed(folder, mu)
-        except DataError as error:
+                rows += _placed(folder, mu)
+        except SaddlescopeError as error:
+            # What a recipe on disk says is no mistake in this command's own arguments.
+            broken = error if isinstance(error, DataError) else DataError(f"{folder.path}: {error}")
             if skip is None:
-                raise
-            skip(error)
-            continue
-        measured = measured or bool(folder.spectrum_files())
-        rows += found
+                raise broken from None
+            skip(broken)
     if not measured:
         raise DataError("no spectrum in these folders; run `saddlescope spectrum RUN` first")
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -99,6 +99,36 @@ def rich(tmp_path_factory):
     return root
 
 
+@pytest.mark.parametrize(
+    ("view", "changes"),
+    [
+        ("density", {"grid": [], "density": [], "density_spread": []}),
+        ("slices", {"radii": [], "losses": []}),
+        ("plane", {"v_max_radii": [0.0], "losses": [[1.0, 2.0]], "v_min_radii": [0.0, 1.0]}),
+    ],
+)
+def test_a_view_without_extent_is_no_reason_to_fail(make_run, view, changes):
+    path = make_run("sam")
+    add_views(path)
+    file = view_file(RunFolder(path).spectrum_file("last", "train"), view)
+    write_view(file, [record | changes for record in read_view(file)])
+    assert "was kept" in " ".join(texts(PICTURES[view](select_runs([path]))))
+
+
+@pytest.mark.parametrize(("view", "column"), [("density", "grid"), ("plane", "v_min_radii")])
+def test_a_view_whose_arrays_do_not_fit_is_a_problem(make_run, view, column):
+    path = make_run("sam")
+    add_views(path)
+    file = view_file(RunFolder(path).spectrum_file("last", "train"), view)
+    records = read_view(file)
+    records[1][column] = records[1][column][:-1]
+    write_view(file, records)
+    chosen = select_runs([path])
+    (problem,) = chosen.problems
+    assert f"{view}.json:3" in problem.reason
+    assert "was kept" in " ".join(texts(PICTURES[view](chosen)))
+
+
 def test_fig1_reads_the_accuracies_at_the_switch_and_at_the_end(make_run):
     path = make_run("sse-sam")
     chosen = select_runs([path])

@@ -167,6 +167,19 @@ def test_broken_and_missing_folders_are_listed(make_run, tmp_path):
     assert "No spectrum was measured" in page.text
 
 
+@pytest.mark.parametrize("others", [(), ("sam",)])
+def test_a_run_that_cannot_be_placed_is_listed(make_run, tmp_path, others):
+    """A method from elsewhere has no radii here; all that was measured of it is shown."""
+    paths = [make_run("mymethod"), *map(make_run, others)]
+    written = write_report(paths, tmp_path / "odd.html")
+    (problem,) = written.problems
+    assert problem.name == "mymethod-seed0"
+    assert problem.reason.startswith("unknown method 'mymethod'")
+    text = " ".join(Page(written.path.read_text()).text.split())
+    assert "unknown method 'mymethod'" in text
+    assert ("Where measured checkpoints stand" in text) == bool(others)
+
+
 def test_no_run_at_all_is_still_a_page(tmp_path):
     report = write_report([tmp_path / "gone"], tmp_path / "report.html")
     page = Page(report.path.read_text(encoding="utf-8"))

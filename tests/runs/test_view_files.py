@@ -19,8 +19,10 @@ from saddlescope.runs.schema import SPECTRUM_COLUMNS, SPECTRUM_KEY
 
 def record(view, **changes):
     """A record of a view with a value of the right type in every column."""
-    plain = {str: 'a,"b"', int: 7, bool: True, float: 0.1, list: [[0.1, 2.0], [-3e-300, 4.0]]}
-    return {column: plain[kind] for column, kind in view_columns(view).items()} | changes
+    plain = {str: 'a,"b"', int: 7, bool: True, float: 0.1, list: [-3e-300, 4.0]}
+    made = {column: plain[kind] for column, kind in view_columns(view).items()}
+    tables = {"density": ("nodes", "weights"), "plane": ("losses",)}.get(view, ())
+    return made | {column: [[0.1, 2.0], [-3e-300, 4.0]] for column in tables} | changes
 
 
 @pytest.mark.parametrize("view", VIEW_COLUMNS)
@@ -37,9 +39,9 @@ def test_round_trip(tmp_path, view):
 def test_records_with_arrays_are_json_that_others_read(tmp_path):
     path = view_file(tmp_path / "t.csv", "density")
     assert path.suffix == ".json"
-    write_view(path, [record("density", sigma=math.nan, nodes=[[1.0, math.nan]])])
+    write_view(path, [record("density", sigma=math.nan, nodes=[[1.0, math.nan]] * 2)])
     (plain,) = json.loads(path.read_text())
-    assert (plain["sigma"], plain["nodes"]) == (None, [[1.0, None]])
+    assert (plain["sigma"], plain["nodes"]) == (None, [[1.0, None]] * 2)
     (back,) = read_view(path)
     assert math.isnan(back["sigma"])
     assert math.isnan(back["nodes"][0][1])
@@ -75,6 +77,26 @@ def test_broken_json_is_named(tmp_path, old, new, message):
     head, first, second = path.read_text().partition(",\n")
     path.write_text(head + first + second.replace(old, new) if old != "[\n" else "{")
     with pytest.raises(DataError, match=message):
+        read_view(path)
+
+
+@pytest.mark.parametrize(
+    ("view", "changes", "message"),
+    [
+        ("density", {"density": [1.0]}, "density has 1 values where grid has 2"),
+        ("density", {"weights": [[1.0, 2.0]]}, "weights has 1 values where nodes has 2"),
+        ("slices", {"losses": [1.0, 2.0, 3.0]}, "losses has 3 values where radii has 2"),
+        ("slices", {"radii": [[1.0], [2.0]]}, "radii: expected a list of numbers"),
+        ("plane", {"losses": [[1.0, 2.0]]}, "losses has 1 values where v_max_radii has 2"),
+        ("plane", {"losses": [[1.0, 2.0], [3.0]]}, "losses: expected lists of numbers, equally"),
+        ("plane", {"losses": [1.0, 2.0]}, "losses: expected lists of numbers, equally"),
+        ("split", {"curvatures": []}, "curvatures has 0 values where distances has 2"),
+    ],
+)
+def test_arrays_that_do_not_fit_together_are_named(tmp_path, view, changes, message):
+    path = tmp_path / f"{view}.json"
+    write_view(path, [record(view), record(view, **changes)])
+    with pytest.raises(DataError, match=rf"{view}\.json:3: {message}"):
         read_view(path)
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import tomli_w
 
+from saddlescope.errors import DataError
 from saddlescope.runs import SPECTRUM_COLUMNS, RunFolder, read_spectrum, write_spectrum
 from saddlescope.theory import place
 
@@ -132,3 +133,28 @@ def test_a_partial_batch_is_shared_out_by_its_own_size(tmp_path):
     found = place([run(tmp_path, "sam", norms=logged, group_reduction="batch")])
     (row,) = found[(found["name"] == "tail") & (found["epoch"] == 4)].to_dict("records")
     assert row["gradient_norm"] == pytest.approx(1.5 * 20 / 5)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"method": "mymethod"}, "unknown method 'mymethod'"),
+        ({"epochs": None}, "training"),
+        ({"norms": [{"epoch": 4, "gradient_norm_tail": 1.0}]}, "batch_tail"),
+    ],
+)
+def test_an_odd_run_is_named_and_the_others_are_placed(tmp_path, changes, word, alone):
+    odd = run(tmp_path / "odd", **{"method": "sam", **changes, "epochs": 10})
+    if "epochs" in changes:
+        recipe = odd.recipe_file.read_text()
+        odd.recipe_file.write_text(recipe.replace("[training]\nepochs = 10", ""))
+    others = [] if alone else [run(tmp_path / "good", "sam")]
+    said = []
+    found = place([odd, *others], skip=said.append)
+    assert len(found) == 8 * len(others)
+    assert len(said) == 1
+    assert word in str(said[0])
+    assert str(odd.path) in str(said[0])
+    with pytest.raises(DataError, match=word):
+        place([*others, odd])

@@ -170,11 +170,20 @@ def _records(chosen: Selection, view: str) -> list[tuple[Run, dict[str, Any]]]:
             for record in run.views.get(view, [])
             if (record["split"], record["criterion"]) == ("train", chosen.criterion)
             and matrix_words(record) == chosen.matrix
+            and _has_extent(view, record)
         ]
         epochs = [record["epoch"] for record in records if record["epoch"] is not None]
         latest = max(epochs, default=None)
         found += [(run, record) for record in records if record["epoch"] == latest]
     return found
+
+
+def _has_extent(view: str, record: Mapping[str, Any]) -> bool:
+    """Tell whether there is something to draw: contours need two points each way."""
+    if view == "plane":
+        wide = min(len(record["v_max_radii"]), len(record["v_min_radii"])) > 1
+        return wide and bool(np.isfinite(record["losses"]).any())
+    return bool(record["grid" if view == "density" else "losses"])
 
 
 def _ends(run: Run, record: Mapping[str, Any]) -> list[float]:

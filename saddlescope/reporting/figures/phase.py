@@ -11,7 +11,6 @@ from matplotlib.ticker import FuncFormatter
 
 from saddlescope.reporting.figures.picture import Drawing, Picture
 from saddlescope.reporting.selection import Selection
-from saddlescope.runs import RunFolder
 
 _COLOURS = ("#dfe9f5", "#a9d3b5", "#7fb98f", "#f3dfa2", "#e8b2a0")
 _DISTANCE_WORDS = (
@@ -83,14 +82,11 @@ def phase_figure(placed: pd.DataFrame | None = None, *, mu: float = 1.0) -> Figu
 
 
 def _draw(chosen: Selection) -> Drawing | str:
-    from saddlescope.theory import place
-
-    folders = [RunFolder(run.path) for run in chosen.runs if run.path and len(run.spectra)]
-    # What is wrong with a run has been said when it was read.
-    placed = place(folders, skip=lambda _: None) if folders else None
-    if chosen.runs and (placed is None or placed.empty):
-        return "No run has a spectrum beside the step it takes."
-    return Drawing(phase_figure(placed), "")
+    placed, left_out = chosen.placing
+    note = "; ".join(f"{problem.name} is left out: {problem.reason}" for problem in left_out)
+    if chosen.runs and placed.empty:
+        return f"No run has a spectrum beside the step it takes. {note}".strip()
+    return Drawing(phase_figure(placed if len(placed) else None), note)
 
 
 phase = Picture(
