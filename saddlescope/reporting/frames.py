@@ -116,9 +116,8 @@ def to_latex(frame: pd.DataFrame, *, digits: int = 3) -> str:
 
 
 def _class_name(run: Run, kind: str, name: str) -> str:
-    names = run.class_names
-    known = kind == "class" and name.isdecimal() and int(name) < len(names)
-    return names[int(name)] if known else ""
+    names = dict(zip(map(str, range(len(run.class_names))), run.class_names, strict=True))
+    return names.get(name, "") if kind == "class" else ""
 
 
 def _cells(frame: pd.DataFrame) -> list[list[Any]]:

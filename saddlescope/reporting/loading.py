@@ -271,7 +271,10 @@ def _metrics(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _spectra(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=list(SPECTRUM_COLUMNS))
+    frame = pd.DataFrame(rows, columns=list(SPECTRUM_COLUMNS))
+    # A column of whole numbers that is empty throughout would hold None instead of NaN.
+    whole = [column for column, kind in SPECTRUM_COLUMNS.items() if kind is int]
+    return frame.assign(**{column: pd.to_numeric(frame[column]) for column in whole})
 
 
 def _monitor(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -119,38 +119,37 @@ class Selection:
     def panels(self) -> tuple[Panel, ...]:
         """All samples, the most frequent class and a tail class, as far as they were measured."""
         panels = [Panel("group", "all", "All samples")] if "all" in self.names("group") else []
-        classes = [int(name) for name in self.names("class") if name.isdecimal()]
+        classes = [name for name in self.names("class") if name.isdecimal()]
         if classes:
+            # By name throughout: "007" and "٣" are decimal, and no str(int(name)).
             sizes = self.class_sizes
-            head = max(classes, key=lambda c: (sizes.get(c, 0), -c))
-            tail = min(classes, key=lambda c: (sizes.get(c, 0), -c))
+            head = max(classes, key=lambda name: sizes.get(name, 0))
+            tail = min(reversed(classes), key=lambda name: sizes.get(name, 0))
             # The paper shows class 80 of 100, which is not the smallest.
-            tail = 80 if len(sizes) == 100 and 80 in classes else tail
+            tail = "80" if len(sizes) == 100 and "80" in classes else tail
             panels.append(self._panel(head, "most frequent", max(sizes.values(), default=0)))
             if tail != head:
                 panels.append(self._panel(tail, "rarest", min(sizes.values(), default=0)))
         return tuple(panels)
 
-    def _panel(self, shown: int, word: str, size: int) -> Panel:
+    def _panel(self, shown: str, word: str, size: int) -> Panel:
         """The panel of a class that is the most frequent or the rarest, or stands for it."""
-        of_tail = {c for run in self.runs for c in run.group("tail")}
+        of_tail = {str(c) for run in self.runs for c in run.group("tail")}
         if self.class_sizes.get(shown) == size:
-            return Panel("class", str(shown), f"Class {shown}, {word}")
+            return Panel("class", shown, f"Class {shown}, {word}")
         if word == "rarest" and (shown in of_tail or not of_tail):
-            return Panel("class", str(shown), f"Class {shown}, a tail class")
-        return Panel(
-            "class", str(shown), f"Class {shown}, {word} of those measured", stands_in=True
-        )
+            return Panel("class", shown, f"Class {shown}, a tail class")
+        return Panel("class", shown, f"Class {shown}, {word} of those measured", stands_in=True)
 
     @cached_property
-    def class_sizes(self) -> dict[int, int]:
+    def class_sizes(self) -> dict[str, int]:
         """Training samples of each class; where no run tells them, the samples measured."""
         for run in self.runs:
             if run.counts:
-                return dict(enumerate(run.counts))
+                return {str(c): count for c, count in enumerate(run.counts)}
         rows = self.rows[self.rows["kind"] == "class"]
         pairs = zip(rows["name"], rows["n"], strict=True)
-        return {int(name): int(n) for name, n in pairs if name.isdecimal() and n == n}
+        return {name: int(n) for name, n in pairs if name.isdecimal() and n == n}
 
     def names(self, kind: str) -> list[str]:
         """Name the rows of a kind that were measured, classes by number."""
@@ -302,14 +301,16 @@ def _median(values: Iterable[float]) -> float:
 
 def class_order(name: str) -> tuple[int, int, str]:
     """Sort key: the group `all`, other groups, then classes by number."""
-    if name.isdecimal():
-        return (2, int(name), "")
+    if name.isdecimal() and len(name) < 19:  # Python reads no number of thousands of digits
+        return (2, int(name), name)
     return (0 if name == "all" else 1, 0, name)
 
 
 def spread(values: Iterable[int]) -> str:
-    """Write `438` or `430–438`."""
+    """Write `438` or `430–438`; `—` for nothing."""
     found = sorted(set(values))
+    if not found:
+        return "—"
     return str(found[0]) if len(found) == 1 else f"{found[0]}–{found[-1]}"
 
 

@@ -4,7 +4,16 @@ import math
 
 import pytest
 
-from saddlescope.reporting import find, load_runs, select, select_runs
+from saddlescope.reporting import (
+    PICTURES,
+    class_table,
+    find,
+    load_runs,
+    select,
+    select_runs,
+    summary_text,
+)
+from saddlescope.reporting.selection import spread
 from saddlescope.runs import RunFolder, write_spectrum
 from tests.reporting.conftest import spectrum_row
 
@@ -136,3 +145,33 @@ def test_tables_alone_make_a_run_for_each_network(tmp_path, study):
     assert together.labels == ("SAM", "lab.nets:large", "lab.nets:small")
     (tmp_path / "none.csv").write_text("a,b\n1,2\n")
     assert "missing columns" in select_runs([tmp_path / "none.csv"]).problems[0].reason
+
+
+@pytest.mark.parametrize("empty", ["all", "one"])
+def test_a_table_without_numbers_of_samples_is_shown(tmp_path, empty):
+    rows = [spectrum_row("sam", "group", "all", 9, 10.0)]
+    rows += [spectrum_row("sam", "class", name, 9, 10.0) for name in "01"]
+    rows = [row | ({"n": None} if empty == "all" or row["name"] == "0" else {}) for row in rows]
+    write_spectrum(tmp_path / "t.csv", rows)
+    chosen = select_runs([tmp_path / "t.csv"])
+    assert chosen.problems == ()
+    assert len(chosen.panels) == 3
+    for panel in chosen.panels:
+        assert chosen.ratios(panel.kind, panel.name)[0].value == 10.0
+    assert PICTURES["summary"](chosen).axes
+    assert "class" in summary_text(chosen).lower()
+
+
+@pytest.mark.parametrize("name", ["٣", "007", "1" * 5000])
+def test_a_class_is_called_by_its_name_and_not_by_its_number(tmp_path, name):
+    rows = [spectrum_row("sam", "class", name, 9, 10.0)]
+    write_spectrum(tmp_path / "t.csv", rows)
+    chosen = select_runs([tmp_path / "t.csv"])
+    assert [panel.name for panel in chosen.panels] == [name]
+    assert chosen.ratios("class", name)[0].value == 10.0
+    assert PICTURES["summary"](chosen).axes
+    assert len(class_table(chosen)) == 1
+
+
+def test_a_spread_of_nothing_is_a_dash():
+    assert (spread(()), spread([3, 3]), spread([4, 3])) == ("—", "3", "3–4")

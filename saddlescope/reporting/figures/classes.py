@@ -150,7 +150,7 @@ def _class_axis(axes: Axes, chosen: Selection) -> None:
     labels = []
     for tick in ticks:
         name = names[tick]
-        size = sizes.get(int(name)) if name.isdecimal() else None
+        size = sizes.get(name)
         labels.append(name if size is None else f"{name}\n{size}")
     axes.set_xticks(ticks, labels)
     axes.set_xlim(-0.6, len(names) - 0.4)
