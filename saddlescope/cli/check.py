@@ -53,7 +53,7 @@ def check(
     ] = StopRule.rtol,
     confidence: targets.Confidence = StopRule.confidence,
     max_matvecs: Annotated[int, typer.Option(help="Most products of the instrument.")] = 500,
-    seed: Annotated[int, typer.Option(help="Seed of the start vectors.")] = 0,
+    seed: options.Seed = 0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="CSV to write; a JSON beside it.")
     ] = None,

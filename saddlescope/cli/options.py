@@ -47,6 +47,10 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key; may be repeated."),
 ]
+Seed = Annotated[
+    int,
+    typer.Option(min=0, max=(1 << 63) - 1, help="Seed of whatever is drawn at random."),
+]
 Replace = Annotated[
     bool,
     typer.Option("--force", help="Replace a file there that saddlescope has not written."),

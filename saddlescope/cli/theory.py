@@ -31,7 +31,7 @@ def _checker(key: str) -> Callable[..., None]:
     @one_line_errors
     def command(
         trials: Annotated[int, typer.Option(min=1, help="Instances of each variant.")] = 100_000,
-        seed: Annotated[int, typer.Option(min=0, help="Seed of the instances.")] = 0,
+        seed: options.Seed = 0,
         search: Annotated[
             bool, typer.Option("--search", help="Look for a counterexample of each instead.")
         ] = False,

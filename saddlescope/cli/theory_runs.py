@@ -23,7 +23,6 @@ Checkpoint = Annotated[
     str,
     typer.Option(help="last, best or an epoch number.", autocompletion=one_of(CHECKPOINTS)),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of whatever is drawn at random.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -71,7 +70,7 @@ def escape(
             show_default=False,
         ),
     ] = None,
-    seed: Seed = 0,
+    seed: options.Seed = 0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="CSV to write as well.")
     ] = None,
@@ -127,7 +126,7 @@ def gradients(
     logged: Annotated[
         bool, typer.Option("--logged", help="Summarise norms.jsonl by epoch instead.")
     ] = False,
-    seed: Seed = 0,
+    seed: options.Seed = 0,
     json: Json = False,
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
@@ -157,7 +156,7 @@ def remark2(
         int | None,
         typer.Option(min=1, help="Samples each; the recipe's.", show_default=False),
     ] = None,
-    seed: Seed = 0,
+    seed: options.Seed = 0,
     json: Json = False,
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
@@ -186,7 +185,7 @@ def eq2(
         int, typer.Option(min=1, help="Steps of projected ascent from each start.")
     ] = 20,
     starts: Annotated[int, typer.Option(min=0, help="Random starts beside w + ρ∇L/‖∇L‖.")] = 2,
-    seed: Seed = 0,
+    seed: options.Seed = 0,
     json: Json = False,
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
@@ -206,15 +205,15 @@ def theorem6(
     rho: Annotated[
         float | None,
         typer.Option(
-            help="ρ of the bound, any above 0; by default the recipe's method.rho, whatever radii "
-            "the method takes.",
+            help="ρ of the bound, from 1e-100 to 1e100; by default the recipe's method.rho, "
+            "whatever radii the method takes.",
             show_default=False,
         ),
     ] = None,
     ball: Annotated[
         bool, typer.Option("--ball", help="Seek the largest λ_max over the ρ-ball.")
     ] = False,
-    seed: Seed = 0,
+    seed: options.Seed = 0,
     json: Json = False,
     data_root: options.DataRoot = None,
     device: options.Device = "auto",
@@ -226,13 +225,13 @@ def theorem6(
     """
     import math
 
-    from saddlescope.theory import bound_terms, generalisation_bound
+    from saddlescope.theory import bound_terms, check_rho, generalisation_bound
     from saddlescope.training import load_checkpoint, refuse_other_than_tensors, state_dict_of
 
     if not 0 < delta < 1 or not most > 0:
         raise UsageError("--delta lies between 0 and 1, and --most above 0")
-    if rho is not None and not 0 < rho < math.inf:
-        raise UsageError(f"--rho = {rho:g}: expected a number above 0")
+    if rho is not None:
+        check_rho(rho, "--rho")
     (folder,) = run_folders([run])[:1]
     path = folder.checkpoint("last")
     weights = state_dict_of(load_checkpoint(path))

@@ -29,7 +29,7 @@ from saddlescope.theory.surfaces import (
     two_layer_linear,
 )
 from saddlescope.theory.theorem1 import horizon_table, largest_horizon, threshold
-from saddlescope.theory.theorem6 import Bound, Terms, generalisation_bound
+from saddlescope.theory.theorem6 import Bound, Terms, check_rho, generalisation_bound
 from saddlescope.theory.trajectories import Part, Share, walk
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "Terms",
     "bound_terms",
     "check",
+    "check_rho",
     "displacement_region",
     "distance_borders",
     "distance_region",

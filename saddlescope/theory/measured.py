@@ -5,7 +5,7 @@ from typing import Any
 
 from saddlescope.errors import DataError
 from saddlescope.runs import RadiusOptions, RunFolder, of_one_loss, read_spectrum, record_at
-from saddlescope.theory.theorem6 import Terms
+from saddlescope.theory.theorem6 import LEAST_RHO, MOST_RHO, Terms
 
 
 def bound_terms(folder: RunFolder, *, weight_norm: float, rho: float | None = None) -> Terms:
@@ -38,8 +38,11 @@ def _terms(folder: RunFolder, row: dict[str, Any], weight_norm: float, rho: floa
     run = folder.run()
     if rho is None:
         rho = float(folder.recipe().get("method", {}).get("rho", RadiusOptions.rho))
-    if not rho > 0 or not math.isfinite(row["lambda_max"]):
-        raise DataError(f"{folder.path}: Theorem 6 needs ρ > 0 and a finite λ_max")
+    if not LEAST_RHO <= rho <= MOST_RHO or not math.isfinite(row["lambda_max"]):
+        raise DataError(
+            f"{folder.path}: Theorem 6 needs a finite λ_max, and ρ > 0 whose "
+            f"square is finite; it is {rho:g}"
+        )
     return Terms(
         loss=float(row["loss"]),
         lambda_max=float(row["lambda_max_upper"]),

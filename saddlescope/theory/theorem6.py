@@ -8,6 +8,29 @@ not; and a bound above M says nothing.
 
 import math
 from dataclasses import dataclass
+from typing import Final
+
+from saddlescope.errors import UsageError
+
+LEAST_RHO: Final = 1e-100
+MOST_RHO: Final = 1e100
+"""Between these ρ² is neither 0 nor infinite in float64, nor is what is divided by it."""
+
+
+def check_rho(rho: float, name: str = "rho") -> None:
+    """Refuse a ρ whose square float64 does not hold.
+
+    Args:
+        rho: ρ.
+        name: what the message calls it.
+
+    Raises:
+        UsageError: not between `LEAST_RHO` and `MOST_RHO`.
+    """
+    if not LEAST_RHO <= rho <= MOST_RHO:
+        raise UsageError(
+            f"{name} = {rho:g}: expected a number above 0, from {LEAST_RHO:g} to {MOST_RHO:g}"
+        )
 
 
 @dataclass(frozen=True)
@@ -75,7 +98,11 @@ def generalisation_bound(terms: Terms, *, most: float, delta: float = 0.05) -> B
         terms: of the network.
         most: M, what the loss cannot exceed.
         delta: 1 − the probability with which the bound holds.
+
+    Raises:
+        UsageError: a ρ whose square float64 does not hold.
     """
+    check_rho(terms.rho)
     d, n = terms.parameters, terms.samples
     spread = (math.sqrt(d) + math.sqrt(math.log(n))) ** 2
     bracket = (

@@ -107,6 +107,8 @@ def test_mistakes(check, tmp_path):
         (("--groups", "tail"), ExitCode.USAGE, "tail"),
         (("--rtol", "2"), ExitCode.USAGE, "rtol"),
         (("--samples", "0"), ExitCode.USAGE, "--samples"),
+        (("--seed", "-1"), ExitCode.USAGE, "--seed"),
+        (("--seed", str(1 << 63)), ExitCode.USAGE, "--seed"),
     ):
         done = check(*arguments)
         assert done.exit_code == code, done.output

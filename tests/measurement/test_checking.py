@@ -63,6 +63,18 @@ def test_the_first_samples_take_part():
     assert rows[0].lambda_min == pytest.approx(truth.lambda_min.value, rel=1e-3)
 
 
+@pytest.mark.parametrize("seed", [-1, 1 << 63])
+def test_a_seed_out_of_range_is_refused_before_the_work(monkeypatch, seed):
+    monkeypatch.setattr(module, "extreme_eigenvalues", None)
+    with pytest.raises(UsageError, match=r"seed = .*: expected a whole number from 0"):
+        check_target(target(), classes=[2], seed=seed)
+
+
+def test_the_largest_seed_serves_every_tool():
+    rows = check_target(target(), classes=[2], seed=(1 << 63) - 1)
+    assert all(row.agrees for row in rows[1:])
+
+
 def test_smallest_class():
     assert smallest_class(target()) == 2
 

@@ -191,6 +191,8 @@ def test_a_violation_of_what_is_true_fails(monkeypatch):
         (("phase", "-o", "x.bmp"), ExitCode.USAGE, "end it in .svg"),
         (("phase", "nowhere"), ExitCode.DATA, "nowhere: no run folder"),
         (("theorem6", "nowhere"), ExitCode.DATA, "no run folder"),
+        (("theorem6", "nowhere", "--rho", "1e-200"), ExitCode.USAGE, "--rho = 1e-200: expected"),
+        (("theorem6", "nowhere", "--rho", "1e200"), ExitCode.USAGE, "--rho = 1e+200: expected"),
         (("theorem6", "nowhere", "--rho", "0"), ExitCode.USAGE, "--rho = 0: expected a number"),
     ],
 )
@@ -199,6 +201,15 @@ def test_bad_input_is_one_line(arguments, code, words):
     assert done.exit_code == code
     assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("seed", ["-1", str(1 << 63)])
+@pytest.mark.parametrize("name", ["theorem1", "escape", "gradients", "remark2", "eq2", "theorem6"])
+def test_a_seed_that_torch_does_not_take_is_refused(name, seed):
+    run = [] if name == "theorem1" else ["nowhere"]
+    done = command("theory", name, *run, "--seed", seed)
+    assert done.exit_code == ExitCode.USAGE
+    assert "--seed" in done.stderr
 
 
 def test_no_point_lies_outside_the_figure():

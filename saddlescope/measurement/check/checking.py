@@ -37,6 +37,7 @@ from saddlescope.curvature.reference import (
     eigsh_reference,
     pyhessian_reference,
 )
+from saddlescope.curvature.seeds import check_seed
 from saddlescope.errors import UsageError
 from saddlescope.measurement.check.agreement import INSTRUMENT, CheckRow, compared
 from saddlescope.measurement.target import Target
@@ -83,10 +84,12 @@ def check_target(
         seed: of all start vectors.
 
     Raises:
-        UsageError, DataError: see `select_subsets`; a model that cannot be copied to float64.
+        UsageError, DataError: see `select_subsets`; a seed out of range; a model that cannot be
+            copied to float64.
     """
     if samples < 1:
         raise UsageError(f"samples = {samples}: expected at least 1")
+    check_seed(seed)  # before the work: the first tool that draws comes late
     subsets = select_subsets(target.samples, classes=classes, groups=groups)
     rows: list[CheckRow] = []
     for subset in counted("check", subsets, text=lambda s: f"{s.kind} {s.name}"):
