@@ -31,7 +31,7 @@ def check_text(rows: Sequence[Mapping[str, Any]]) -> str:
             *_note(measured),
         ]
         for row in ends:
-            lines += [_ends(row), *_note(row)]
+            lines += [_ends(row), *_error(row), *_note(row)]
         if tests:
             lines.append(f"{'':<28}{'differs by':>12}{'allowed':>12}")
         for row in tests:
@@ -55,6 +55,16 @@ def _intervals(row: Mapping[str, Any]) -> list[str]:
         for sign, end in (("λ_max", "lambda_max"), ("λ_min", "lambda_min"))
     ]
     return _wrapped(f"intervals: {', '.join(both)}")
+
+
+def _error(row: Mapping[str, Any]) -> list[str]:
+    """A reference's own error, where the digits printed of its value do not hold to it."""
+    shown = []
+    for sign, end in (("λ_max", "lambda_max"), ("λ_min", "lambda_min")):
+        value, upper = row[end], row[f"{end}_upper"]
+        if value is not None and upper is not None and upper - value > 1e-3 * abs(value):
+            shown.append(f"{sign} ± {number(upper - value, 2)}")
+    return _wrapped(f"own error: {', '.join(shown)}") if shown else []
 
 
 def _test(row: Mapping[str, Any]) -> str:

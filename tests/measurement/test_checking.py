@@ -143,13 +143,43 @@ def test_a_reference_is_held_to_its_own_error():
             target().model, nn.CrossEntropyLoss(), [(torch.ones(2, 4), torch.tensor([0, 1]))]
         )
     )
-    above = ends.lambda_max.upper + 0.1
-    for error, inside in ((0.05, False), (0.11, True)):
+    step = 0.05 * ends.lambda_max.value
+    above = ends.lambda_max.upper + step
+    for error, inside in ((0.5 * step, False), (1.1 * step, True)):
         columns = compared(Reference("x", above, None, error, 1, 0.0), ends)
         assert columns["lambda_max_inside"] is inside
         assert columns["agrees"] is inside
         assert "lambda_min" not in columns
-    assert np.isclose(columns["lambda_max_lower"], above - 0.11)
+    assert np.isclose(columns["lambda_max_lower"], above - 1.1 * step)
+
+
+def ends_of_two():
+    plain = HessianOperator(
+        target().model, nn.CrossEntropyLoss(), [(torch.ones(2, 4), torch.tensor([0, 1]))]
+    )
+    return extreme_eigenvalues(plain)
+
+
+def test_a_tool_that_has_not_converged_agrees_with_nothing():
+    """A power iteration that stops at a twentieth of λ_max has a residual of about λ_max."""
+    ends = ends_of_two()
+    most = ends.lambda_max.value
+    columns = compared(Reference("x", 0.05 * most, None, most, 1, 0.0, "a note"), ends)
+    assert columns["agrees"] is None
+    assert columns["lambda_max_inside"] is None
+    assert columns["note"] == f"a note; not converged: its own error is ±{most:.2g} on λ_max"
+    # Short of the interval it may have met another eigenvalue; beyond it there is one too many.
+    short, far = (compared(Reference("x", k * most, None, 0.3 * most, 1, 0.0), ends)
+                  for k in (0.2, 2.0))  # fmt: skip
+    assert (short["agrees"], far["agrees"]) == (None, False)
+
+
+def test_a_tiny_eigenvalue_is_known_to_a_share_of_the_largest():
+    ends = ends_of_two()
+    error = 1e-4 * ends.lambda_max.value
+    low = replace(ends.lambda_min, value=-1e-9, lower=-2e-9, upper=0.0)
+    columns = compared(Reference("x", None, 1e-8, error, 1, 0.0), replace(ends, lambda_min=low))
+    assert columns["agrees"] is True
 
 
 def test_not_converged_is_said():

@@ -40,6 +40,14 @@ def test_lines():
     assert lines[-1].endswith("DOES NOT AGREE")
 
 
+def test_an_error_that_shows_in_the_digits_is_shown():
+    vague = POWER | {"lambda_max": 0.036, "lambda_max_lower": -0.616, "lambda_max_upper": 0.688}
+    sharp = POWER | {"lambda_max_lower": 90.9999, "lambda_max_upper": 91.0001}
+    lines = check_text([MEASURED, vague, sharp]).splitlines()
+    (error,) = (line for line in lines if "own error" in line)
+    assert error.strip() == "own error: λ_max ± 0.65"
+
+
 def test_one_table_a_row_of_the_spectrum():
     text = check_text([MEASURED, MEASURED | {"kind": "group", "name": "tail" * 20}])
     first, second = text.split("\n\n")
