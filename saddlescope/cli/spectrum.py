@@ -98,7 +98,7 @@ def spectrum(
             autocompletion=some_of(VIEW_COLUMNS),
         ),
     ] = "",
-    steps: Annotated[int, typer.Option(help="density: Lanczos steps a probe.")] = 60,
+    steps: Annotated[int, typer.Option(help="density, split: Lanczos steps.")] = 60,
     probes: Annotated[
         int | None,
         typer.Option(

@@ -9,6 +9,7 @@ carries the norm, and a component along v_min small enough to stay below it for 
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -157,26 +158,45 @@ def largest_horizon(
         mu: μ.
         slack: ρ|λ_min|/‖∇L(w_0)‖ over the least that Theorem 1 can do with.
     """
+    if not alignment > 0 or not mu >= 1:
+        return 0
     gradient = np.zeros((1, dimension))
     gradient[0, 0] = alignment if dimension > 1 else 1.0
     if dimension > 1:
         gradient[0, 1:] = math.sqrt((1.0 - alignment**2) / (dimension - 1))
     eigenvalues = np.zeros((1, dimension))
     eigenvalues[0, 0] = -1.0
-    b = slack * ((1.0 + mu) + (2.0 + mu) / a)
-    instances = {
-        "gradient": gradient,
-        "eigenvalues": eigenvalues,
-        "eta": np.array([a]),
-        "rho": np.array([b]),
-        "mu": np.array([mu]),
-    }
-    steps = 0
-    while judge(instances, {"steps": steps + 1}).hypothesis[0]:
-        steps += 1
-    return steps
+    eta, rho = np.array([a]), np.array([slack * _least_radius(a, mu)])
+    # Both methods side by side, a step at a time: what `judge` asks of t steps, it asks of the
+    # largest gradient so far, so that no t walks from the start again.
+    most = 10 + math.ceil(_limit(alignment, a, mu))  # and some for rounding
+    walks = [
+        walk([Part(gradient, eigenvalues, radius)], eta, most)
+        for radius in (np.zeros_like(rho), rho)
+    ]
+    slope = np.zeros(1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for steps, ((_, (plain,)), (moved, (sharp,))) in enumerate(zip(*walks, strict=True)):
+            slope = np.maximum(slope, np.maximum(norm(plain), norm(sharp)))
+            finite = np.isfinite(slope) & np.isfinite(moved[:, 0])
+            holds = finite & (threshold(slope, eta, rho, np.array([mu])) <= 1.0)
+            if steps and not holds[0]:
+                return steps - 1
+    return most
 
 
+def _limit(alignment: float, a: float, mu: float) -> float:
+    """The t that |G_0| <= L·(1 + μk)^(−t) allows at most."""
+    return -math.log(alignment) / math.log(1.0 + mu * (1.0 + a))
+
+
+def _least_radius(a: float, mu: float) -> float:
+    """ρ|λ_min|/‖∇L(w_0)‖ that Theorem 1 can do with at least."""
+    return (1.0 + mu) + (2.0 + mu) / a
+
+
+MOST_HORIZON_DIMENSIONS = 1_000_000
+"""More would only cost memory: of the flat directions the horizon sees nothing but their norm."""
 _SLACKS = (1.0001, 1.001, 1.01, 1.1, 1.5, 2.0, 4.0)
 """Of ρ over the least that will do; a little more than the least lets the hypothesis last."""
 
@@ -187,9 +207,9 @@ def horizon_table(
     """Find the largest horizon t at which the hypothesis can hold, by dimension and alignment.
 
     Args:
-        dimensions: each at least 1.
+        dimensions: each from 1 to `MOST_HORIZON_DIMENSIONS`.
         alignments: |⟨v_min, ∇L(w_0)⟩|/‖∇L(w_0)‖, each in (0, 1].
-        a: η|λ_min| > 0.
+        a: η|λ_min| > 0, so large that its inverse, and so small that its square, is finite.
         mu: μ >= 1.
 
     Returns:
@@ -198,8 +218,21 @@ def horizon_table(
     Raises:
         UsageError: a number out of its range.
     """
-    if min(dimensions) < 1 or not all(0 < x <= 1 for x in alignments) or not 0 < a < math.inf:
+    if not all(1 <= d <= MOST_HORIZON_DIMENSIONS for d in dimensions):
+        raise UsageError(
+            f"dimensions {min(dimensions)} to {max(dimensions)}: expected dimensions >= 1, at most "
+            f"{MOST_HORIZON_DIMENSIONS:,}; from 2 on the horizon hardly depends on them"
+        )
+    if not all(0 < x <= 1 for x in alignments) or not 0 < a < math.inf:
         raise UsageError("expected dimensions >= 1, alignments in (0, 1], a > 0")
+    with np.errstate(all="ignore"):
+        radii = np.array(_SLACKS) * _least_radius(a, mu)
+        needed = threshold(np.ones(len(radii)), np.array(a), radii, np.array(mu))
+    if a < sys.float_info.min or not (np.isfinite(needed) & (needed > 0)).all():
+        raise UsageError(
+            f"a = {a:g} with mu = {mu:g}: too small or too large for float64, which does not hold "
+            "the radius that Theorem 1 needs; take them nearer to 1"
+        )
     return [
         {
             "dimension": dimension,
@@ -207,7 +240,7 @@ def horizon_table(
             "horizon": max(
                 largest_horizon(dimension, alignment, a=a, mu=mu, slack=slack) for slack in _SLACKS
             ),
-            "limit": math.floor(-math.log(alignment) / math.log(1.0 + mu * (1.0 + a))),
+            "limit": math.floor(_limit(alignment, a, mu)),
         }
         for dimension in dimensions
         for alignment in alignments

@@ -16,6 +16,7 @@ from saddlescope.theory import (
     horizon_table,
     largest_horizon,
     threshold,
+    walk,
     weingarten,
 )
 from saddlescope.theory import proposition3 as p3
@@ -46,6 +47,52 @@ def test_a_hypothesis_that_ends():
     met = [bool(judge(instances, {"steps": t}).hypothesis[0]) for t in range(1, 9)]
     assert met == [True] * 4 + [False] * 4
     assert all(judge(instances, {"steps": t}).slack[0] > 0 for t in range(1, 9))
+
+
+def test_a_horizon_takes_each_step_once(monkeypatch):
+    """Quadratic in t it would be 500 times 500 steps a slack."""
+    taken = []
+
+    def counting(*arguments, **options):
+        for state in walk(*arguments, **options):
+            taken.append(1)
+            yield state
+
+    monkeypatch.setattr("saddlescope.theory.theorem1.walk", counting)
+    (row,) = horizon_table([2], [1e-170])
+    assert row["horizon"] == 522
+    assert len(taken) < 7 * 2 * (row["limit"] + 5)
+
+
+def test_a_horizon_is_the_last_t_that_is_judged_to_hold():
+    for slack, mu, a in ((1.0001, 1.0, 0.1), (2.0, 2.5, 1e-6), (4.0, 1.0, 3.0)):
+        steps = largest_horizon(3, 1e-9, a=a, mu=mu, slack=slack)
+        rest = math.sqrt((1.0 - 1e-18) / 2)
+        radius = slack * ((1.0 + mu) + (2.0 + mu) / a)
+        instances = {
+            "gradient": np.array([[1e-9, rest, rest]]),
+            "eigenvalues": np.array([[-1.0, 0.0, 0.0]]),
+            "eta": np.array([a]),
+            "rho": np.array([radius]),
+            "mu": np.array([mu]),
+        }
+        assert steps > 0
+        assert judge(instances, {"steps": steps}).hypothesis[0]
+        assert not judge(instances, {"steps": steps + 1}).hypothesis[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"a": 1e-320}, "a = .* too small or too large"),
+        ({"a": 1e300}, "a = 1e.300 with mu = 1: too small or too large"),
+        ({"mu": 1e200}, "with mu = 1e.200"),
+        ({"dimensions": [2, 99999999999]}, "dimensions 2 to 99999999999: expected"),
+    ],
+)
+def test_a_horizon_that_nothing_holds_is_refused(changes, words):
+    with pytest.raises(UsageError, match=words):
+        horizon_table(**{"dimensions": [2], "alignments": [0.1], **changes})
 
 
 def test_horizons_grow_with_the_logarithm_of_the_alignment():
