@@ -1,5 +1,6 @@
 """Words for people that several rooms need; a leaf."""
 
+import math
 from collections.abc import Iterable
 
 
@@ -12,3 +13,18 @@ def ranges(numbers: Iterable[int]) -> str:
         else:
             runs.append([number, number])
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def exact(value: float) -> str:
+    """Return a number as text that reads back as the same number, and short where that can be."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))
+
+
+def percent(share: float, digits: int = 6) -> str:
+    """Return a probability in per cent, rounded down where it would read as certain."""
+    text = f"{100 * share:.{digits}g}"
+    if share < 1.0 <= float(text) / 100:
+        places = max(1, math.ceil(-math.log10(1.0 - share)) - 2)
+        text = f"{math.floor(100 * share * 10**places) / 10**places:.{places}f}"
+    return f"{text} %"

@@ -23,6 +23,14 @@ Checkpoint = Annotated[
     str,
     typer.Option(help="last, best or an epoch number.", autocompletion=one_of(CHECKPOINTS)),
 ]
+Loss = Annotated[
+    str,
+    typer.Option(
+        "--criterion",
+        help="training, the loss the network was trained with; or ce.",
+        autocompletion=one_of(("training", "ce")),
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -126,6 +134,7 @@ def gradients(
     logged: Annotated[
         bool, typer.Option("--logged", help="Summarise norms.jsonl by epoch instead.")
     ] = False,
+    criterion: Loss = "training",
     seed: options.Seed = 0,
     json: Json = False,
     data_root: options.DataRoot = None,
@@ -141,7 +150,7 @@ def gradients(
         return
     rows = []
     for name in counted("gradients", _checkpoint_names(RunFolder(run), checkpoints), text=str):
-        _, target = _target(run, name, data_root, device, threads)
+        _, target = _target(run, name, data_root, device, threads, criterion)
         rows.append(group_gradients(target, samples=samples, seed=seed))
         say(f"{name}: q = {rows[-1]['q']:.3g}, signal {rows[-1]['signal_head']:.3g} (head), "
             f"{rows[-1]['signal_tail']:.3g} (tail)")  # fmt: skip
@@ -226,7 +235,12 @@ def theorem6(
     import math
 
     from saddlescope.theory import bound_terms, check_rho, generalisation_bound
-    from saddlescope.training import load_checkpoint, refuse_other_than_tensors, state_dict_of
+    from saddlescope.training import (
+        load_checkpoint,
+        refuse_other_than_tensors,
+        state_dict_of,
+        weights_digest,
+    )
 
     if not 0 < delta < 1 or not most > 0:
         raise UsageError("--delta lies between 0 and 1, and --most above 0")
@@ -238,7 +252,8 @@ def theorem6(
     refuse_other_than_tensors(weights, origin=str(path))
     learned = [t for k, t in weights.items() if t.is_floating_point() and "running_" not in k]
     length = math.sqrt(sum(float(t.double().square().sum()) for t in learned))
-    terms = bound_terms(folder, weight_norm=length, rho=rho)
+    digest = weights_digest(weights)
+    terms = bound_terms(folder, weight_norm=length, weights=digest, rho=rho)
     where = "w"
     if ball:
         from saddlescope.experiments import largest_curvature
@@ -259,7 +274,12 @@ def theorem6(
 
 
 def _target(
-    run: Path, checkpoint: str, data_root: Any, device: str, threads: int | None
+    run: Path,
+    checkpoint: str,
+    data_root: Any,
+    device: str,
+    threads: int | None,
+    criterion: str = "ce",
 ) -> "tuple[RunFolder, Target]":
     import torch
 
@@ -267,7 +287,12 @@ def _target(
     from saddlescope.runs import RunFolder
 
     folder, where = RunFolder(run), choose_device(device)
-    target = run_target(folder, checkpoint=checkpoint, device=where, data_root=data_root)
+    target = run_target(
+        folder, checkpoint=checkpoint, criterion=criterion, device=where, data_root=data_root
+    )
+    if target.identity["criterion"] != folder.recipe().get("loss", {}).get("name", "ce"):
+        trained = folder.recipe()["loss"]["name"]
+        say(f"of the loss {target.identity['criterion']}; the network was trained with {trained}")
     first = target.samples.inputs(torch.arange(1))
     choose_threads(threads, int(first[0, 0].numel()) if first.dim() == 4 else 0)
     return folder, target

@@ -14,16 +14,17 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from saddlescope.curvature import SampleBatches, call_with, tf32, untouched
+from saddlescope.curvature import Criterion, SampleBatches, call_with, tf32, untouched
+from saddlescope.curvature.objective import batch_weight
 from saddlescope.errors import DataError, UsageError
 from saddlescope.measurement import Target, WholeLoss
 from saddlescope.runs import RunFolder, read_rows, record_at
 from saddlescope.stages import counted
 
 GRADIENT_COLUMNS: Final = (
-    "run", "checkpoint", "epoch", "n_head", "n_tail", "gradient_norm", "gradient_norm_head",
-    "gradient_norm_tail", "q", "cos_head_tail", "cos_head", "cos_tail", "signal_head",
-    "signal_tail", "xi_ratio", "xi_needed",
+    "run", "checkpoint", "epoch", "criterion", "n_head", "n_tail", "gradient_norm",
+    "gradient_norm_head", "gradient_norm_tail", "q", "cos_head_tail", "cos_head", "cos_tail",
+    "signal_head", "signal_tail", "xi_ratio", "xi_needed",
 )  # fmt: skip
 
 _CHUNK_NUMBERS = 2**26
@@ -76,6 +77,7 @@ def group_gradients(
         "run": target.identity["run"],
         "checkpoint": target.identity["checkpoint"],
         "epoch": target.identity["epoch"],
+        "criterion": target.identity["criterion"],
         "n_head": counts["head"],
         "n_tail": counts["tail"],
         "gradient_norm": float(whole.norm()),
@@ -148,12 +150,25 @@ def _moments(target: Target, indices: Tensor, batch_size: int) -> tuple[float, f
         batches = SampleBatches(target.samples, indices, chunk)
         for batch in counted("batch", batches, total=math.ceil(count / chunk)):
             inputs, labels = (part.to(vector.device) for part in batch)
-            for gradient in per_sample(weights, inputs, labels).values():
-                squares += gradient.square().sum(dtype=torch.float64)
+            # The group's loss is the mean of what each sample adds to it: of its criterion's own
+            # value, which is divided by the sample's weight, and that weight.
+            factors = _weights(criterion, labels, objective.reduction) * (count / objective.divisor)
+            met = factors != 0.0  # the loss of a label to ignore is no number
+            if not bool(met.any()):
+                continue
+            for gradient in per_sample(weights, inputs[met], labels[met]).values():
+                by_sample = gradient.flatten(1).square().sum(1, dtype=torch.float64)
+                squares += (by_sample * factors[met].square()).sum()
     of_mean = float(mean.double().square().sum())
     spread = (float(squares) - count * of_mean) / (count - 1)
     # E‖mean‖² = ‖μ‖² + Σσ²/m
     return max(0.0, of_mean - spread / count), spread
+
+
+def _weights(criterion: Criterion, labels: Tensor, reduction: str) -> Tensor:
+    """What the criterion's mean over each sample alone is divided by, shape (n,), float64."""
+    found = [batch_weight(criterion, label[None], 1, reduction) for label in labels.cpu()]
+    return torch.tensor(found, dtype=torch.float64, device=labels.device)
 
 
 def _cosine(one: Tensor, other: Tensor) -> float:

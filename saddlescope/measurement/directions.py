@@ -18,6 +18,7 @@ from saddlescope.errors import UsageError
 from saddlescope.measurement.whole_loss import WholeLoss
 from saddlescope.runs import METHODS, RadiusOptions
 from saddlescope.sharpness import method_radii
+from saddlescope.wording import exact
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class UpdateRule(RadiusOptions):
     def column(self) -> str:
         """Write the radii as a part of a `settings` column."""
         return (
-            f"rho={self.rho:g} rho_head={self.rho_head:g} rho_tail={self.rho_tail:g} "
+            f"rho={exact(self.rho)} rho_head={exact(self.rho_head)} "
+            f"rho_tail={exact(self.rho_tail)} "
             f"group_reduction={self.group_reduction}"
         )
 

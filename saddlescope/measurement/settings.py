@@ -6,6 +6,7 @@ from typing import Any
 
 from saddlescope.curvature import TYPICAL_PRODUCTS, MatrixSpec, StopRule, interval_rank
 from saddlescope.errors import UsageError
+from saddlescope.wording import exact
 
 _CERTIFIED_PRODUCTS = 50
 
@@ -82,7 +83,7 @@ class Settings:
         """Return the `settings` column: "rtol=0.01 atol=1e-05 confidence=0.999 certify=0 …"."""
         stop = self.stop
         return (
-            f"rtol={stop.rtol:g} atol={stop.floor:g} confidence={stop.confidence:g} "
+            f"rtol={exact(stop.rtol)} atol={exact(stop.floor)} confidence={exact(stop.confidence)} "
             f"certify={int(stop.certify)} max_matvecs={stop.max_matvecs}"
         )
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from saddlescope.curvature import Criterion, Objective, SampleBatches, Samples
-from saddlescope.sharpness import SharpnessAware, group_losses
+from saddlescope.sharpness import SharpnessAware, group_factors
 
 
 class WholeLoss:
@@ -15,7 +15,7 @@ class WholeLoss:
 
     Args:
         model: in eval mode; its parameters are what moves.
-        criterion: mean loss.
+        criterion: of the loss, by its own reduction.
         samples: all of them.
         group_reduction: see `group_losses`.
         batch_size: samples a forward pass.
@@ -40,23 +40,36 @@ class WholeLoss:
         if chosen is not None:
             members = {name: m[torch.isin(m, chosen)] for name, m in members.items()}
         total = len(members["all"])
-        # What a group's mean loss is multiplied by: the rule of training, asked with losses of 1.
-        self._scales = {"all": 1.0}
         self.grouped = "tail" in members
-        if self.grouped:
-            tail = torch.isin(members["all"], members["tail"])
-            ones = torch.ones(total, dtype=torch.float64)
-            shares = group_losses(ones, tail, group_reduction=group_reduction)
-            self._scales |= {name: float(share) for name, share in shares.items()}
-        self.members = {name: members[name] for name in self._scales}
+        self.members = {name: m for name, m in members.items() if len(m)}
         self._objectives = {
-            name: Objective(model, criterion, SampleBatches(samples, members[name], batch_size))
-            for name in self._scales
+            name: Objective(model, criterion, SampleBatches(samples, m, batch_size))
+            for name, m in self.members.items()
         }
         self.whole = self._objectives["all"]
+        self._scales = {"all": 1.0}
+        if self.grouped:
+            counts = {name: len(members[name]) for name in ("head", "tail")}
+            factors = group_factors(counts["tail"], total, group_reduction=group_reduction)
+            self._scales |= {
+                name: factor * counts[name] * self._weighed(name, group_reduction)
+                for name, factor in factors.items()
+            }
         self._vector = self.whole.vector
         self._total = total
         self._samples_seen = 0
+
+    def _weighed(self, name: str, group_reduction: str) -> float:
+        """What a group's loss counts for by its criterion, in units of its share of the samples.
+
+        A criterion with class weights divides by their sum, one with a sum by nothing: groups add
+        up to the whole only in its own shares.
+        """
+        own, whole = self._objectives[name], self.whole
+        share = own.n / whole.n
+        if group_reduction == "group":  # the mean over its own samples, in the whole's units
+            return 1.0 if own.reduction == "mean" else 1.0 / share
+        return own.divisor / whole.divisor / share
 
     def update(self, radii: Mapping[str, float]) -> tuple[dict[str, Tensor], float]:
         """Compute the change of each parameter for step size 1, and its cost in gradients."""

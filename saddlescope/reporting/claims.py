@@ -25,6 +25,7 @@ from saddlescope.reporting.loading import Run
 from saddlescope.reporting.selection import Selection, spread
 from saddlescope.reporting.text import method_label, number, plural, shorten
 from saddlescope.runs import WHOLE_HESSIAN
+from saddlescope.wording import percent
 
 MUCH: Final = 10.0
 """What "much larger" in Eq. 8 is taken to mean, as a factor."""
@@ -102,7 +103,7 @@ def _unlike_rows(chosen: Selection) -> str:
     count = sum(len(chosen.ratios(panel.kind, panel.name)) for panel in chosen.panels)
     level = float(chosen.rows["confidence"].min())
     if count * (1.0 - level) >= 1.0:
-        return f"Bounds at {100 * level:g} % say nothing of {count} rows together."
+        return f"Bounds at {percent(level)} say nothing of {count} rows together."
     return ""
 
 

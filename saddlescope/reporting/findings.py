@@ -26,6 +26,7 @@ from saddlescope.reporting.selection import (
 )
 from saddlescope.reporting.text import listing, number, plural, shorten
 from saddlescope.runs import WHOLE_HESSIAN
+from saddlescope.wording import percent
 
 _WORDS = {
     "negative-curvature": "negative curvature resolved",
@@ -131,7 +132,12 @@ def _paragraph(
         counts = _counts(ratio.verdict for ratio in ratios)
         yield f"Class by class, {plural(len(ratios), 'row')}: {counts}."
     negative = [r.gradient_norm for r in ratios if r.verdict == "negative-curvature"]
-    if negative:
+    if negative and not chosen.of_the_loss:
+        yield (
+            f"The matrix is {shorten(chosen.matrix, 60)}, which is not the second derivative of "
+            "the loss: what is negative there says nothing of a saddle."
+        )
+    elif negative:
         yield (
             f"Where it is resolved the loss curves down in some direction; ‖∇L‖ there is "
             f"{_range(negative)}, so these are saddles only as far as such a gradient passes for "
@@ -140,7 +146,8 @@ def _paragraph(
     if len(measured) > 1 and obstacle and chosen.of_methods:
         yield f"The methods cannot be compared. {obstacle}"
     elif len(measured) > 1 and comparisons:
-        yield f"By λ_ratio, higher being further from a saddle: {comparisons[0]}"
+        higher = ", higher being further from a saddle" if chosen.of_the_loss else ""
+        yield f"By λ_ratio{higher}: {comparisons[0]}"
     yield limits[0]
 
 
@@ -164,9 +171,9 @@ def _limits(chosen: Selection, obstacle: str) -> tuple[str, ...]:
         together = 1 - count * (1 - level)
         if count > 1 and together > 0:
             limits.append(
-                f"Each bound holds with probability {100 * level:g} % or more, the {count} "
+                f"Each bound holds with probability {percent(level)} or more, the {count} "
                 f"{'behind the orders' if chosen.of_methods else 'of the first figure'} together "
-                f"with {100 * together:.4g} % or more."
+                f"with {percent(together, 4)} or more."
             )
     return tuple(limits)
 

@@ -117,6 +117,7 @@ def _render(chosen: Selection, findings: Findings) -> str:
         version=__version__,
         title=_title(chosen.runs),
         by_method=chosen.of_methods,
+        of_the_loss=chosen.of_the_loss,
         findings=findings,
         problems=_problems(chosen),
         scope=chosen.scope(),

@@ -21,6 +21,7 @@ import pandas as pd
 from saddlescope.reporting.loading import Problem, Run, load_runs, problem_of
 from saddlescope.reporting.text import shorten, shorten_middle
 from saddlescope.runs import METHODS, WHOLE_HESSIAN, RunFolder, matrix_words
+from saddlescope.wording import percent
 
 WORST_FIRST = ("not-converged", "unresolved", "positive", "negative-curvature")
 """Verdicts, so that several starts of one row get the most cautious of theirs."""
@@ -109,6 +110,11 @@ class Selection:
     def trained(self) -> tuple[Run, ...]:
         """The runs that have metrics."""
         return tuple(run for run in self.runs if len(run.metrics))
+
+    @property
+    def of_the_loss(self) -> bool:
+        """Say whether the matrix bends as the loss does: no part of the Hessian alone."""
+        return "gauss-newton" not in self.matrix
 
     @property
     def of_methods(self) -> bool:
@@ -219,7 +225,7 @@ class Selection:
             parts.append(shorten(self.matrix, 40))
         level = self.rows["confidence"].min()
         if level == level:
-            parts.append(f"bounds at {100 * level:g} %")
+            parts.append(f"bounds at {percent(level)}")
         parts.append(seeds_text(self.runs[i] for i in sorted(set(self.rows["index"]))))
         starts = self.rows["seed"].dropna().nunique()
         if starts > 1:

@@ -20,6 +20,7 @@ from saddlescope.reporting.text import (
     whole,
 )
 from saddlescope.runs import WHOLE_HESSIAN, matrix_words
+from saddlescope.wording import percent
 
 WIDTH = 100
 _BAR = 16
@@ -33,8 +34,9 @@ def summary_text(chosen: Selection) -> str:
     blocks = [_accuracy(chosen)] if chosen.of_methods else []
     if not chosen.rows.empty:
         blocks.append(
-            "λ_ratio = |λ_max/λ_min|: the higher, the further from a saddle in the paper's sense.\n"
-            + shorten(chosen.scope(), WIDTH)
+            "λ_ratio = |λ_max/λ_min|"
+            + (": the higher, the further from a saddle in the paper's sense." * chosen.of_the_loss)
+            + f"\n{shorten(chosen.scope(), WIDTH)}"
         )
         blocks += [_panel(chosen, panel) for panel in chosen.panels]
         blocks.append(_verdicts(chosen))
@@ -127,7 +129,7 @@ def spectrum_text(rows: Sequence[Mapping[str, Any]]) -> str:
             f"{_drawn(row['lambda_ratio'], top, 8):<10}{number(row['gradient_norm'], 2):<9}"
             f"{row['verdict']}"
         )
-    shares = sorted({f"{100 * row['confidence']:g} %" for row in rows})
+    shares = sorted({percent(row["confidence"]) for row in rows})
     lines.append(f"Intervals hold jointly for a row with a probability of {', '.join(shares)}.")
     matrix = matrix_words(rows[0])
     if matrix != WHOLE_HESSIAN:

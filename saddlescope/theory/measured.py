@@ -8,17 +8,20 @@ from saddlescope.runs import RadiusOptions, RunFolder, of_one_loss, read_spectru
 from saddlescope.theory.theorem6 import LEAST_RHO, MOST_RHO, Terms
 
 
-def bound_terms(folder: RunFolder, *, weight_norm: float, rho: float | None = None) -> Terms:
+def bound_terms(
+    folder: RunFolder, *, weight_norm: float, weights: str = "", rho: float | None = None
+) -> Terms:
     """Read the terms of the bound from the row "all" on the training set.
 
     Args:
         folder: of a run with the spectrum of its last checkpoint.
         weight_norm: ‖w‖ of that checkpoint.
+        weights: its digest, with which the row's own has to begin; "" takes any row.
         rho: ρ, any above 0, for which the bound holds; None is the recipe's `method.rho`, whatever
             radii its method takes.
 
     Raises:
-        DataError: no such row, or a broken record.
+        DataError: no such row, one of other weights, or a broken record.
     """
     file = folder.spectrum_file("last", "train")
     if not file.is_file():
@@ -29,6 +32,12 @@ def bound_terms(folder: RunFolder, *, weight_norm: float, rho: float | None = No
         raise DataError(
             f"{file}: no row for the group 'all' of the Hessian of all parameters; run "
             f"`saddlescope spectrum {folder.path} --groups all` first"
+        )
+    rows = [row for row in rows if row["digest"].startswith(weights)]
+    if not rows:
+        raise DataError(
+            f"{file}: was measured of other weights than {folder.path} ends with (trained on "
+            f"since?); run `saddlescope spectrum {folder.path} --groups all` again"
         )
     with record_at(folder.path):
         return _terms(folder, rows[0], weight_norm, rho)

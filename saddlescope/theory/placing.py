@@ -6,9 +6,9 @@ Of each measured row λ_min stands in the spectrum table. What makes a step of i
   rows at the end of a schedule, where η has all but vanished, are left out: no step is taken.
 - ρ is the radius with which the method perturbs the row's samples in that epoch: of head or tail,
   where all of them lie in one, and what SAM would take for SGD. Rows not perturbed are left out.
-- ‖∇L‖ is a mini-batch's, where norms.jsonl has it (rows "all", "head", "tail"): that is the
-  gradient which a step divides by, the median over the batches logged nearest to the row's epoch.
-  Elsewhere it is the row's own.
+- ‖∇L‖ is a mini-batch's, where norms.jsonl has it (rows "all", "head", "tail" of the training
+  split under the training loss): that is the gradient which a step divides by, the median over the
+  batches logged nearest to the row's epoch. Elsewhere it is the row's own.
 
 Theorem 1's L is a maximum over trajectories: with ‖∇L‖ in its place the hypothesis looks easier to
 meet than it is, so where b falls short here it is not met.
@@ -117,6 +117,7 @@ class _Steps:
     as_sam: float
     reduction: str
     groups: Mapping[str, Sequence[int]]
+    loss: str
     norms: Sequence[Mapping[str, Any]]
 
     @classmethod
@@ -139,6 +140,7 @@ class _Steps:
             as_sam=float(options.rho),
             reduction=method.get("group_reduction", "batch"),
             groups=(folder.run().get("data") or {}).get("groups") or {},
+            loss=recipe.get("loss", {}).get("name", "ce"),
             norms=read_rows(folder.norms_file),
         )
 
@@ -159,8 +161,14 @@ class _Steps:
         return found.pop() if len(found) == 1 else None
 
     def batch_norm(self, row: Mapping[str, Any]) -> float | None:
-        """‖∇L_B‖ of a group's mean loss over the mini-batches logged nearest to a row's epoch."""
+        """‖∇L_B‖ of a group's mean loss over the mini-batches logged nearest to a row's epoch.
+
+        They are of training images under the training loss: of a row on other data or of another
+        loss they say nothing.
+        """
         if row["kind"] != "group" or row["name"] not in ("all", "head", "tail") or not self.norms:
+            return None
+        if row["split"] != "train" or row["criterion"] != self.loss:
             return None
         name, column = row["name"], "gradient_norm"
         column += "" if name == "all" else f"_{name}"

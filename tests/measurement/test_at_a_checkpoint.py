@@ -1,9 +1,11 @@
 """Remark 2, Eq. 2, Theorem 6's ball and the gradients of head and tail, against dense answers."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from typer.testing import CliRunner
 
 from saddlescope.cli.main import app
@@ -167,6 +169,35 @@ def test_gradients_of_head_and_tail():
         assert row[f"signal_{name}"] == pytest.approx(count * max(mean, 0) / spread, rel=1e-9)
         xi[name] = max(mean, 0) + spread
     assert row["xi_ratio"] == pytest.approx(xi["head"] / xi["tail"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"weight": torch.tensor([0.5, 1.0, 4.0], dtype=torch.float64)},
+        {"weight": torch.tensor([0.5, 1.0, 4.0], dtype=torch.float64), "reduction": "sum"},
+        {"reduction": "sum"},
+        {"ignore_index": 1, "weight": torch.tensor([0.5, 1.0, 4.0], dtype=torch.float64)},
+    ],
+)
+def test_signals_are_of_the_loss_whose_gradient_it_is(options):
+    """A group's loss is a mean over its samples of w_y·ℓ; a scale of it changes no signal."""
+    of = replace(target(rule=RULE), criterion=nn.CrossEntropyLoss(**options))
+    row = group_gradients(of, batch_size=7)
+    alone = nn.CrossEntropyLoss(**options | {"reduction": "none"})
+    for name, classes, count in (("head", (0,), 30), ("tail", (1, 2), 11)):
+        chosen = torch.isin(of.samples.targets, torch.tensor(classes))
+        values = alone(of.model(of.samples.values[chosen]), of.samples.targets[chosen])
+        stacked = torch.stack([
+            torch.cat([
+                g.reshape(-1)
+                for g in torch.autograd.grad(value, list(of.model.parameters()), retain_graph=True)
+            ])
+            for value in values
+        ])  # fmt: skip
+        spread = float(stacked.var(0).sum())
+        mean = float(stacked.mean(0).square().sum()) - spread / count
+        assert row[f"signal_{name}"] == pytest.approx(count * max(mean, 0) / spread, rel=1e-9)
 
 
 def test_some_samples_stand_for_all():

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from saddlescope.measurement import UpdateRule, update_directions
 from tests.measurement.small import Dense, target
@@ -97,6 +98,40 @@ def test_a_small_update_keeps_its_digits():
     for key, update in truth.items():
         error = (read[key].double() - update).norm() / update.norm()
         assert error < 1e-5  # some units in float32's last place, 6e-8
+
+
+CRITERIA = {
+    "weighted": nn.CrossEntropyLoss(weight=torch.tensor([0.2, 1.0, 5.0], dtype=torch.float64)),
+    "sum": nn.CrossEntropyLoss(reduction="sum"),
+    "weighted sum": nn.CrossEntropyLoss(
+        weight=torch.tensor([0.2, 1.0, 5.0], dtype=torch.float64), reduction="sum"
+    ),
+    "ignoring": nn.CrossEntropyLoss(ignore_index=1),
+    "smooth": nn.CrossEntropyLoss(label_smoothing=0.2),
+}
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_without_radii_every_method_takes_the_step_of_the_loss_itself(name):
+    """Head and tail add up to the whole in the shares of the criterion, not of the samples."""
+    on = replace(target(), criterion=CRITERIA[name])
+    on.model.zero_grad()
+    on.criterion(on.model(on.samples.values), on.samples.targets).backward()
+    slope = torch.cat([p.grad.reshape(-1) for p in on.model.parameters()])
+    tiny = UpdateRule(rho=1e-9, rho_head=1e-9, rho_tail=1e-9)
+    for update in found(on, tiny)[0].values():
+        torch.testing.assert_close(update, -slope, rtol=1e-6, atol=1e-8)
+
+
+def test_a_sum_is_grouped_in_its_own_units():
+    """Under "group" each group's mean counts alike: of a sum as of a mean, times all samples."""
+    rule, mean = replace(RULE, group_reduction="group"), target()
+    of_mean, of_sum = (
+        found(replace(mean, criterion=nn.CrossEntropyLoss(reduction=r)), rule)[0]
+        for r in ("mean", "sum")
+    )
+    for key in of_mean.keys() - {("sgd", 1)}:
+        torch.testing.assert_close(of_sum[key], 41 * of_mean[key])
 
 
 def test_without_a_tail_only_the_methods_of_all_samples_are_left():

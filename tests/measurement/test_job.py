@@ -210,3 +210,13 @@ def test_wrong_words(run):
         run_target(run, criterion="mse")
     with pytest.raises(DataError, match="class 77 has no samples"):
         job(run, classes=[77])
+
+
+def test_every_digit_of_a_setting_is_in_a_rows_key():
+    settings = [
+        Settings(StopRule(rtol=rtol, confidence=confidence)).column()
+        for rtol in (0.01, 0.0100000001)
+        for confidence in (0.999, 0.9999999, 1 - 1e-12)
+    ]
+    assert len(set(settings)) == 6
+    assert settings[0] == "rtol=0.01 atol=1e-05 confidence=0.999 certify=0 max_matvecs=200"

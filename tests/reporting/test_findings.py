@@ -1,12 +1,14 @@
 """Sentences claim what the bounds support and name what they do not."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
 
 from saddlescope.reporting import Ratio, find, select, select_runs
 from saddlescope.reporting.ordering import order
+from saddlescope.reporting.terminal import summary_text
 from tests.reporting.conftest import METHODS, spectrum_row
 
 
@@ -144,3 +146,27 @@ def test_what_a_relu_networks_lambda_min_means_is_said_of_those_alone(make_run, 
     recipe.write_text(recipe.read_text().replace('name = "tiny"', f'name = "{network}"'))
     limits = find(select_runs([path])).limits
     assert any("comes with the architecture" in sentence for sentence in limits) == said
+
+
+@pytest.mark.parametrize("operator", ["hessian-minus-gauss-newton", "gauss-newton", "hessian"])
+def test_a_part_of_the_hessian_says_nothing_of_a_saddle(make_run, operator):
+    rows = [
+        spectrum_row("sgd", "class", str(c), 50, 8.0) | {"operator": operator} for c in range(3)
+    ]
+    chosen = select_runs([make_run("sgd", rows=rows)])
+    paragraph, text = find(chosen).paragraph, summary_text(chosen)
+    whole = operator == "hessian"
+    assert ("loss curves down" in paragraph) is whole
+    assert ("says nothing of a saddle" in paragraph) is not whole
+    assert ("further from a saddle" in text) is whole
+
+
+@pytest.mark.parametrize("level", [0.9999999, 1 - 1e-12, 0.99999951])
+def test_no_probability_is_called_certain(make_run, level):
+    rows = [spectrum_row("sgd", "class", str(c), 50, 8.0) | {"confidence": level} for c in range(3)]
+    chosen = select_runs([make_run("sgd", rows=rows)])
+    said = " ".join((find(chosen).paragraph, *find(chosen).limits, chosen.scope()))
+    shown = [float(found) for found in re.findall(r"([0-9.]+) %", said)]
+    assert shown
+    assert all(found < 100 for found in shown)
+    assert 99.9999 < max(shown) <= 100 * level

@@ -148,6 +148,10 @@ def test_theorem_6_is_not_told_of_another_matrix(measured, tmp_path):
     write_spectrum(file, [*others, *rows])
     expected = bound_terms(RunFolder(measured), weight_norm=1.0)
     assert bound_terms(copy, weight_norm=1.0) == expected
+    digest = rows[0]["digest"].partition("-")[0]
+    assert bound_terms(copy, weight_norm=1.0, weights=digest) == expected
+    with pytest.raises(DataError, match=r"other weights than .* ends with"):
+        bound_terms(copy, weight_norm=1.0, weights="0" * 12)
     write_spectrum(file, others)
     with pytest.raises(DataError, match="no row for the group 'all' of the Hessian"):
         bound_terms(copy, weight_norm=1.0)

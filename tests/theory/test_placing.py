@@ -32,7 +32,7 @@ def run(tmp_path, method, *, epochs=10, norms=(), sizes=None, **words):
         table = []
         for kind, name in [("group", "all"), ("group", "head"), ("group", "tail"), ("class", "2")]:
             row = dict.fromkeys(SPECTRUM_COLUMNS, 1.0)
-            row |= dict.fromkeys(("run", "split", "criterion", "digest"), "x")
+            row |= {"run": "x", "split": "train", "criterion": "ce", "digest": "x"}
             row |= {"operator": "hessian", "parameters": "*", "weight_decay": 0.0}
             row |= {"kind": kind, "name": name, "epoch": epoch, "seed": 0, "n": 5, "matvecs": 9}
             row |= {"lambda_min": -10.0, "gradient_norm": 2.0, "method": method, "converged": True}
@@ -158,3 +158,14 @@ def test_an_odd_run_is_named_and_the_others_are_placed(tmp_path, changes, word, 
     assert str(odd.path) in str(said[0])
     with pytest.raises(DataError, match=word):
         place([*others, odd])
+
+
+@pytest.mark.parametrize("other", [{"criterion": "ldam"}, {"split": "test"}])
+def test_mini_batches_of_another_loss_or_other_images_are_no_gradient_of_the_row(tmp_path, other):
+    logged = [{"epoch": 4, "batch": 100, "batch_tail": 5, "gradient_norm": 7.0}]
+    folder = run(tmp_path, "sgd", norms=logged)
+    assert set(place([folder]).query("epoch == 4 and name == 'all'")["gradient_norm"]) == {7.0}
+    for file in folder.spectrum_files():
+        write_spectrum(file, [row | other for row in read_spectrum(file)])
+    (found,) = place([folder]).query("epoch == 4 and name == 'all'").to_dict("records")
+    assert (found["gradient_norm"], found["norm_of"]) == (2.0, "row")

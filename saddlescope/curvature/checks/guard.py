@@ -33,9 +33,10 @@ from saddlescope.curvature.objective import (
 from saddlescope.curvature.products import DoubleBackward
 from saddlescope.errors import OperatorError, SaddlescopeError
 
-_STEPS = (1e-5, 1e-7, 1e-3, 1e-8)
+_STEPS = (1e-5, 1e-7, 1e-3, 1e-8, 1e-10)
 """Distances in units of ‖w‖, tried in this order: for float64 the first one is the best; shorter
-ones get in between kinks, the long one is for models that round to float32 inside."""
+ones get in between kinks, the long one is for models that round to float32 inside. The last is for
+curvature that changes within 1e-8 of w, as of a GroupNorm whose input vanishes."""
 
 _AGREES = {torch.float64: 1e-3, torch.float32: 2e-2}
 """Relative difference that truncation may make."""

@@ -2,7 +2,7 @@
 
 from saddlescope.curvature.objective.agreeing import criterion_told
 from saddlescope.curvature.objective.batches import BatchLoss, map_tensors
-from saddlescope.curvature.objective.counting import pair
+from saddlescope.curvature.objective.counting import batch_weight, pair
 from saddlescope.curvature.objective.displacement import displaced
 from saddlescope.curvature.objective.explaining import (
     check_call,

@@ -174,6 +174,11 @@ class Objective(SharedOut):
                 "the weights of these samples sum to zero: their mean is undefined"
             )
 
+    @property
+    def divisor(self) -> float:
+        """What the sum over all samples is divided by: their weights', or 1 of a sum."""
+        return self._total
+
     quiet = True  # whether a pass for the value alone runs without gradients
 
     def with_gradients(self) -> "Objective":

@@ -3,6 +3,7 @@
 from saddlescope.curvature import NothingToResample, bootstrap_spectra
 from saddlescope.measurement.views.row_work import RowWork
 from saddlescope.measurement.views.view import Records, View
+from saddlescope.wording import exact
 
 
 def _compute(work: RowWork) -> Records:
@@ -30,7 +31,7 @@ def _compute(work: RowWork) -> Records:
 VIEW = View(
     compute=_compute,
     settings=lambda row, _rule: (
-        f"{row.column()} resamples={row.views.resamples} level={row.views.level:g}"
+        f"{row.column()} resamples={row.views.resamples} level={exact(row.views.level)}"
     ),
     gradients=lambda options, products: options.resamples * (2.0 * products + 2.0),
     from_row=True,

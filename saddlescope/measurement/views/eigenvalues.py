@@ -6,6 +6,7 @@ from saddlescope.curvature import Eigenpairs, top_eigenpairs
 from saddlescope.measurement.settings import Settings
 from saddlescope.measurement.views.row_work import RowWork
 from saddlescope.measurement.views.view import Records, View
+from saddlescope.wording import exact
 
 
 def _compute(work: RowWork) -> Records:
@@ -42,8 +43,8 @@ def _compute(work: RowWork) -> Records:
 def _settings(row: Settings, _: object) -> str:
     stop = row.stop
     return (
-        f"k={row.views.k} rtol={stop.rtol:g} atol={stop.floor:g} "
-        f"confidence={stop.confidence:g} max_matvecs={stop.max_matvecs}"
+        f"k={row.views.k} rtol={exact(stop.rtol)} atol={exact(stop.floor)} "
+        f"confidence={exact(stop.confidence)} max_matvecs={stop.max_matvecs}"
     )
 
 

@@ -5,6 +5,7 @@ import numpy as np
 from saddlescope.curvature import loss_plane
 from saddlescope.measurement.views.row_work import RowWork
 from saddlescope.measurement.views.view import Records, View
+from saddlescope.wording import exact
 
 
 def _compute(work: RowWork) -> Records:
@@ -27,7 +28,7 @@ def _compute(work: RowWork) -> Records:
 VIEW = View(
     compute=_compute,
     settings=lambda row, _rule: (
-        f"{row.column()} radius={row.views.radius:g} points={row.views.plane_points}"
+        f"{row.column()} radius={exact(row.views.radius)} points={row.views.plane_points}"
     ),
     gradients=lambda options, _products: options.plane_points**2 / 3.0,
     from_row=True,

@@ -7,6 +7,7 @@ import numpy as np
 from saddlescope.curvature import loss_slice, measured_curvature
 from saddlescope.measurement.views.row_work import RowWork
 from saddlescope.measurement.views.view import Records, View
+from saddlescope.wording import exact
 
 SECOND_DIFFERENCE: Final = 60
 """Losses that a measured second difference takes, about."""
@@ -44,7 +45,7 @@ def _compute(work: RowWork) -> Records:
 VIEW = View(
     compute=_compute,
     settings=lambda row, _rule: (
-        f"{row.column()} radius={row.views.radius:g} points={row.views.points}"
+        f"{row.column()} radius={exact(row.views.radius)} points={row.views.points}"
     ),
     gradients=lambda options, _products: 2.0 * (options.points + SECOND_DIFFERENCE) / 3.0,
     from_row=True,

@@ -199,6 +199,25 @@ def test_a_fresh_network_on_black_pixels_is_no_refusal():
         operator.check(torch.randn(operator.size, generator=torch.Generator().manual_seed(seed)))
 
 
+class Dip(nn.Module):
+    """A dip of the loss as wide as 1e-8 of the weights' length, with curvature 2 at its bottom."""
+
+    def __init__(self):
+        super().__init__()
+        self.far = nn.Parameter(torch.ones(4, dtype=torch.float64) / 2)
+        self.near = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+
+    def forward(self, x):
+        return 1e-16 * torch.log1p((self.near / 1e-8) ** 2) + 0.0 * x.sum() * self.far.sum()
+
+
+def test_curvature_that_changes_within_the_shortest_step_is_no_error_of_torch():
+    x = torch.ones(3, 1, dtype=torch.float64)
+    operator = HessianOperator(Dip(), lambda z, _: z.mean(), [(x, x)])
+    operator.verify()
+    operator.check(torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0], dtype=torch.float64))
+
+
 def test_padding_rows_are_no_lost_gradient():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(9, 5, padding_idx=0), nn.Tanh(), nn.Flatten())
