@@ -57,6 +57,10 @@ ORDERS: Final = (
           chain("imbsam", "sse-sam", "sam-ext")),
     Order("P3", "λ_ratio, class 9", "ImbSAM > SGD and SAM",
           (("imbsam", "sgd"), ("imbsam", "sam"))),
+    Order("P3", "λ_ratio, class 9, test split", "ImbSAM > SSE-SAM > SAM (ext.)",
+          chain("imbsam", "sse-sam", "sam-ext")),
+    Order("P3", "λ_ratio, class 9, test split", "ImbSAM > SGD and SAM",
+          (("imbsam", "sgd"), ("imbsam", "sam"))),
     Order("P4", "many", "SAM > SSE-SAM > ImbSAM", chain("sam", "sse-sam", "imbsam")),
     Order("P4", "medium", "SSE-SAM > ImbSAM > SAM", chain("sse-sam", "imbsam", "sam")),
     Order("P4", "few", "SSE-SAM > ImbSAM > SAM", chain("sse-sam", "imbsam", "sam")),
@@ -99,7 +103,7 @@ def of_last_epochs(shots: pd.DataFrame) -> pd.DataFrame:
 
 def _outcomes(rows: pd.DataFrame, shots: pd.DataFrame) -> dict[str, Values]:
     """Collect what is compared: λ_ratio of each row, accuracy at the end and after the switch."""
-    last, late, end = at_the_end(rows), shots[shots.epoch >= SWITCH], of_last_epochs(shots)
+    late, end = shots[shots.epoch >= SWITCH], of_last_epochs(shots)
     found: dict[str, Values] = {}
     for shot in SHOTS:
         found[shot] = by_arm(end, end[shot])
@@ -107,8 +111,9 @@ def _outcomes(rows: pd.DataFrame, shots: pd.DataFrame) -> dict[str, Values]:
             arm: dict(zip(zip(own.seed, own.epoch, strict=True), own[shot], strict=True))
             for arm, own in late.groupby("arm")
         }
-    for name, own in last.groupby("name"):
-        found[f"λ_ratio, {title(str(name))}"] = by_arm(own, own.lambda_ratio)
+    for split, ending in (("train", ""), ("test", ", test split")):
+        for name, own in at_the_end(rows, split=split).groupby("name"):
+            found[f"λ_ratio, {title(str(name))}{ending}"] = by_arm(own, own.lambda_ratio)
     return found
 
 

@@ -148,35 +148,43 @@ def accuracy_text(shots: pd.DataFrame) -> str:
 
 
 def spectrum_text(rows: pd.DataFrame) -> str:
-    """Write the ends of each row, every seed."""
-    last = at_the_end(rows)
-    others = [at_the_end(rows, "hessian-minus-gauss-newton"), at_the_end(rows, "norm-weighted"),
-              at_the_end(rows, split="test")]  # fmt: skip
-    body, parts = [], []
+    """Write the ends of each row, every seed, of both splits, and what more was measured."""
+    last, test = at_the_end(rows), at_the_end(rows, split="test")
+    others = [at_the_end(rows, name) for name in ("hessian-minus-gauss-newton", "norm-weighted")]
+    parts = []
     for _, row in last.iterrows():
-        name, method = title(row["name"]), f"{ARMS[row.arm]}, {row.seed}"
-        body.append([
-            name, method, f"{row.lambda_max:.0f}",
-            f"{row.lambda_min:.1f} {interval(row, 'lambda_min', 1)}",
-            f"**{row.lambda_ratio:.1f}** {interval(row, 'lambda_ratio', 1)}",
-            f"{row.gradient_norm:.1f}", f"{row.loss:.3f}", f"{row.gradient_loss:.0f}",
-        ])  # fmt: skip
         split = row[["min_gauss_newton", "min_remainder", "curvature_005", "curvature_010"]]
         numbers = ["" if pd.isna(value) else f"{value:.1f}" for value in split]
         numbers += [ratio_of_same(other, row) for other in others]
         if any(numbers):
-            parts.append([name, method, *numbers])
-    ends = ["row", "method, seed", "λ_max", "λ_min", "λ_ratio", "‖∇L‖", "L", "‖∇L‖²/L"]
+            parts.append([title(row["name"]), f"{ARMS[row.arm]}, {row.seed}", *numbers])
     more = ["row", "method, seed", "v_minᵀGv_min", "v_minᵀRv_min", "curvature at 0.05", "at 0.10",
-            "λ_ratio of R", "norm-weighted", "test split"]  # fmt: skip
-    told = [place for place in range(len(more)) if any(line[place] for line in parts)]
-    more, parts = [more[i] for i in told], [[line[i] for i in told] for line in parts]
-    return (
-        "### Spectra at the last epoch, training split, intervals at 99.9 %\n\n"
-        f"{table(ends, body)}\n\n"
-        "What more was measured of a row: along v_min, and λ_ratio of the remainder R, of the "
-        f"norm-weighted Hessian, and of the test split:\n\n{table(more, parts)}"
-    )
+            "λ_ratio of R", "norm-weighted"]  # fmt: skip
+    blocks = [
+        f"### Spectra at the last epoch, training split, intervals at 99.9 %\n\n{ends_table(last)}",
+        "What more was measured of a row: along v_min, and λ_ratio of the remainder R and of the "
+        f"norm-weighted Hessian:\n\n{table(more, parts)}",
+    ]
+    if len(test):
+        blocks.append(
+            f"The same ends on the test split, all images of a class:\n\n{ends_table(test)}"
+        )
+    return "\n\n".join(blocks)
+
+
+def ends_table(last: pd.DataFrame) -> str:
+    """Write both ends, gradient and loss of each row."""
+    body = [
+        [
+            title(row["name"]), f"{ARMS[row.arm]}, {row.seed}", f"{row.lambda_max:.0f}",
+            f"{row.lambda_min:.1f} {interval(row, 'lambda_min', 1)}",
+            f"**{row.lambda_ratio:.1f}** {interval(row, 'lambda_ratio', 1)}",
+            f"{row.gradient_norm:.1f}", f"{row.loss:.3f}", f"{row.gradient_loss:.0f}",
+        ]
+        for _, row in last.iterrows()
+    ]  # fmt: skip
+    ends = ["row", "method, seed", "λ_max", "λ_min", "λ_ratio", "‖∇L‖", "L", "‖∇L‖²/L"]
+    return table(ends, body)
 
 
 def interval(row: pd.Series, column: str, digits: int) -> str:

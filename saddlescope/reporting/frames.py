@@ -11,8 +11,8 @@ from typing import Any, Final
 import pandas as pd
 
 from saddlescope.reporting.loading import Run
-from saddlescope.reporting.selection import Selection, class_order
-from saddlescope.reporting.text import SHOTS, number
+from saddlescope.reporting.selection import Selection
+from saddlescope.reporting.text import SHOTS, class_order, number
 from saddlescope.runs import SPECTRUM_COLUMNS
 
 CLASS_COLUMNS: Final = (

@@ -18,8 +18,9 @@ from typing import Any
 
 import pandas as pd
 
+from saddlescope.errors import DataError
 from saddlescope.reporting.loading import Problem, Run, load_runs, problem_of
-from saddlescope.reporting.text import shorten, shorten_middle
+from saddlescope.reporting.text import class_order, shorten, shorten_middle
 from saddlescope.runs import METHODS, WHOLE_HESSIAN, RunFolder, matrix_words
 from saddlescope.wording import percent
 
@@ -201,14 +202,12 @@ class Selection:
         """Place the measured runs in the phase diagram, and say which could not be."""
         from saddlescope.theory import place
 
-        paths = [run.path for run in self.runs if run.path and len(run.spectra)]
         left_out: list[Problem] = []
-        frames = [
-            place(
-                [RunFolder(path)], skip=lambda error, p=path: left_out.append(problem_of(p, error))
-            )
-            for path in paths
-        ]
+        frames = []
+        for path in (run.path for run in self.runs if run.path and len(run.spectra)):
+            broken: list[DataError] = []
+            frames.append(place([RunFolder(path)], skip=broken.append))
+            left_out += [problem_of(path, error) for error in broken]
         filled = [frame for frame in frames if len(frame)]
         return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(), left_out
 
@@ -303,13 +302,6 @@ def _median(values: Iterable[float]) -> float:
     """Of what is known; NaN where nothing is."""
     known = [float(value) for value in values if not math.isnan(value)]
     return float(median(known)) if known else math.nan
-
-
-def class_order(name: str) -> tuple[int, int, str]:
-    """Sort key: the group `all`, other groups, then classes by number."""
-    if name.isdecimal() and len(name) < 19:  # Python reads no number of thousands of digits
-        return (2, int(name), name)
-    return (0 if name == "all" else 1, 0, name)
 
 
 def spread(values: Iterable[int]) -> str:

@@ -92,3 +92,10 @@ def listing(items: list[str]) -> str:
 def plural(count: int, noun: str, nouns: str | None = None) -> str:
     """Write `1 row`, `2 rows`."""
     return f"{count} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def class_order(name: str) -> tuple[int, int, str]:
+    """Sort key: the group `all`, other groups, then classes by number."""
+    if name.isdecimal() and len(name) < 19:  # Python reads no number of thousands of digits
+        return (2, int(name), name)
+    return (0 if name == "all" else 1, 0, name)

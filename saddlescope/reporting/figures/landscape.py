@@ -16,12 +16,8 @@ from saddlescope.reporting.figures.canvas import WIDTH, drawable, new_figure
 from saddlescope.reporting.figures.marks import method_handles
 from saddlescope.reporting.figures.picture import Drawing, Picture
 from saddlescope.reporting.loading import Run
-from saddlescope.reporting.selection import (
-    Selection,
-    class_order,
-    seeds_text,
-)
-from saddlescope.reporting.text import number, shorten
+from saddlescope.reporting.selection import Selection, seeds_text
+from saddlescope.reporting.text import class_order, number, shorten
 from saddlescope.runs import WHOLE_HESSIAN, matrix_words
 
 _MOST_PANELS = 3
