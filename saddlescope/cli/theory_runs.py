@@ -290,9 +290,9 @@ def _target(
     target = run_target(
         folder, checkpoint=checkpoint, criterion=criterion, device=where, data_root=data_root
     )
-    if target.identity["criterion"] != folder.recipe().get("loss", {}).get("name", "ce"):
-        trained = folder.recipe()["loss"]["name"]
-        say(f"of the loss {target.identity['criterion']}; the network was trained with {trained}")
+    trained = folder.recipe().get("loss", {}).get("name", "ce")
+    if criterion == "ce" and trained != "ce":
+        say(f"of the loss ce; the network was trained with {trained}")
     first = target.samples.inputs(torch.arange(1))
     choose_threads(threads, int(first[0, 0].numel()) if first.dim() == 4 else 0)
     return folder, target

@@ -107,7 +107,8 @@ theory phase run --mu 2 -o p.svg --force --json
 theory horizons --dimensions 1 --alignments 0.5 --a 0.1 --mu 2 --json
 theory escape run --checkpoint last --start checkpoint --offset 0.1 --steps 1 --eta 0.01 \
     --samples 20 --methods sgd --seed 1 -o e.csv --force --json --data-root images CPU
-theory gradients run --checkpoints last --samples 2 --seed 1 --criterion ce --json --data-root images CPU
+theory gradients run --checkpoints last --samples 2 --seed 1 --criterion ce --json \
+    --data-root images CPU
 theory gradients run --logged
 theory remark2 run --checkpoint last --batches 2 --batch-size 4 --seed 1 --json \
     --data-root images CPU

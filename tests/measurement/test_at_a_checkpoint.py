@@ -265,6 +265,25 @@ def test_logged_gradients_by_epoch(run):
     assert all(row["q"] > 0 and math.isfinite(row["signal_head"]) for row in found)
 
 
+def test_gradients_are_of_the_loss_of_training_and_others_say_so(tmp_path):
+    folder, words = (
+        tmp_path / "run",
+        ["training.epochs=2", "loss.name=ldam", "loss.reweight_from=0"],
+    )
+    options = [word for key in words for word in ("--set", key)]
+    assert command("train", "package:digits-lt", *options, "-o", folder).exit_code == 0
+    found = {}
+    for criterion in ("training", "ce"):
+        done = command("theory", "gradients", folder, "--criterion", criterion)
+        header, (row,) = table(done)
+        found[criterion] = dict(zip(header, row, strict=True))
+        assert ("the network was trained with ldam" in done.stderr) is (criterion == "ce")
+    assert [row["criterion"] for row in found.values()] == ["ldam-drw", "ce"]
+    assert found["training"]["q"] != found["ce"]["q"]
+    header, (usual,) = table(command("theory", "gradients", folder))
+    assert dict(zip(header, usual, strict=True)) == found["training"]
+
+
 def test_nothing_logged(run, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
